@@ -1,0 +1,20 @@
+"""Errors that a user can cause, and the exit codes that they end with."""
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+class UserError(ValueError):
+    """One sentence for the user: what is wrong, where (file, row, key), what to do.
+
+    The command line prints the sentence without a traceback and ends with ``EXIT_USAGE`` (2).
+    """
+
+
+class DataError(UserError):
+    """A data file that cannot be used; the sentence names the file and, where there is one, the row."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot work; the sentence names the key."""

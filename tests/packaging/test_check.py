@@ -1,0 +1,61 @@
+"""The program that runs all checks: what it chooses, and that a missing checker fails in CI."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def names(check: ModuleType, *words: str) -> list[str]:
+    return [step.name for step in check.chosen_steps(check.parse(words))]
+
+
+def test_default_is_the_quick_tests(check: ModuleType) -> None:
+    assert names(check) == ["pytest -m quick"]
+
+
+def test_all_is_every_check_but_the_cluster(check: ModuleType) -> None:
+    chosen = names(check, "--all")
+    assert chosen[-3:] == ["pytest -m quick", "pytest -m engine", "pytest -m e2e"]
+    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint"} == set(chosen[:-3])
+
+
+def test_choices_add_up_and_pytest_gets_its_arguments(check: ModuleType) -> None:
+    steps = check.chosen_steps(check.parse(["--engine", "--cluster", "--", "-x", "-k", "tp2"]))
+    assert [step.name for step in steps] == ["pytest -m engine", "pytest -m cluster"]
+    assert all(step.command[-3:] == ("-x", "-k", "tp2") for step in steps)
+
+
+@pytest.mark.parametrize(("strict", "outcome"), [(True, "FAILED"), (False, "skipped")])
+def test_missing_checker(check: ModuleType, strict: bool, outcome: str) -> None:
+    step = check.Step("lint", ("no-such-checker",), "no-such-checker")
+    assert check.run_step(step, strict) == f"{outcome}: no-such-checker is not installed"
+
+
+def test_one_failure_fails_the_whole_and_does_not_stop_it(
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps = [check.Step("bad", ("sh", "-c", "exit 3")), check.Step("good", ("sh", "-c", "echo was here"))]
+    monkeypatch.setattr(check, "chosen_steps", lambda _: steps)
+    assert check.main([]) == 1
+    shown = capfd.readouterr().out
+    assert "was here" in shown
+    assert "FAILED: exit code 3" in shown
+    monkeypatch.setattr(check, "chosen_steps", lambda _: steps[1:])
+    assert check.main([]) == 0
+
+
+def test_shell_scripts_are_found_by_their_first_line(check: ModuleType, tmp_path: Path) -> None:
+    for name, first in (
+        ("run", "#!/usr/bin/env bash"),
+        ("a.sh", "#!/bin/sh"),
+        ("b.py", "#!/bin/sh"),
+        ("c", "text"),
+    ):
+        (tmp_path / "slurm").mkdir(exist_ok=True)
+        (tmp_path / "slurm" / name).write_text(first + "\n")
+    assert check.shell_scripts(tmp_path) == ["slurm/a.sh", "slurm/run"]
+
+
+def test_shell_scripts_of_this_project(check: ModuleType) -> None:
+    assert {".ci/run", "slurm/train_multinode.sh", "requirements/compile.sh"} <= set(check.shell_scripts())

@@ -1,0 +1,96 @@
+"""Dockerfile and apptainer.def say the same: environment, entry point, default command, labels."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+TARGETS = ("cpu", "gpu")
+
+
+def stages(root: Path) -> dict[str, dict[str, str]]:
+    """Instruction → its argument (the last one counts) of each stage, with continued lines joined."""
+    text = (root / "Dockerfile").read_text()
+    text = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    found: dict[str, dict[str, str]] = {}
+    stage: dict[str, str] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        instruction, _, argument = line.strip().partition(" ")
+        if instruction == "FROM":
+            stage = found.setdefault(argument.split(" AS ")[1], {})
+        if instruction:
+            stage[instruction] = argument.strip()
+    return found
+
+
+def pairs(argument: str) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in shlex.split(argument))
+
+
+def section(root: Path, name: str) -> list[str]:
+    body = re.search(
+        rf"^%{name}\n(.*?)(?=^%|\Z)", (root / "apptainer.def").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert body, f"apptainer.def has no %{name}"
+    return [line.strip() for line in body[1].splitlines() if line.strip()]
+
+
+def test_both_targets_are_there_and_agree(root: Path) -> None:
+    found = stages(root)
+    for instruction in ("ENV", "LABEL", "USER", "WORKDIR", "ENTRYPOINT", "CMD"):
+        assert found["cpu"][instruction] == found["gpu"][instruction]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_image_runs_as_a_numbered_user_under_an_init(root: Path, target: str) -> None:
+    stage = stages(root)[target]
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", stage["USER"])
+    assert json.loads(stage["ENTRYPOINT"])[0] == "tini"
+    assert pairs(stage["ENV"])["PYTHONNOUSERSITE"] == "1"
+
+
+def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path) -> None:
+    """Read by spython's recipe parser, which takes docker sources only and knows no build arguments."""
+    parsers = pytest.importorskip("spython.main.parse.parsers")
+    text = (root / "apptainer.def").read_text()
+    text = re.sub(r"^Bootstrap:.*$", "Bootstrap: docker", text, flags=re.MULTILINE).replace(
+        "{{ IMAGE }}", "medserl:cpu"
+    )
+    (tmp_path / "recipe.def").write_text(text)
+    (recipe,) = parsers.SingularityParser(str(tmp_path / "recipe.def")).recipe.values()
+    image = stages(root)["cpu"]
+    assert dict(line.split("=", 1) for line in recipe.environ) == pairs(image["ENV"])
+    assert dict(line.split(" ", 1) for line in recipe.labels) == pairs(image["LABEL"])
+
+
+def test_apptainer_runscript_is_the_images_entry_point(root: Path) -> None:
+    image = stages(root)["cpu"]
+    default, run = section(root, "runscript")
+    assert default == f"if [ $# -eq 0 ]; then set -- {shlex.join(json.loads(image['CMD']))}; fi"
+    assert run == f'exec {shlex.join(json.loads(image["ENTRYPOINT"]))} "$@"'
+
+
+def test_dockerfile_needs_no_frontend_download_and_no_heredoc(root: Path) -> None:
+    text = (root / "Dockerfile").read_text()
+    assert "# syntax=" not in text
+    assert "<<" not in text
+    assert text.index("ARG BASE_IMAGE") < text.index("FROM")
+
+
+def test_build_context_holds_what_the_set_up_reads(root: Path) -> None:
+    lines = (root / ".dockerignore").read_text().split()
+    assert "*" in lines
+    read = {
+        "bootstrap.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "medserl",
+        "configs",
+        "requirements",
+        "packaging",
+    }
+    assert {line[1:] for line in lines if line.startswith("!")} == read
+    assert all((root / name).exists() for name in read)

@@ -1,0 +1,127 @@
+"""Every check of this project, in the environment that runs it: `python tools/check.py [what] [-- pytest …]`.
+
+Without a choice: the quick tests. `--all` is what continuous integration runs. A missing checker is a failure
+where CI=true and a named skip elsewhere. Every chosen step runs, whatever the ones before it said; the exit code
+is 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON_SOURCES = ("medserl", "tests", "tools", "benchmarks", "bootstrap.py")
+TIERS = ("quick", "engine", "e2e", "cluster")
+MEDEC_BESIDE = ROOT.parent / "shared" / "data" / "medec"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One program run; `tool` is what must be on PATH for it."""
+
+    name: str
+    command: tuple[str, ...]
+    tool: str = ""
+
+
+def shell_scripts(root: Path = ROOT) -> list[str]:
+    """Every shell script of the project, by ending or by first line, relative to `root`."""
+    found = []
+    for folder in (".ci", "slurm", "requirements", "packaging", "tools", "tests", "docs", "benchmarks"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.is_file() and path.suffix in ("", ".sh", ".sbatch") and is_shell(path):
+                found.append(str(path.relative_to(root)))
+    return found
+
+
+def is_shell(path: Path) -> bool:
+    with path.open("rb") as file:
+        first = file.readline(100)
+    return first.startswith(b"#!") and first.split()[-1].rsplit(b"/", 1)[-1] in (b"bash", b"sh")
+
+
+def lint_steps() -> list[Step]:
+    sources = tuple(name for name in PYTHON_SOURCES if (ROOT / name).exists())
+    scripts = tuple(shell_scripts())
+    return [
+        Step("ruff check", ("ruff", "check", *sources), "ruff"),
+        Step("ruff format", ("ruff", "format", "--check", *sources), "ruff"),
+        Step("mypy", ("mypy",), "mypy"),
+        Step(
+            "bash -n",
+            ("bash", "-c", 'for script; do bash -n "$script" || exit 1; done', "bash", *scripts),
+            "bash",
+        ),
+        Step("shellcheck", ("shellcheck", *scripts), "shellcheck"),
+        Step("hadolint", ("hadolint", "Dockerfile"), "hadolint"),
+    ]
+
+
+def test_step(tier: str, pytest_arguments: Sequence[str]) -> Step:
+    return Step(f"pytest -m {tier}", (sys.executable, "-m", "pytest", "-m", tier, *pytest_arguments))
+
+
+def run_step(step: Step, strict: bool) -> str:
+    """Runs a step with its output shown; 'ok', 'FAILED', or 'skipped: …' where its tool is not here."""
+    if step.tool and shutil.which(step.tool) is None:
+        return f"FAILED: {step.tool} is not installed" if strict else f"skipped: {step.tool} is not installed"
+    print(f"\n==> {step.name}", flush=True)
+    code = subprocess.call(step.command, cwd=ROOT)
+    return "ok" if code == 0 else f"FAILED: exit code {code}"
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bootstrap.py test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--all", action="store_true", help="lint, quick, engine and e2e, as in CI")
+    parser.add_argument("--lint", action="store_true", help="ruff, mypy, bash -n, shellcheck, hadolint")
+    parser.add_argument("--quick", action="store_true", help="tests that need no other process (the default)")
+    parser.add_argument(
+        "--engine", action="store_true", help="tests that spawn torch, Megatron or vLLM processes"
+    )
+    parser.add_argument("--e2e", action="store_true", help="tests that run the whole trainer")
+    parser.add_argument(
+        "--cluster", action="store_true", help="tests on an emulated Slurm cluster; needs root"
+    )
+    parser.add_argument("pytest", nargs="*", metavar="-- …", help="passed to pytest")
+    return parser.parse_args(argv)
+
+
+def chosen_steps(options: argparse.Namespace) -> list[Step]:
+    tiers = [tier for tier in TIERS if getattr(options, tier) or (options.all and tier != "cluster")]
+    steps = lint_steps() if options.lint or options.all else []
+    if not steps and not tiers:
+        tiers = ["quick"]
+    return steps + [test_step(tier, options.pytest) for tier in tiers]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(sys.argv[1:] if argv is None else argv)
+    if "MEDSERL_MEDEC_DIR" not in os.environ and MEDEC_BESIDE.is_dir():
+        os.environ["MEDSERL_MEDEC_DIR"] = str(MEDEC_BESIDE)
+    # The checkers lie beside this Python, also where it was started without its environment activated.
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+    rows = []
+    for step in chosen_steps(options):
+        start = time.monotonic()
+        outcome = run_step(step, strict=os.environ.get("CI") == "true")
+        rows.append((step.name, outcome, time.monotonic() - start))
+    print()
+    for name, outcome, seconds in rows:
+        print(f"{name:18} {seconds:7.1f} s  {outcome}")
+    return 1 if any(outcome.startswith("FAILED") for _, outcome, _ in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
