@@ -1,0 +1,212 @@
+"""What a round reports, computed from its games. Pure; every value is a float.
+
+The set of keys depends on ``max_attempts`` only. A value that a round cannot know (no decisive game, no
+second referee, no token counts) is NaN; TensorBoard and JSON writers leave such points out.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+
+from medserl.game.labels import Label, Mode
+from medserl.game.parse import strip_think, thinking_part
+from medserl.game.play import Attempt, Game, Reply, Role, training_trajectories
+from medserl.game.referee.base import RulingKind
+from medserl.game.vcf import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """A 2×2 table; the positive class is INCORRECT (an error is there to be found)."""
+
+    tp: int = 0
+    fn: int = 0
+    fp: int = 0
+    tn: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.tp + self.fn + self.fp + self.tn
+
+    @property
+    def accuracy(self) -> float:
+        return ratio(self.tp + self.tn, self.total)
+
+    @property
+    def recall_incorrect(self) -> float:
+        """Sensitivity: share of the wrong notes that were found."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def recall_correct(self) -> float:
+        """Specificity: share of the right notes that were left alone."""
+        return ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that occur."""
+        return mean(value for value in (self.recall_incorrect, self.recall_correct) if value == value)
+
+    @property
+    def mcc(self) -> float:
+        """Matthews (1975) correlation, −1 to 1; 0 where a row or column of the table is empty."""
+        if self.total == 0:
+            return nan
+        product = (self.tp + self.fp) * (self.tp + self.fn) * (self.tn + self.fp) * (self.tn + self.fn)
+        return (self.tp * self.tn - self.fp * self.fn) / sqrt(product) if product else 0.0
+
+
+def confusion(answers: Iterable[tuple[Label, Label | None]]) -> Confusion:
+    """Table of (truth, answer) pairs; an answer of None counts as the wrong one."""
+    tp = fn = fp = tn = 0
+    for truth, answer in answers:
+        right = answer is truth
+        if truth is Label.INCORRECT:
+            tp, fn = tp + right, fn + (not right)
+        else:
+            tn, fp = tn + right, fp + (not right)
+    return Confusion(tp, fn, fp, tn)
+
+
+def balanced_accuracy(answers: Iterable[tuple[Label, Label | None]]) -> float:
+    """`Confusion.balanced_accuracy` of (truth, answer) pairs."""
+    return confusion(answers).balanced_accuracy
+
+
+def mcc(answers: Iterable[tuple[Label, Label | None]]) -> float:
+    """`Confusion.mcc` of (truth, answer) pairs."""
+    return confusion(answers).mcc
+
+
+def ratio(part: float, whole: float) -> float:
+    return part / whole if whole else nan
+
+
+def mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else nan
+
+
+def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, float]:
+    """Metrics of one round's games. Gold-labelled games count under ``labelled/`` only.
+
+    ``vcf_acceptance_rate`` is accepted attempts / attempts (overall, per mode, per attempt number),
+    ``vcf_game_acceptance_rate`` games with an accepted attempt / games, ``vcf_rejections/*`` counts
+    attempts. Rewards are means over the trajectories that train. The assessor's figures are over decided
+    games, an answer that cannot be parsed counting as wrong. ``label_inversion_rate`` compares the referee's
+    label with the mode's, ``label_inversion_rate/second_referee`` with another referee's.
+    """
+    played = [game for game in games if game.mode is not None]
+    metrics = {"games": float(len(played)), "games_decisive": float(sum(game.decisive for game in played))}
+    metrics.update(_vcf_metrics(played, max_attempts))
+    metrics.update(_reward_metrics(played))
+    metrics.update(_assessor_metrics([game for game in played if game.decisive], "assessor/"))
+    metrics.update(_referee_metrics(played))
+    metrics.update(_text_metrics(games))
+    labelled = [game for game in games if game.mode is None]
+    metrics["labelled/games"] = float(len(labelled))
+    metrics["labelled/mean_reward"] = mean(t.reward for t in training_trajectories(labelled))
+    metrics.update(_assessor_metrics(labelled, "labelled/"))
+    return metrics
+
+
+def _vcf_metrics(games: Sequence[Game], max_attempts: int) -> dict[str, float]:
+    def attempts_rate(chosen: Iterable[Attempt]) -> float:
+        return mean(float(attempt.verdict.passed) for attempt in chosen)
+
+    def games_rate(chosen: Iterable[Game]) -> float:
+        return mean(float(game.accepted is not None) for game in chosen)
+
+    attempts = [attempt for game in games for attempt in game.attempts]
+    metrics = {
+        "vcf_acceptance_rate": attempts_rate(attempts),
+        "vcf_game_acceptance_rate": games_rate(games),
+        "vcf_attempts": float(len(attempts)),
+    }
+    for mode in Mode:
+        own = [game for game in games if game.mode is mode]
+        metrics[f"vcf_acceptance_rate/{mode.value}"] = attempts_rate(a for game in own for a in game.attempts)
+        metrics[f"vcf_game_acceptance_rate/{mode.value}"] = games_rate(own)
+    for number in range(1, max_attempts + 1):
+        metrics[f"vcf_acceptance_rate/attempt_{number}"] = attempts_rate(
+            game.attempts[number - 1] for game in games if len(game.attempts) >= number
+        )
+    for reason in Reason:
+        metrics[f"vcf_rejections/{reason.value}"] = float(sum(a.verdict.reason is reason for a in attempts))
+    accepted = [attempt.verdict for attempt in attempts if attempt.verdict.passed]
+    metrics["edit/position"] = mean(v.position for v in accepted if v.position is not None)
+    metrics["edit/word_edits"] = mean(v.word_edits for v in accepted if v.word_edits is not None)
+    metrics["edit/jaccard"] = mean(v.jaccard for v in accepted if v.jaccard is not None)
+    return metrics
+
+
+def _reward_metrics(games: Sequence[Game]) -> dict[str, float]:
+    trained = training_trajectories(games)
+    metrics = {"mean_reward": mean(t.reward for t in trained), "trajectories": float(len(trained))}
+    for role in Role:
+        metrics[f"mean_reward/{role.value}"] = mean(t.reward for t in trained if t.role is role)
+    decisive = [game for game in games if game.decisive]
+    metrics["injector/win_rate"] = mean(
+        float(game.assessor is not None and game.assessor.answer not in (None, game.truth))
+        for game in decisive
+    )
+    metrics["injector/contradiction_rate"] = mean(float(game.contradiction) for game in decisive)
+    return metrics
+
+
+def _assessor_metrics(games: Sequence[Game], prefix: str) -> dict[str, float]:
+    answers = [
+        (game.truth, game.assessor.answer)
+        for game in games
+        if game.truth is not None and game.assessor is not None
+    ]
+    table = confusion(answers)
+    given = [answer for _, answer in answers if answer is not None]
+    return {
+        f"{prefix}accuracy": table.accuracy,
+        f"{prefix}balanced_accuracy": table.balanced_accuracy,
+        f"{prefix}recall_correct": table.recall_correct,
+        f"{prefix}recall_incorrect": table.recall_incorrect,
+        f"{prefix}mcc": table.mcc,
+        f"{prefix}always_one_answer_rate": ratio(max(given.count(label) for label in Label), len(given)),
+        f"{prefix}parse_failure_rate": ratio(len(answers) - len(given), len(answers)),
+    }
+
+
+def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:
+    ruled = [game for game in games if game.ruling is not None]
+    kinds = [game.ruling.kind for game in ruled if game.ruling is not None]
+    compared = [
+        game.ruling.label is not game.second_ruling.label
+        for game in ruled
+        if game.ruling is not None
+        and game.second_ruling is not None
+        and game.ruling.label is not None
+        and game.second_ruling.label is not None
+    ]
+    return {
+        "referee/void_rate": ratio(kinds.count(RulingKind.VOID), len(kinds)),
+        "referee/lossy_rate": ratio(kinds.count(RulingKind.LOSSY), len(kinds)),
+        "label_inversion_rate": mean(float(game.contradiction) for game in ruled if game.truth is not None),
+        "label_inversion_rate/second_referee": mean(map(float, compared)),
+    }
+
+
+def _text_metrics(games: Sequence[Game]) -> dict[str, float]:
+    attempts = [attempt for game in games for attempt in game.attempts]
+    replies: dict[Role, list[Reply]] = {
+        Role.INJECTOR: [attempt.reply for attempt in attempts],
+        Role.ASSESSOR: [game.assessor.reply for game in games if game.assessor is not None],
+    }
+    measures: dict[str, Callable[[Reply], float | None]] = {
+        "response_words": lambda reply: len(strip_think(reply.text).split()),
+        "thinking_words": lambda reply: len(thinking_part(reply.text).split()),
+        "response_tokens": lambda reply: reply.tokens,
+        "thinking_tokens": lambda reply: reply.think_tokens,
+    }
+    metrics = {"injector/parse_failure_rate": mean(float(attempt.modified is None) for attempt in attempts)}
+    for role, own in replies.items():
+        for name, measure in measures.items():
+            values = [measure(reply) for reply in own]
+            metrics[f"{role.value}/{name}"] = mean(value for value in values if value is not None)
+    return metrics

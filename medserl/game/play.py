@@ -1,0 +1,291 @@
+"""One game: injector, filter, referee, assessor, rewards; over any asynchronous text generator."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from random import Random
+from typing import Any
+
+from medserl.errors import ConfigError
+from medserl.game.labels import Label, Mode
+from medserl.game.parse import InjectorEdit, ParseFailure, parse_assessor, parse_edit, parse_note
+from medserl.game.prompts import FORMATS, Message, PromptSet
+from medserl.game.records import LabelledNote, Note
+from medserl.game.referee.base import Referee, Ruling
+from medserl.game.rewards import GameScore, RewardConfig, score_game, score_labelled
+from medserl.game.vcf import (
+    MAX_JACCARD,
+    MAX_WORD_EDITS,
+    MIN_JACCARD,
+    UNPARSEABLE,
+    VcfVerdict,
+    apply_vcf,
+    check_bounds,
+)
+
+
+class Role(StrEnum):
+    INJECTOR = "injector"
+    ASSESSOR = "assessor"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model wrote. The game reads ``text`` only; the rest belongs to whoever generates."""
+
+    text: str
+    payload: Any = None
+    """The generator's own (token ids, log-probs, …); the game never looks at it."""
+    tokens: int | None = None
+    """Length of the whole reply in tokens, where known."""
+    think_tokens: int | None = None
+    """Length of its reasoning in tokens, where known."""
+
+
+Generate = Callable[[Role, list[Message]], Awaitable[Reply]]
+"""Answers a fresh conversation: messages in, one reply out."""
+
+
+@dataclass(frozen=True, slots=True)
+class GameRules:
+    """The numbers and formats of a game. Raises ConfigError where no game could be played with them."""
+
+    min_jaccard: float = MIN_JACCARD
+    max_jaccard: float = MAX_JACCARD
+    max_word_edits: int = MAX_WORD_EDITS
+    max_attempts: int = 3
+    """Injector attempts per note in total, the first one included."""
+    injector_format: str = "edit"
+    """"edit" (one numbered sentence) or "note" (the whole note)."""
+    rewards: RewardConfig = field(default_factory=RewardConfig)
+
+    def __post_init__(self) -> None:
+        check_bounds(self.min_jaccard, self.max_jaccard, self.max_word_edits)
+        if self.max_attempts < 1:
+            raise ConfigError(f"max_attempts={self.max_attempts} must be at least 1")
+        if self.injector_format not in FORMATS:
+            raise ConfigError(
+                f"injector_format={self.injector_format!r} must be one of: {', '.join(FORMATS)}"
+            )
+
+    def parse(self, reply: str, original: str) -> InjectorEdit | ParseFailure:
+        """Parse an injector's reply in this game's format."""
+        return parse_edit(reply, original) if self.injector_format == "edit" else parse_note(reply)
+
+    def vcf(self, original: str, modified: str) -> VcfVerdict:
+        """`apply_vcf` with this game's bounds."""
+        return apply_vcf(original, modified, self.min_jaccard, self.max_jaccard, self.max_word_edits)
+
+    def judge(self, reply: str, original: str) -> tuple[str | None, VcfVerdict]:
+        """Parse and filter: the edited note (None where the reply cannot be parsed) and the verdict."""
+        edit = self.parse(reply, original)
+        if isinstance(edit, ParseFailure):
+            return None, UNPARSEABLE
+        return edit.modified, self.vcf(original, edit.modified)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One injector reply and what the filter said of it."""
+
+    reply: Reply
+    modified: str | None
+    """The edited note; None where the reply could not be parsed."""
+    verdict: VcfVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class AssessorTurn:
+    reply: Reply
+    answer: Label | None
+    """None where the answer could not be parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One conversation of one role, ready to train on."""
+
+    role: Role
+    messages: list[Message]
+    reply: Reply
+    reward: float
+    """0 where ``trains`` is False."""
+    trains: bool
+    attempt: int
+    """Injector: 1, 2, …; assessor: 0."""
+    parsed: bool
+    info: dict[str, float | str]
+    """Flat facts for logs, always with the same keys (see `_info`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """All that happened with one note. ``mode`` is None for a gold-labelled note (no injector)."""
+
+    note_id: str
+    mode: Mode | None
+    attempts: tuple[Attempt, ...] = ()
+    accepted: str | None = None
+    """The edited note that went on; for a labelled note its text."""
+    ruling: Ruling | None = None
+    second_ruling: Ruling | None = None
+    """Another referee's word on the same edit, for comparison only."""
+    truth: Label | None = None
+    """The label that the assessor is judged by: the ruling's, or the gold label."""
+    assessor: AssessorTurn | None = None
+    score: GameScore | None = None
+    """None where the game was not decided (exhausted, void, lossy)."""
+    trajectories: tuple[Trajectory, ...] = ()
+
+    @property
+    def decisive(self) -> bool:
+        """Whether an injector's edit was accepted, ruled on and assessed."""
+        return self.mode is not None and self.truth is not None
+
+    @property
+    def exhausted(self) -> bool:
+        return self.mode is not None and self.accepted is None
+
+    @property
+    def contradiction(self) -> bool:
+        """Whether the edit did the opposite of its mode."""
+        return self.mode is not None and self.ruling is not None and self.ruling.contradicts(self.mode)
+
+
+async def play_game(
+    note: Note,
+    mode: Mode,
+    *,
+    generate: Generate,
+    prompts: PromptSet,
+    rules: GameRules,
+    referee: Referee,
+    second_referee: Referee | None = None,
+) -> Game:
+    """Play one note to its end; whatever ``generate`` or the referee raises goes through.
+
+    Up to ``max_attempts`` injector replies, each filtered at once; the first accepted edit is ruled on, and,
+    where the ruling decides a label, shown to the assessor in a conversation that holds nothing else.
+    """
+    request = prompts.injector(note.text, mode, rules.injector_format)
+    attempts: list[Attempt] = []
+    accepted: str | None = None
+    while accepted is None and len(attempts) < rules.max_attempts:
+        reply = await generate(Role.INJECTOR, [dict(message) for message in request])
+        modified, verdict = rules.judge(reply.text, note.text)
+        attempts.append(Attempt(reply, modified, verdict))
+        accepted = modified if verdict.passed else None
+    if accepted is None:
+        exhausted = Game(note.note_id, mode, tuple(attempts))
+        return _with_trajectories(exhausted, request, [], rules.rewards)
+    ruling = await referee.arule(note, mode, accepted)
+    second = None if second_referee is None else await second_referee.arule(note, mode, accepted)
+    truth = ruling.label
+    turn, question, score = None, list[Message](), None
+    if truth is not None:
+        question = prompts.assessor(accepted)
+        turn = await _ask_assessor(question, generate)
+        score = score_game(rules.rewards, mode, truth, turn.answer)
+    game = Game(note.note_id, mode, tuple(attempts), accepted, ruling, second, truth, turn, score)
+    return _with_trajectories(game, request, question, rules.rewards)
+
+
+async def assess_labelled(
+    labelled: LabelledNote, *, generate: Generate, prompts: PromptSet, rules: GameRules
+) -> Game:
+    """Let the assessor answer on a gold-labelled note; the game has one assessor trajectory."""
+    question = prompts.assessor(labelled.text)
+    turn = await _ask_assessor(question, generate)
+    score = score_labelled(rules.rewards, labelled.label, turn.answer)
+    game = Game(
+        labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn, score=score
+    )
+    return _with_trajectories(game, [], question, rules.rewards)
+
+
+async def _ask_assessor(question: list[Message], generate: Generate) -> AssessorTurn:
+    reply = await generate(Role.ASSESSOR, [dict(message) for message in question])
+    return AssessorTurn(reply, parse_assessor(reply.text))
+
+
+def _with_trajectories(
+    game: Game, request: list[Message], question: list[Message], rewards: RewardConfig
+) -> Game:
+    trajectories = [
+        _injector_trajectory(game, index, request, rewards) for index in range(len(game.attempts))
+    ]
+    if game.assessor is not None and game.score is not None:
+        trajectories.append(
+            Trajectory(
+                Role.ASSESSOR,
+                question,
+                game.assessor.reply,
+                game.score.assessor,
+                True,
+                0,
+                game.assessor.answer is not None,
+                _info(game, "assessed", True, game.score.assessor_task, game.score.assessor_local),
+            )
+        )
+    return replace(game, trajectories=tuple(trajectories))
+
+
+def _injector_trajectory(game: Game, index: int, request: list[Message], rewards: RewardConfig) -> Trajectory:
+    attempt = game.attempts[index]
+    task, local = 0.0, None
+    if attempt.verdict.passed and game.score is not None:
+        task, local = game.score.injector_task, game.score.injector_local
+    elif game.exhausted:
+        local = rewards.exhausted
+    elif game.decisive and not attempt.verdict.passed:
+        local = rewards.retried
+    trains = local is not None
+    local = local if local is not None else 0.0
+    outcome = attempt.verdict.reason.value if attempt.verdict.reason is not None else "accepted"
+    return Trajectory(
+        Role.INJECTOR,
+        [dict(message) for message in request],
+        attempt.reply,
+        task + local,
+        trains,
+        index + 1,
+        attempt.modified is not None,
+        _info(game, outcome, attempt.verdict.passed, task, local),
+    )
+
+
+def _info(game: Game, outcome: str, accepted: bool, task: float, local: float) -> dict[str, float | str]:
+    return {
+        "note_id": game.note_id,
+        "mode": "labelled" if game.mode is None else game.mode.value,
+        "label": "" if game.truth is None else game.truth.value,
+        "ruling": "" if game.ruling is None else game.ruling.kind.value,
+        "outcome": outcome,
+        "accepted": float(accepted),
+        "task_reward": task,
+        "local_reward": local,
+    }
+
+
+def balance_modes(games: Sequence[Game], seed: int | str) -> set[int]:
+    """Indices of decisive games to leave out of training so that both modes have equally many.
+
+    Acceptance differs between the modes, so a batch that was half and half before the filter is not after it.
+    Which games of the larger mode are left out is drawn by ``seed``; where one mode has none, all decisive
+    games of the other are.
+    """
+    by_mode: dict[Mode, list[int]] = {mode: [] for mode in Mode}
+    for index, game in enumerate(games):
+        if game.decisive and game.mode is not None:
+            by_mode[game.mode].append(index)
+    keep = min(len(indices) for indices in by_mode.values())
+    rng = Random(f"balance:{seed}")
+    dropped: set[int] = set()
+    for mode in Mode:
+        dropped.update(rng.sample(by_mode[mode], len(by_mode[mode]) - keep))
+    return dropped
+
+
+def training_trajectories(games: Iterable[Game]) -> list[Trajectory]:
+    """Every trajectory that trains, in game order."""
+    return [trajectory for game in games for trajectory in game.trajectories if trajectory.trains]

@@ -1,0 +1,163 @@
+"""Prompts as files: a set is a folder with one file per task, each with sections and placeholders.
+
+A file is divided by lines ``=== system ===`` and ``=== user ===``; a section may be meant for one output
+format of the injector only: ``=== user edit ===``, ``=== user note ===``. Text before the first such line is
+the user section. Placeholders are ``{note}`` (the note's text) and, for the injector, ``{sentences}`` (its
+sentences, numbered from 0, one a line); ``{{`` and ``}}`` are literal braces.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from medserl.errors import ConfigError
+from medserl.game.labels import Mode
+from medserl.game.sentences import sentence_texts
+
+Message = dict[str, str]
+"""A chat message: ``role`` and ``content``."""
+
+FORMATS = ("edit", "note")
+"""Output formats of the injector."""
+
+_SHIPPED = Path(__file__).parent / "prompt_sets"
+_SECTION = re.compile(r"^=== (system|user)(?: (edit|note))? ===[ \t]*$", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
+_NEEDED = {"edit": "sentences", "note": "note"}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """The messages that each role is given. Build one with `load_prompt_set`."""
+
+    name: str
+    _sections: dict[str, dict[tuple[str, str | None], str]]
+
+    def injector(self, note_text: str, mode: Mode, output_format: str = "edit") -> list[Message]:
+        """Messages that ask for an edit of ``note_text``; ConfigError where the set lacks the format."""
+        values = {"note": note_text.strip(), "sentences": numbered_sentences(note_text)}
+        return self._messages(_injector_file(mode), output_format, values)
+
+    def assessor(self, note_text: str) -> list[Message]:
+        """Messages that ask about ``note_text``; nothing else of the game is in them."""
+        return self._messages("assessor", None, {"note": note_text.strip()})
+
+    def _messages(self, file: str, output_format: str | None, values: dict[str, str]) -> list[Message]:
+        messages: list[Message] = []
+        for role in ("system", "user"):
+            template = _section(self._sections[file], role, output_format)
+            if template is not None:
+                messages.append({"role": role, "content": _fill(template, values)})
+        if not messages or messages[-1]["role"] != "user":
+            raise ConfigError(
+                f"prompt set {self.name!r} has no user section for the format {output_format!r}"
+            )
+        return messages
+
+
+def numbered_sentences(note_text: str) -> str:
+    """One sentence a line, numbered from 0: what the edit format's sentence_id refers to."""
+    return "\n".join(f"{index} {text}" for index, text in enumerate(sentence_texts(note_text)))
+
+
+def prompt_set_names() -> list[str]:
+    """Names of the shipped sets, sorted."""
+    return sorted(path.name for path in _SHIPPED.iterdir() if path.is_dir())
+
+
+def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
+    """A shipped set by name, or one's own set by its folder.
+
+    Raises ConfigError where a file is missing or not UTF-8, has no user section, or where a placeholder is
+    unknown or missing.
+    """
+    folder = Path(name_or_dir)
+    if str(name_or_dir) in prompt_set_names():
+        folder = _SHIPPED / name_or_dir
+    elif not folder.is_dir():
+        raise ConfigError(
+            f"prompt set {str(name_or_dir)!r} is neither a folder nor "
+            f"one of the shipped sets: {', '.join(prompt_set_names())}"
+        )
+    sections = {}
+    for file in (*(_injector_file(mode) for mode in Mode), "assessor"):
+        path = folder / f"{file}.txt"
+        sections[file] = _read_sections(path)
+        _check(path, sections[file], injector=file != "assessor")
+    return PromptSet(folder.name, sections)
+
+
+def _injector_file(mode: Mode) -> str:
+    return f"injector_{mode.value}"
+
+
+def _section(sections: dict[tuple[str, str | None], str], role: str, output_format: str | None) -> str | None:
+    """The section for this format, else the one for all formats."""
+    return sections.get((role, output_format), sections.get((role, None)))
+
+
+def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: this file of the prompt set is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    heads = list(_SECTION.finditer(text))
+    sections: dict[tuple[str, str | None], str] = {}
+    if before := text[: heads[0].start() if heads else len(text)].strip():
+        sections["user", None] = before
+    for number, head in enumerate(heads, start=1):
+        key = (head.group(1), head.group(2))
+        if key in sections:
+            raise ConfigError(f"{path}: the section {head.group().strip()!r} occurs twice")
+        sections[key] = text[head.end() : heads[number].start() if number < len(heads) else len(text)].strip()
+    return sections
+
+
+def _check(path: Path, sections: dict[tuple[str, str | None], str], *, injector: bool) -> None:
+    allowed = {"note", "sentences"} if injector else {"note"}
+    for (role, output_format), template in sections.items():
+        if not template:
+            raise ConfigError(f"{path}: the section '{role} {output_format or ''}'".rstrip() + " is empty")
+        for name in _placeholders(path, template) - allowed:
+            raise ConfigError(f"{path}: unknown placeholder {{{name}}}; known: {', '.join(sorted(allowed))}")
+    if not injector and any(output_format for _, output_format in sections):
+        raise ConfigError(
+            f"{path}: the assessor has one output format; use '=== user ===' and '=== system ==='"
+        )
+    found = False
+    for output_format in FORMATS if injector else (None,):
+        user = _section(sections, "user", output_format)
+        if user is None:
+            continue
+        needed = _NEEDED[output_format] if output_format else "note"
+        specific = (("user", output_format) in sections) or not injector
+        present = _placeholders(path, user)
+        if needed in present:
+            found = True
+        elif specific or output_format == "edit":
+            raise ConfigError(f"{path}: the placeholder {{{needed}}} is missing")
+    if not found:
+        raise ConfigError(f"{path}: there is no user section")
+
+
+def _placeholders(path: Path, template: str) -> set[str]:
+    names = set()
+    for match in _PLACEHOLDER.finditer(template):
+        if match.group(1) is not None:
+            names.add(match.group(1))
+        elif match.group() in "{}":
+            raise ConfigError(
+                f"{path}: a single {match.group()!r}; write '{match.group() * 2}' for a literal brace"
+            )
+    return names
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    """Fill every placeholder in one pass, so that braces inside a note stay what they are."""
+
+    def replace(match: re.Match[str]) -> str:
+        return values[match.group(1)] if match.group(1) is not None else match.group()[0]
+
+    return _PLACEHOLDER.sub(replace, template)

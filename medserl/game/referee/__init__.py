@@ -1,0 +1,26 @@
+"""Referees: who says whether an edited note is right or wrong."""
+
+from medserl.game.referee import instruction as _instruction
+from medserl.game.referee import rules as _rules
+from medserl.game.referee.base import (
+    Referee,
+    Ruling,
+    RulingKind,
+    make_referee,
+    referee_names,
+    register_referee,
+)
+
+InstructionReferee = _instruction.InstructionReferee
+RulesReferee = _rules.RulesReferee
+
+__all__ = [
+    "InstructionReferee",
+    "Referee",
+    "RulesReferee",
+    "Ruling",
+    "RulingKind",
+    "make_referee",
+    "referee_names",
+    "register_referee",
+]

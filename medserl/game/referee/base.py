@@ -1,0 +1,91 @@
+"""What a referee is, and the register of the known ones."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from medserl.errors import ConfigError
+from medserl.game.labels import Label, Mode
+from medserl.game.records import Note
+
+
+class RulingKind(StrEnum):
+    """What became of the note's truth."""
+
+    ERROR = "error"
+    """The edit made the note wrong."""
+    BENIGN = "benign"
+    """The note is as right as before."""
+    VOID = "void"
+    """Undecided; the game counts for nothing."""
+    LOSSY = "lossy"
+    """The edit only removes a fact, which is neither of the two; the game counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A referee's word on one edit, with a short reason that statistics can group by."""
+
+    kind: RulingKind
+    reason: str = ""
+
+    @property
+    def label(self) -> Label | None:
+        """The edited note's label; None where nothing was decided."""
+        if self.kind is RulingKind.ERROR:
+            return Label.INCORRECT
+        return Label.CORRECT if self.kind is RulingKind.BENIGN else None
+
+    def contradicts(self, mode: Mode) -> bool:
+        """Whether the edit did the opposite of what its mode asks."""
+        return self.label is not None and self.label is not mode.label
+
+
+class Referee(ABC):
+    """Says what an accepted edit made of a note, without ever asking the assessor.
+
+    Subclasses write `rule`; one that has to wait for something (a judge model) overrides `arule` as well.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def rule(self, note: Note, mode: Mode, modified: str) -> Ruling:
+        """Rule on ``modified``, an accepted edit of ``note.text`` made in ``mode``."""
+
+    async def arule(self, note: Note, mode: Mode, modified: str) -> Ruling:
+        """Asynchronous `rule`; the game calls only this one."""
+        return self.rule(note, mode, modified)
+
+
+_REGISTER: dict[str, Callable[..., Referee]] = {}
+
+
+def register_referee[R: Referee](cls: type[R]) -> type[R]:
+    """Class decorator: make a referee known under its ``name``.
+
+    Raises ValueError for a second class of the same name.
+    """
+    known = _REGISTER.get(cls.name)
+    if known is not None and known is not cls:
+        raise ValueError(f"a referee named {cls.name!r} is registered already: {known!r}")
+    _REGISTER[cls.name] = cls
+    return cls
+
+
+def referee_names() -> list[str]:
+    """Names of the registered referees, sorted."""
+    return sorted(_REGISTER)
+
+
+def make_referee(name: str, **options: Any) -> Referee:
+    """Build the referee ``name``; ConfigError for an unknown name or an option that it does not take."""
+    factory = _REGISTER.get(name)
+    if factory is None:
+        raise ConfigError(f"referee={name!r} is not known; choose one of: {', '.join(referee_names())}")
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise ConfigError(f"referee {name!r} does not take these options: {error}") from error

@@ -1,0 +1,142 @@
+"""Canonical tokens of a note: what the whitelist calls the same becomes the same token."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_TOKEN = re.compile(
+    r"""
+      \d{1,3}(?:,\d{3})+(?:\.\d+)? | \d+(?:\.\d+)? | \.\d+   # numbers
+    | (?:[^\W\d_]\.){2,}                                     # b.i.d., p.o.
+    | [^\W\d_]+\d\w* | [^\W\d_]+                             # hba1c, q12h; words
+    | (?<![\w)])[-−](?=\d)                                   # a sign, not a hyphen
+    | [%/<>=+±°≤≥]
+    """,
+    re.VERBOSE,
+)
+
+
+class Token(NamedTuple):
+    """A word (``kind`` is empty) or a quantity in its base unit; same fields, same meaning."""
+
+    text: str
+    kind: str = ""
+    """"number", "dose", "lab", "time", "age" or "frequency"."""
+    dimension: str = ""
+    value: float = 0.0
+
+
+class Lexicon:
+    """The word lists of the rules referee, compiled. Build one with `shipped_lexicon`."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._units = {
+            unit: (dimension, float(factor))
+            for dimension, units in data["units"].items()
+            for unit, factor in units.items()
+        }
+        self._rates = frozenset(data["rate_denominators"])
+        self._labs = frozenset(data["lab_denominators"])
+        self._numbers: dict[str, int] = data["number_words"]
+        self._phrases: dict[str, list[tuple[tuple[str, ...], Token]]] = {}
+        for phrase, per_day in data["frequencies"].items():
+            self._add_phrase(phrase, Token("", "frequency", "per day", float(per_day)))
+        for group in data["synonyms"]:
+            for phrase in group:
+                self._add_phrase(phrase, Token("=" + group[0]))
+        for candidates in self._phrases.values():
+            candidates.sort(key=lambda entry: -len(entry[0]))
+        self.fillers = frozenset(data["fillers"])
+        self.companions = self._texts(data["negation_companions"])
+        self.negators = self._texts(data["negators"])
+        self._exclusive: dict[frozenset[str], str] = {}
+        for name, groups in data["exclusive"].items():
+            for group in groups:
+                members = [self._text(word) for word in group]
+                pairs = (frozenset((a, b)) for a in members for b in members if a != b)
+                self._exclusive.update(dict.fromkeys(pairs, name))
+
+    def tokens(self, text: str) -> list[Token]:
+        """The canonical tokens of a text."""
+        words = _split(text)
+        tokens: list[Token] = []
+        i = 0
+        while i < len(words):
+            token, used = self._quantity(words, i) or self._phrase(words, i) or (Token(words[i]), 1)
+            tokens.append(token)
+            i += used
+        return tokens
+
+    def exclusive_class(self, old: str, new: str) -> str | None:
+        """ "laterality", "location" or "polarity" where the two words cannot both be true."""
+        return self._exclusive.get(frozenset((old, new)))
+
+    def _add_phrase(self, phrase: str, token: Token) -> None:
+        words = tuple(_split(phrase))
+        self._phrases.setdefault(words[0], []).append((words, token))
+
+    def _phrase(self, words: list[str], i: int) -> tuple[Token, int] | None:
+        for phrase, token in self._phrases.get(words[i], ()):
+            if tuple(words[i : i + len(phrase)]) == phrase:
+                return token, len(phrase)
+        return None
+
+    def _quantity(self, words: list[str], i: int) -> tuple[Token, int] | None:
+        """A number with its unit, denominators and age marker, and how many words it takes."""
+        value = self._number(words[i])
+        if value is None:
+            return None
+        following = words[i + 1] if i + 1 < len(words) else ""
+        # "two times a day" is a frequency, not the number two.
+        if found := self._phrase(words, i):
+            return found
+        if following not in self._units:
+            return Token("", "number", "", value), 1
+        dimension, factor = self._units[following]
+        kind, used = ("time" if dimension == "time" else "dose"), 2
+        while i + used + 1 < len(words) and words[i + used] == "/":
+            denominator = words[i + used + 1]
+            if denominator not in self._rates | self._labs:
+                break
+            # "mg/dL" is a laboratory value; "mg/kg/day" a dose.
+            kind = kind if denominator in self._rates and denominator not in self._labs else "lab"
+            dimension += "/" + denominator
+            used += 2
+        if kind == "time" and i + used < len(words) and words[i + used] == "old":
+            kind, used = "age", used + 1
+        return Token("", kind, dimension, float(f"{value * factor:.6g}")), used
+
+    def _number(self, word: str) -> float | None:
+        if word in self._numbers:
+            return float(self._numbers[word])
+        if not (word[0].isdecimal() or (word[0] == "." and len(word) > 1)):
+            return None
+        return float(word.replace(",", ""))
+
+    def _text(self, word: str) -> str:
+        """The canonical text of a listed word or phrase; one that stays several tokens cannot be listed."""
+        tokens = self.tokens(word)
+        if len(tokens) != 1:
+            raise ValueError(f"{word!r} is not one token of the lexicon")
+        return tokens[0].text
+
+    def _texts(self, words: Iterable[str]) -> frozenset[str]:
+        return frozenset(self._text(word) for word in words)
+
+
+def _split(text: str) -> list[str]:
+    """Words, numbers and signs in lower case; punctuation that carries no value is gone."""
+    # "b.i.d." and "bid" are one word; so are "don't" and "dont".
+    return [
+        word if word[0].isdecimal() or word[0] == "." else word.replace(".", "")
+        for word in _TOKEN.findall(text.casefold().replace("'", "").replace("’", ""))
+    ]
+
+
+@cache
+def shipped_lexicon() -> Lexicon:
+    """The lexicon of ``rules.json``, which lies beside this module."""
+    return Lexicon(json.loads((Path(__file__).parent / "rules.json").read_text(encoding="utf-8")))

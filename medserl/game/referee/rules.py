@@ -1,0 +1,126 @@
+"""The referee of verifiable edit classes.
+
+Both notes are brought to a canonical sequence of tokens in which whitelisted synonyms, formatting and equal
+quantities ("500 mg", "0.5 g") are the same token; what still differs is classified piece by piece. Whatever
+cannot be decided this way is void: this referee is meant to be right where it speaks, not to speak often.
+"""
+
+from typing import ClassVar, NamedTuple
+
+from medserl.game.align import Alignment, align_words
+from medserl.game.labels import Mode
+from medserl.game.records import Note
+from medserl.game.referee.base import Referee, Ruling, RulingKind, register_referee
+from medserl.game.referee.canonical import Lexicon, Token, shipped_lexicon
+
+_MAX_EDITS = 24  # of canonical tokens; more cannot be a single small edit
+_SAME_QUANTITY = 1.2  # a smaller factor between two doses or times may be rounding
+
+
+class Piece(NamedTuple):
+    """One stretch that differs: its tokens before and after the edit."""
+
+    removed: list[Token]
+    added: list[Token]
+
+
+@register_referee
+class RulesReferee(Referee):
+    """Error: laterality, location, polarity, negation, dose, unit, frequency or time scale changed, or the
+    note's own gold error. Benign: synonyms and formatting only. Lossy: facts only removed. Else void."""
+
+    name: ClassVar[str] = "rules"
+
+    def __init__(self) -> None:
+        self._lexicon = shipped_lexicon()
+
+    def rule(self, note: Note, mode: Mode, modified: str) -> Ruling:
+        before = self._lexicon.tokens(note.text)
+        after = self._lexicon.tokens(modified)
+        if before == after:
+            return Ruling(RulingKind.BENIGN, "synonym_or_formatting")
+        if note.error_text is not None and after == self._lexicon.tokens(note.error_text):
+            return Ruling(RulingKind.ERROR, "gold_error")
+        alignment = align_words(before, after, _MAX_EDITS)
+        if alignment is None:
+            return Ruling(RulingKind.VOID, "undecided")
+        rulings = [self._rule_piece(piece) for piece in _pieces(before, after, alignment)]
+        # One proven error makes the note wrong, whatever else changed; an open question leaves the rest open.
+        for kind in (RulingKind.ERROR, RulingKind.VOID, RulingKind.LOSSY):
+            for ruling in rulings:
+                if ruling.kind is kind:
+                    return ruling
+        return Ruling(RulingKind.BENIGN, "synonym_or_formatting")
+
+    def _rule_piece(self, piece: Piece) -> Ruling:
+        words = self._lexicon
+        removed = [token for token in piece.removed if token.text not in words.fillers]
+        added = [token for token in piece.added if token.text not in words.fillers]
+        if removed == added:
+            return Ruling(RulingKind.BENIGN, "formatting")
+        if (reason := _opposed(removed, added, words)) or (reason := _negated(removed, added, words)):
+            return Ruling(RulingKind.ERROR, reason)
+        if len(removed) == len(added) == 1 and (ruling := _quantity(removed[0], added[0])):
+            return ruling
+        if removed and not added and all(_is_fact(token, words) for token in removed):
+            return Ruling(RulingKind.LOSSY, "fact_removed")
+        return Ruling(RulingKind.VOID, "fact_added" if not removed else "undecided")
+
+
+def _is_fact(token: Token, words: Lexicon) -> bool:
+    """Not a negation and not a bare sign: taking those away says something else rather than less."""
+    return token.text not in words.negators and (token.kind != "" or any(map(str.isalnum, token.text)))
+
+
+def _pieces(before: list[Token], after: list[Token], alignment: Alignment) -> list[Piece]:
+    """What lies between the matched stretches."""
+    pieces: list[Piece] = []
+    i = j = 0
+    for start_a, start_b, length in (*alignment.runs, (len(before), len(after), 0)):
+        if start_a > i or start_b > j:
+            pieces.append(Piece(before[i:start_a], after[j:start_b]))
+        i, j = start_a + length, start_b + length
+    return pieces
+
+
+def _opposed(removed: list[Token], added: list[Token], words: Lexicon) -> str | None:
+    """The class of an exchange for a word that excludes it (left for right), all else equal."""
+    if len(removed) != len(added):
+        return None
+    reason: str | None = None
+    for old, new in zip(removed, added, strict=True):
+        if old == new:
+            continue
+        found = words.exclusive_class(old.text, new.text)
+        if found is None:
+            return None
+        reason = found
+    return reason
+
+
+def _negated(removed: list[Token], added: list[Token], words: Lexicon) -> str | None:
+    """ "negation" where the two sides differ by an odd number of negations and say the same otherwise."""
+
+    def parts(tokens: list[Token]) -> tuple[int, list[Token]]:
+        negators = sum(token.text in words.negators for token in tokens)
+        skipped = words.negators | words.companions
+        return negators, [token for token in tokens if token.text not in skipped]
+
+    (count_removed, rest_removed), (count_added, rest_added) = parts(removed), parts(added)
+    odd = (count_removed - count_added) % 2 == 1
+    return "negation" if odd and rest_removed == rest_added else None
+
+
+def _quantity(old: Token, new: Token) -> Ruling | None:
+    """Ruling on one quantity put in the place of another; None where one of the two is none."""
+    if "" in (old.kind, new.kind):
+        return None
+    decidable = ("dose", "time", "frequency")
+    if old.kind not in decidable or new.kind not in decidable:
+        return Ruling(RulingKind.VOID, "other_number")
+    if old.kind != new.kind or old.dimension != new.dimension:
+        return Ruling(RulingKind.ERROR, "unit")
+    low, high = sorted((old.value, new.value))
+    if low > 0 and high / low < _SAME_QUANTITY:
+        return Ruling(RulingKind.VOID, "small_change")
+    return Ruling(RulingKind.ERROR, {"time": "time_scale"}.get(old.kind, old.kind))

@@ -1,0 +1,126 @@
+"""Prompt sets as files."""
+
+from pathlib import Path
+
+import pytest
+
+from medserl.errors import ConfigError
+from medserl.game.labels import Mode
+from medserl.game.parse import parse_edit
+from medserl.game.prompts import FORMATS, load_prompt_set, numbered_sentences, prompt_set_names
+
+NOTE = "He has {braces} and {note}. He takes\nmetformin 500 mg b.i.d. daily.\nNo rash."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "injector_benign.txt").write_text(
+        "=== system ===\nBe kind.\n=== user ===\nB {sentences}\n{note}\n"
+    )
+    (tmp_path / "injector_error.txt").write_text(
+        "=== user edit ===\nE {sentences}\n=== user note ===\nN {note}\n"
+    )
+    (tmp_path / "assessor.txt").write_text('Say {{"yes"}}: {note}\n')
+    return tmp_path
+
+
+def test_the_shipped_sets() -> None:
+    assert prompt_set_names() == ["clinical", "ward"]
+
+
+@pytest.mark.parametrize("name", ["clinical", "ward"])
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_shipped_sets_serve_every_mode_and_format(name: str, mode: Mode, output_format: str) -> None:
+    messages = load_prompt_set(name).injector(NOTE, mode, output_format)
+    assert messages[-1]["role"] == "user"
+    assert all(set(message) == {"role", "content"} and message["content"] for message in messages)
+    shown = numbered_sentences(NOTE) if output_format == "edit" else NOTE
+    assert shown in messages[-1]["content"]
+
+
+def test_clinical_injector_prompts_name_their_format() -> None:
+    prompts = load_prompt_set("clinical")
+    for mode in Mode:
+        edit, note = (prompts.injector(NOTE, mode, kind)[-1]["content"] for kind in FORMATS)
+        assert "sentence_id:" in edit and "new_sentence:" in edit and "generated_note:" not in edit
+        assert "generated_note:" in note and "sentence_id:" not in note
+    assert 'final_answer: "INCORRECT"' in prompts.assessor(NOTE)[-1]["content"]
+
+
+def test_ward_prompts_are_short_and_start_with_the_task() -> None:
+    prompts = load_prompt_set("ward")
+    assert prompts.injector("A b. C d.", Mode.ERROR) == [
+        {"role": "user", "content": "INJECT error\n0 A b.\n1 C d."}
+    ]
+    assert prompts.injector("A b.", Mode.BENIGN)[0]["content"].startswith("INJECT benign\n")
+    assert prompts.assessor("A b. C d.\n") == [{"role": "user", "content": "ASSESS\nA b. C d."}]
+
+
+def test_sentence_numbers_are_those_of_the_parser() -> None:
+    lines = numbered_sentences(NOTE).split("\n")
+    assert lines[1] == "1 He takes metformin 500 mg b.i.d. daily."
+    for line in lines:
+        index, _, sentence = line.partition(" ")
+        edit = parse_edit(f"sentence_id: {index}\nnew_sentence: {sentence}", NOTE)
+        assert getattr(edit, "modified", "").split() == NOTE.split()
+
+
+def test_own_folder(folder: Path) -> None:
+    prompts = load_prompt_set(folder)
+    benign = prompts.injector("A b. In {note}", Mode.BENIGN, "edit")
+    assert benign == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "B 0 A b.\n1 In {note}\nA b. In {note}"},
+    ]
+    assert prompts.injector("A b.", Mode.BENIGN, "note")[-1]["content"] == "B 0 A b.\nA b."
+    assert prompts.injector("A b.", Mode.ERROR, "note") == [{"role": "user", "content": "N A b."}]
+    assert prompts.assessor("A b.") == [{"role": "user", "content": 'Say {"yes"}: A b.'}]
+
+
+def test_a_set_without_the_asked_format(folder: Path) -> None:
+    (folder / "injector_error.txt").write_text("=== user edit ===\nE {sentences}")
+    with pytest.raises(ConfigError, match="no user section for the format 'note'"):
+        load_prompt_set(folder).injector("A.", Mode.ERROR, "note")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "what"),
+    [
+        ("assessor.txt", None, "missing"),
+        ("assessor.txt", "", "no user section"),
+        ("assessor.txt", "Is it right?", r"\{note\} is missing"),
+        ("assessor.txt", "{note} {mode}", r"unknown placeholder \{mode\}"),
+        ("assessor.txt", "{note} {sentences}", r"unknown placeholder \{sentences\}"),
+        ("assessor.txt", "{note} {", "single '{'"),
+        ("assessor.txt", "{note} }", "single '}'"),
+        ("assessor.txt", "{note} {}", r"unknown placeholder \{\}"),
+        ("assessor.txt", "=== user edit ===\n{note}", "one output format"),
+        ("assessor.txt", "=== user ===\n{note}\n=== user ===\n{note}", "occurs twice"),
+        ("assessor.txt", "=== system ===\n\n=== user ===\n{note}", "is empty"),
+        ("injector_error.txt", "=== user edit ===\n{note}", r"\{sentences\} is missing"),
+        ("injector_error.txt", "=== user note ===\n{sentences}", r"\{note\} is missing"),
+        ("injector_error.txt", "=== system ===\nHello.", "no user section"),
+        ("injector_benign.txt", None, "missing"),
+    ],
+)
+def test_broken_sets_are_refused(folder: Path, file: str, text: str | None, what: str) -> None:
+    path = folder / file
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=what) as caught:
+        load_prompt_set(folder)
+    assert file in str(caught.value)
+
+
+def test_a_file_that_is_not_text(folder: Path) -> None:
+    (folder / "assessor.txt").write_bytes(b"\xff\xfe{note}")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_prompt_set(folder)
+
+
+def test_an_unknown_set() -> None:
+    with pytest.raises(ConfigError, match=r"'clinicle'.*clinical, ward"):
+        load_prompt_set("clinicle")

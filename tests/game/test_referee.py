@@ -1,0 +1,189 @@
+"""Referees: the register, the plain one, and the verifiable edit classes."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.errors import ConfigError
+from medserl.game.labels import Label, Mode
+from medserl.game.records import Note
+from medserl.game.referee import (
+    Referee,
+    Ruling,
+    RulingKind,
+    make_referee,
+    referee_names,
+    register_referee,
+)
+from medserl.game.referee.canonical import shipped_lexicon
+
+
+def rule(before: str, after: str, **fields: str) -> tuple[str, str]:
+    note = replace(Note("n", f"He is 40. {before} He left."), **fields)
+    ruling = make_referee("rules").rule(note, Mode.ERROR, f"He is 40. {after} He left.")
+    return ruling.kind.value, ruling.reason
+
+
+# ------------------------------------------------------------------------------------------- the register
+
+
+def test_the_shipped_referees() -> None:
+    assert {"instruction", "rules"} <= set(referee_names())
+    assert [make_referee(name).name for name in ("instruction", "rules")] == ["instruction", "rules"]
+
+
+def test_unknown_names_and_options() -> None:
+    with pytest.raises(ConfigError, match=r"'orakel'.*instruction, rules"):
+        make_referee("orakel")
+    with pytest.raises(ConfigError, match=r"'rules'.*strict"):
+        make_referee("rules", strict=True)
+
+
+def test_another_package_can_register_its_own() -> None:
+    @register_referee
+    class Coin(Referee):
+        name: ClassVar[str] = "test-coin"
+
+        def __init__(self, side: str) -> None:
+            self.side = side
+
+        def rule(self, note: Note, mode: Mode, modified: str) -> Ruling:
+            return Ruling(RulingKind(self.side))
+
+    assert (
+        make_referee("test-coin", side="lossy").rule(Note("n", "x"), Mode.ERROR, "y").kind is RulingKind.LOSSY
+    )
+    with pytest.raises(ValueError, match="registered already"):
+        register_referee(type("Coin2", (Coin,), {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [("error", Label.INCORRECT), ("benign", Label.CORRECT), ("void", None), ("lossy", None)],
+)
+def test_a_rulings_label_and_contradiction(kind: str, label: Label | None) -> None:
+    ruling = Ruling(RulingKind(kind))
+    assert ruling.label is label
+    for mode in Mode:
+        assert ruling.contradicts(mode) == (label is mode.label.other)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_instruction_takes_the_mode_at_its_word(mode: Mode) -> None:
+    ruling = make_referee("instruction").rule(Note("n", "x"), mode, "anything")
+    assert ruling.label is mode.label
+    assert not ruling.contradicts(mode)
+
+
+# ---------------------------------------------------------------------------------------------- the rules
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ("Pain in the left knee.", "Pain in the right knee.", "laterality"),
+        ("Bilateral wheezes.", "Left wheezes.", "laterality"),
+        ("Left arm and right leg.", "Right arm and left leg.", "laterality"),
+        ("Upper lobe mass.", "Lower lobe mass.", "location"),
+        ("Given intravenous fluids.", "Given subcutaneous fluids.", "location"),
+        ("Culture was negative.", "Culture was positive.", "polarity"),
+        ("He has hypertension.", "He has low blood pressure.", "polarity"),
+        ("Fever without rash.", "Fever with rash.", "polarity"),
+        ("There is no rash.", "There is rash.", "negation"),
+        ("There is rash.", "There is no rash.", "negation"),
+        ("She denies pain.", "She reports pain.", "negation"),
+        ("It was tender.", "It was not tender.", "negation"),
+        ("Metformin 500 mg.", "Metformin 5000 mg.", "dose"),
+        ("Metformin 500 mg.", "Metformin 500 mcg.", "dose"),
+        ("Metformin 500mg.", "Metformin 50 mg.", "dose"),
+        ("Give 5 mg/kg/day.", "Give 50 mg/kg/day.", "dose"),
+        ("Insulin 10 units.", "Insulin 100 units.", "dose"),
+        ("Give 5 mL.", "Give 5 mg.", "unit"),
+        ("Give 5 mg/kg.", "Give 5 mg.", "unit"),
+        ("Cough for 3 days.", "Cough for 3 weeks.", "time_scale"),
+        ("A 3-day history.", "A 3-month history.", "time_scale"),
+        ("Cough for two days.", "Cough for ten days.", "time_scale"),
+        ("Take it b.i.d. now.", "Take it q.i.d. now.", "frequency"),
+        ("Take it once daily.", "Take it once weekly.", "frequency"),
+    ],
+)
+def test_errors(before: str, after: str, reason: str) -> None:
+    assert rule(before, after) == ("error", reason)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("He has hypertension.", "He has high blood pressure."),
+        ("He has shortness of breath.", "He has dyspnea."),
+        ("She denies pain.", "She reports no pain."),
+        ("Metformin 500 mg b.i.d. was given.", "Metformin 0.5 g twice daily was given."),
+        ("Take 1000 mg.", "Take 1,000 mg."),
+        ("For 6 weeks.", "For 42 days."),
+        ("A 3-day history.", "A three day history."),
+        ("He has a cough.", "He has cough."),
+        ("He smokes, drinks.", "he smokes; drinks!"),
+        ("Acetaminophen was given.", "Paracetamol was given."),
+    ],
+)
+def test_benign(before: str, after: str) -> None:
+    assert rule(before, after)[0] == "benign"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        ("He has severe hypertension.", "He has hypertension.", "lossy"),
+        ("Fever of 39 C and cough.", "Fever and cough.", "lossy"),
+        ("Metformin 500 mg was given.", "Metformin was given.", "lossy"),
+        ("Penicillin was given.", "Vancomycin was given.", "void"),
+        ("He has hypertension.", "He has severe hypertension.", "void"),
+        ("A 24-year-old man.", "A 42-year-old man.", "void"),
+        ("Glucose 123 mg/dL.", "Glucose 321 mg/dL.", "void"),
+        ("Give 500 mg.", "Give 510 mg.", "void"),
+        ("A growth of -5.", "A growth of 5.", "void"),
+        ("It is no longer there.", "It is there.", "void"),
+        ("Acute severe pain today.", "Chronic pain.", "void"),
+        ("No pain.", "Not pain.", "void"),
+    ],
+)
+def test_undecided(before: str, after: str, kind: str) -> None:
+    assert rule(before, after)[0] == kind
+
+
+def test_a_proven_error_outweighs_an_open_question() -> None:
+    assert rule("Penicillin for the left ear.", "Vancomycin for the right ear.") == ("error", "laterality")
+    assert rule("Severe pain and penicillin.", "Pain and vancomycin.")[0] == "void"
+
+
+def test_the_notes_own_gold_error() -> None:
+    gold = "He is 40. Vancomycin was given. He left."
+    assert rule("Penicillin was given.", "Vancomycin was given.", error_text=gold) == ("error", "gold_error")
+    assert rule("Penicillin was given.", "vancomycin was  given", error_text=gold) == ("error", "gold_error")
+    assert rule("Penicillin was given.", "Cefazolin was given.", error_text=gold)[0] == "void"
+
+
+def test_a_rewritten_note_is_void() -> None:
+    note = Note("n", " ".join(f"w{i}x" for i in range(100)))
+    assert make_referee("rules").rule(note, Mode.BENIGN, note.text[::-1]).kind is RulingKind.VOID
+
+
+@given(st.text(), st.text())
+def test_any_texts_get_a_ruling(text: str, modified: str) -> None:
+    ruling = make_referee("rules").rule(Note("n", text), Mode.BENIGN, modified)
+    assert ruling.kind in RulingKind
+    same = make_referee("rules").rule(Note("n", text), Mode.BENIGN, f" {text}\n")
+    assert same.kind is RulingKind.BENIGN
+
+
+def test_words_that_exclude_each_other_are_never_synonyms() -> None:
+    lexicon = shipped_lexicon()
+    for a, b in [("left", "right"), ("hypertension", "hypotension"), ("with", "without"), ("no", "any")]:
+        assert lexicon.tokens(a) != lexicon.tokens(b)
+    assert lexicon.exclusive_class("left", "left") is None
+    assert (
+        lexicon.exclusive_class("left", "right") == lexicon.exclusive_class("right", "left") == "laterality"
+    )

@@ -1,0 +1,415 @@
+"""The verifiable change filter."""
+
+import importlib.util
+import string
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from medserl.errors import ConfigError
+from medserl.game.align import align_words
+from medserl.game.sentences import sentence_ends
+from medserl.game.vcf import (
+    Reason,
+    apply_vcf,
+    changed_sentences,
+    leak_markers,
+    shingle_similarity,
+    visible_words,
+)
+
+NOTE = (
+    "A 45-year-old man presents to Dr. Smith with a 3-day history of cough. He takes metformin 500 mg b.i.d. "
+    "for type 2 diabetes. His blood pressure is 120/70 mm Hg. There is no rash. He denies chest pain and "
+    "fever. Penicillin was prescribed after examination of the left ear."
+)
+
+
+def changed(old: str, new: str) -> str:
+    assert old in NOTE
+    return NOTE.replace(old, new, 1)
+
+
+# ------------------------------------------------------------------------------------------- examples
+
+
+def test_the_acceptance_example_passes() -> None:
+    verdict = apply_vcf(
+        "Patient has type 2 diabetes controlled with metformin.",
+        "Patient has type 1 diabetes controlled with metformin.",
+        min_jaccard=0.85,
+    )
+    assert verdict.passed and verdict.reason is None
+    assert verdict.word_edits == 1
+    assert verdict.jaccard == pytest.approx(49 / 55)
+    assert (verdict.changed_sentence, verdict.sentence_count, verdict.position) == (0, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("modified", "reason"),
+    [
+        ("", Reason.EMPTY),
+        (" \n", Reason.EMPTY),
+        ("\u200b\ufeff", Reason.EMPTY),
+        (NOTE, Reason.IDENTICAL),
+        (NOTE.replace(" ", "\n"), Reason.IDENTICAL),
+        (NOTE.replace("type", "ty\u00adpe\u200b"), Reason.IDENTICAL),
+        (
+            changed("He denies chest pain and fever.", "She is well today apart from a headache."),
+            Reason.TOO_MANY_EDITS,
+        ),
+        (changed("Penicillin", "Pneumonoultramicroscopicsilicovolcanoconiosis-" * 3), Reason.JACCARD_LOW),
+        (NOTE.replace("cough", "rash").replace("left", "right"), Reason.SEVERAL_SENTENCES),
+        (NOTE + " He also has gout. He smokes.", Reason.SEVERAL_SENTENCES),
+        (changed("There is no rash.", "There is no INCORRECT rash."), Reason.LEAK),
+    ],
+)
+def test_rejections(modified: str, reason: Reason) -> None:
+    verdict = apply_vcf(NOTE, modified)
+    assert not verdict.passed
+    assert verdict.reason is reason
+
+
+def test_a_change_too_small_for_a_long_note() -> None:
+    long_note = " ".join(f"Finding {i} was seen in region {i * 7919 % 10007}." for i in range(400))
+    verdict = apply_vcf(long_note, long_note.replace("Finding 3 ", "Finding 4 ", 1))
+    assert verdict.reason is Reason.JACCARD_HIGH
+    assert verdict.jaccard is not None and verdict.jaccard > 0.99
+    assert apply_vcf(long_note, long_note.replace("Finding 3 ", "Finding 4 ", 1), max_jaccard=1.0).passed
+
+
+@pytest.mark.parametrize(
+    ("modified", "sentence"),
+    [
+        (changed("cough", "fever"), 0),
+        (changed("type 2", "type 1"), 1),
+        (changed("120/70 mm Hg.", "180/70 mm Hg."), 2),
+        (changed("no rash", "a rash"), 3),
+        (changed("denies", "reports"), 4),
+        (changed("left", "right"), 5),
+        (changed(" There is no rash.", ""), 3),
+        (changed("There is", "He has gout. There is"), 3),
+        (NOTE + " He has gout.", 5),
+    ],
+)
+def test_one_changed_sentence_and_its_place(modified: str, sentence: int) -> None:
+    verdict = apply_vcf(NOTE, modified)
+    assert verdict.passed, verdict
+    assert (verdict.changed_sentence, verdict.sentence_count) == (sentence, 6)
+    assert verdict.position == sentence / 5
+
+
+@pytest.mark.parametrize(
+    "modified",
+    [
+        changed("There is no rash. He denies", "He denies there. Is no rash"),
+        changed("There is no rash.", "There is no rash. No gout. No pain."),
+        changed("There is no rash.", "He has gout. There is a rash."),
+        changed(" There is no rash.", "").replace("cough", "fever"),
+        NOTE.replace("metformin 500", "metformin 50").replace("no rash", "a rash"),
+    ],
+)
+def test_two_changed_sentences_are_rejected(modified: str) -> None:
+    verdict = apply_vcf(NOTE, modified)
+    assert verdict.reason is Reason.SEVERAL_SENTENCES
+
+
+def test_measures_stop_where_the_verdict_falls() -> None:
+    assert apply_vcf(NOTE, "").word_edits is None
+    many = apply_vcf(NOTE, NOTE[::-1])
+    assert (many.reason, many.word_edits, many.jaccard) == (Reason.TOO_MANY_EDITS, None, None)
+    low = apply_vcf("a b c", "a b d")
+    assert low.reason is Reason.JACCARD_LOW
+    assert low.word_edits == 1 and low.jaccard is not None and low.changed_sentence is None
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"min_jaccard": 0.9, "max_jaccard": 0.8},
+        {"min_jaccard": -0.1},
+        {"max_jaccard": 1.1},
+        {"min_jaccard": float("nan")},
+        {"max_word_edits": 0},
+    ],
+)
+def test_impossible_bounds_are_refused(bounds: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="vcf"):
+        apply_vcf("a", "b", **bounds)  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------------------------- leaks
+
+LEAKS = [
+    'final_answer: "CORRECT"',
+    "Final answer: none",
+    "generated_note:",
+    "sentence_id: 3",
+    "new_sentence:",
+    "<think>",
+    "</think>",
+    "<|im_end|>",
+    "</note>",
+    "the injector",
+    "Assessor:",
+    "User: hello",
+    "assistant:",
+    "label: correct",
+    "Label = incorrect",
+    "answer: 'incorrect'",
+    "mode: error",
+    "Error: none",
+    "(error mode)",
+    "INCORRECT",
+    "ERROR",
+    "BENIGN",
+    "introduced an error",
+    "contains a medical error",
+    "error_type: dose",
+    "is_error: yes",
+    "a\u017f\u017fe\u017f\u017for",
+]
+CLEAN = [
+    "correct the hyponatremia",
+    "an error of refraction",
+    "a benign mass",
+    "The answer is unclear.",
+    "incorrect dose",
+    "user of tobacco",
+    "Nervous system: normal",
+    "medical assistant present",
+    "BP < 120",
+    "final diagnosis",
+    "labels on bottles",
+    "a mode of transmission",
+    "He corrected it.",
+    "think",
+    "benign prostatic hyperplasia",
+]
+
+
+@pytest.mark.parametrize("mark", LEAKS)
+def test_a_leak_is_rejected(mark: str) -> None:
+    verdict = apply_vcf(NOTE, changed("no rash", f"no {mark} rash"))
+    assert verdict.reason is Reason.LEAK, leak_markers(mark)
+
+
+@pytest.mark.parametrize("phrase", CLEAN)
+def test_clinical_language_is_no_leak(phrase: str) -> None:
+    assert leak_markers(f"There is {phrase} today") == []
+
+
+def test_a_mark_of_the_original_is_not_the_edits_fault() -> None:
+    note = NOTE.replace("no rash", "no ERROR rash")
+    assert apply_vcf(note, note.replace("no ERROR rash", "an ERROR rash")).passed
+    assert apply_vcf(note, note.replace("ERROR", "ERROR ERROR"), max_jaccard=1.0).reason is Reason.LEAK
+
+
+# ------------------------------------------------------------------------------------------ properties
+
+WORD = st.text(string.ascii_letters + string.digits + ".,()", min_size=1, max_size=8)
+WORDS = st.lists(WORD, min_size=1, max_size=40)
+GAP = st.sampled_from([" ", "  ", "\n", "\t", "\r\n\r\n", "\u00a0", "\u2003", " \u200b "])
+ANY_TEXT = st.text() | st.builds(" ".join, WORDS)
+
+
+@st.composite
+def respaced(draw: st.DrawFn, text: str) -> str:
+    """The same words with other white space between, before and after them."""
+    words = text.split()
+    gaps = draw(st.lists(GAP, min_size=len(words) + 1, max_size=len(words) + 1))
+    return "".join(gap + word for gap, word in zip(gaps, [*words, ""], strict=True))
+
+
+@given(st.data(), ANY_TEXT, ANY_TEXT)
+def test_white_space_never_changes_a_verdict(data: st.DataObject, original: str, modified: str) -> None:
+    if data.draw(st.booleans()):  # most pairs of random texts are far apart; look at near ones too
+        words = original.split() or ["x"]
+        words[data.draw(st.integers(0, len(words) - 1))] = data.draw(WORD)
+        modified = " ".join(words)
+    verdict = apply_vcf(original, modified)
+    assert apply_vcf(data.draw(respaced(original)), modified) == verdict
+    assert apply_vcf(original, data.draw(respaced(modified))) == verdict
+
+
+@given(st.data(), ANY_TEXT)
+def test_identity_is_always_rejected(data: st.DataObject, text: str) -> None:
+    verdict = apply_vcf(text, data.draw(respaced(text)))
+    assert not verdict.passed
+    assert verdict.reason is (Reason.IDENTICAL if visible_words(text) else Reason.EMPTY)
+
+
+SENTENCE = st.lists(
+    st.text(string.ascii_lowercase + "0123456789", min_size=1, max_size=8), min_size=3, max_size=12
+).map(lambda words: " ".join(["The", *words, "end."]))
+# Words glued to full stops, abbreviations, units: where a swap can make or break a sentence boundary.
+MESSY = st.lists(
+    st.sampled_from(
+        ["He", "was", "given", "7.2", "mg.", "Dr.", "q.d.", "F.", "98", "She", "no.", "pain.", "The", "J."]
+    ),
+    min_size=30,
+    max_size=60,
+)
+
+
+@given(
+    MESSY | st.lists(WORD, min_size=30, max_size=60),
+    WORD | st.sampled_from(["The", "end.", "mg."]),
+    st.data(),
+)
+def test_one_swapped_word_passes_the_edit_and_sentence_checks(
+    words: list[str], word: str, data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(words) - 1))
+    swapped = [*words[:place], word, *words[place + 1 :]]
+    assume(swapped != words)
+    verdict = apply_vcf(" ".join(words), " ".join(swapped), min_jaccard=0.0, max_jaccard=1.0)
+    assert verdict.reason in (None, Reason.LEAK)
+    assert verdict.word_edits == 1
+    assert verdict.changed_sentence is not None
+
+
+@given(st.lists(SENTENCE, min_size=2, max_size=8), st.data())
+def test_two_changed_sentences_never_pass(sentences: list[str], data: st.DataObject) -> None:
+    first, second = sorted(data.draw(st.sets(st.integers(0, len(sentences) - 1), min_size=2, max_size=2)))
+    edited = list(sentences)
+    for index in (first, second):
+        words = edited[index].split()
+        place = data.draw(st.integers(1, len(words) - 2))
+        kind = data.draw(st.sampled_from(["swap", "insert", "delete"]))
+        # Upper-case words occur nowhere else, so no other reading of the edit is as short.
+        words[place : place + (kind != "insert")] = [] if kind == "delete" else ["NEWLY"]
+        edited[index] = " ".join(words)
+    original, modified = " ".join(sentences), " ".join(edited)
+    verdict = apply_vcf(original, modified, min_jaccard=0.0, max_jaccard=1.0)
+    assert not verdict.passed
+    # Two deletions can shift into one another only where the sentences repeat each other's words.
+    assert verdict.reason in (Reason.SEVERAL_SENTENCES, Reason.IDENTICAL)
+
+
+@pytest.fixture(scope="module")
+def plain() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "vcf.py"
+    spec = importlib.util.spec_from_file_location("benchmark_vcf", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@given(MESSY | WORDS, st.data())
+def test_equals_the_straightforward_version(plain: ModuleType, words: list[str], data: st.DataObject) -> None:
+    edited = list(words)
+    for _ in range(data.draw(st.integers(0, 7))):
+        place = data.draw(st.integers(0, len(edited)))
+        width = data.draw(st.integers(0, 2))
+        edited[place : place + width] = data.draw(st.lists(st.sampled_from(words) | WORD, max_size=2))
+    pair = (" ".join(words), " ".join(edited))
+    assert apply_vcf(*pair) == plain.textbook(*pair)
+
+
+def test_the_benchmarks_pairs_get_equal_verdicts(plain: ModuleType) -> None:
+    pairs = plain.make_pairs(60, 150, seed=3)
+    verdicts = [apply_vcf(*pair) for pair in pairs]
+    assert verdicts == [plain.trimmed(*pair) for pair in pairs]
+    assert {verdict.passed for verdict in verdicts} == {True, False}
+
+
+@given(ANY_TEXT, ANY_TEXT)
+def test_any_texts_give_a_verdict(original: str, modified: str) -> None:
+    verdict = apply_vcf(original, modified)
+    assert verdict.passed == (verdict.reason is None)
+    assert verdict.jaccard is None or 0.0 <= verdict.jaccard <= 1.0
+    assert verdict.position is None or 0.0 <= verdict.position <= 1.0
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_similarity_is_a_symmetric_similarity(a: str, b: str) -> None:
+    value = shingle_similarity(a, b)
+    assert value == shingle_similarity(b, a)
+    assert 0.0 <= value <= 1.0
+    assert shingle_similarity(a, a) == 1.0
+
+
+@given(st.text("ab é\u0142", min_size=1, max_size=60), st.integers(0, 59), st.text("ab é\u0142", max_size=4))
+@example("abé", 1, "\u0142")
+def test_similarity_of_an_edit_is_exact(text: str, place: int, new: str) -> None:
+    """Hashing shared parts once, and integers in place of strings, changes nothing."""
+    edited = text[:place] + new + text[place + 1 :]
+    verdict = apply_vcf(text, edited, min_jaccard=0.0, max_jaccard=1.0)
+    if verdict.jaccard is not None:
+        joined = (" ".join(visible_words(text)), " ".join(visible_words(edited)))
+        assert verdict.jaccard == shingle_similarity(*joined)
+
+
+@given(WORDS, WORDS)
+def test_changed_sentences_is_zero_only_for_equal_words(a: list[str], b: list[str]) -> None:
+    alignment = align_words(a, b, 80)
+    assert alignment is not None
+    change = changed_sentences(a, b, alignment)
+    assert (change.changed == 0) == (a == b)
+    assert 0 <= change.first < change.total == len(sentence_ends(a))
+
+
+# --------------------------------------------------------------------------------------- size and malice
+
+
+def _steps_in_filter(original: str, modified: str, bound: int) -> int:
+    """Word comparisons that the alignment makes: what grows with the texts."""
+    count = 0
+
+    class Counted(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal count
+            count += 1
+            return str.__eq__(self, other)  # type: ignore[arg-type]
+
+    align_words([Counted(w) for w in original.split()], [Counted(w) for w in modified.split()], bound)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("original", "modified"),
+    [
+        ("a " * 20_000, "b " + "a " * 20_000),
+        ("a " * 20_000, "a " * 19_995 + "b"),
+        ("a b " * 10_000, "b a " * 10_000),
+        ("x " + "a " * 20_000 + "y", "y " + "a " * 20_000 + "x"),
+    ],
+)
+def test_comparisons_grow_linearly(original: str, modified: str) -> None:
+    """At most one pass along each of the 2·6+1 diagonals, whatever the texts repeat."""
+    words = max(len(original.split()), len(modified.split()))
+    assert _steps_in_filter(original, modified, 6) <= 3 * 13 * (words + 20)
+
+
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("original", "modified"),
+    [
+        (NOTE * (MEGABYTE // len(NOTE)), NOTE * (MEGABYTE // len(NOTE)) + " He has gout."),
+        ("a" * MEGABYTE, "a" * (MEGABYTE - 1) + "b"),
+        ("a " * (MEGABYTE // 2), "b " + "a " * (MEGABYTE // 2)),
+        ("." * MEGABYTE, "." * (MEGABYTE - 1) + "!"),
+        (". " * (MEGABYTE // 2), "! " * (MEGABYTE // 2)),
+        ("(" * MEGABYTE + "x.", "(" * MEGABYTE + "y."),
+        (")" * MEGABYTE, ")" * (MEGABYTE - 1) + "."),
+        ("a.\u200b" * (MEGABYTE // 3), "a.\u200b" * (MEGABYTE // 3) + " \U0001f600"),
+        ("<|" * (MEGABYTE // 2), "<|" * (MEGABYTE // 2) + "x"),
+        ("word " + "< think " * (MEGABYTE // 8), "word2 " + "< think " * (MEGABYTE // 8)),
+        ("a.b." * (MEGABYTE // 4), "a.b." * (MEGABYTE // 4) + " c"),
+        ("\ud800" * 1000, "\ud800" * 1001),
+    ],
+    ids=range(12),
+)
+def test_huge_and_hostile_texts_give_a_verdict(original: str, modified: str) -> None:
+    verdict = apply_vcf(original, modified, min_jaccard=0.0, max_jaccard=1.0)
+    assert verdict.passed == (verdict.reason is None)
