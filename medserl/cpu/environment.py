@@ -1,0 +1,135 @@
+"""Chooses the device, and builds the environment of a run without an accelerator.
+
+Everything here must be in ``os.environ`` before torch is imported, in the command line's own process
+and (through Ray's ``runtime_env``) in every other. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.metadata
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from medserl.cpu.probe import ProbeResult, probe
+from medserl.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda")
+PLUGIN_MODULE = "medserl.cpu.plugin"
+
+
+def choose_device(requested: str = "auto", environ: Mapping[str, str] = os.environ) -> str:
+    """Returns "cpu" or "cuda" without importing torch.
+
+    An explicit choice is obeyed unseen: the head of a cluster may have no GPU itself. "auto" says
+    "cuda" where all of these hold:
+
+    - ``CUDA_VISIBLE_DEVICES`` does not hide every device (empty, or -1 first);
+    - the kernel shows an NVIDIA device (``/dev/nvidia0`` …; under WSL ``/dev/dxg`` and a working
+      ``nvidia-smi``);
+    - the installed vLLM is not the CPU build.
+
+    Raises ConfigError for any other word.
+    """
+    if requested not in DEVICES:
+        raise ConfigError(f"device: {requested!r} is unknown; choose one of {', '.join(DEVICES)}")
+    if requested != "auto":
+        return requested
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and (not visible.strip() or visible.strip().startswith("-1")):
+        return "cpu"
+    if not _has_nvidia_device():
+        return "cpu"
+    if vllm_is_cpu_build():
+        logger.warning(
+            "An NVIDIA GPU is here, but the installed packages are those for CPUs: training on the CPU. "
+            "Install the GPU requirements to use it, or say device=cpu to silence this."
+        )
+        return "cpu"
+    return "cuda"
+
+
+def _has_nvidia_device() -> bool:
+    if glob.glob("/dev/nvidia[0-9]*"):
+        return True
+    if not os.path.exists("/dev/dxg") or shutil.which("nvidia-smi") is None:
+        return False
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listing.returncode == 0 and "GPU " in listing.stdout
+
+
+def vllm_is_cpu_build() -> bool:
+    """True where the distribution ``vllm`` is the CPU build (its version then says "cpu")."""
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+
+
+def no_telemetry_environment() -> dict[str, str]:
+    """No usage statistics and no model hub, on CPUs and on GPUs alike."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Models and tokenizers are directories here; a misspelt one must fail at once, not be looked for.
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def cpu_environment(
+    result: ProbeResult | None = None,
+    *,
+    threads: int = 1,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, str]:
+    """The variables that every process of a CPU run needs before it imports torch.
+
+    ``result`` is the processor probe's answer; without one the probe runs here (seconds, once per
+    machine). ``threads``: compute threads per process, ≥ 1. A value that the user has set for
+    ``ONEDNN_MAX_CPU_ISA`` is kept, and so are the user's own verl modules. Raises
+    `medserl.cpu.probe.ProbeError` where the probe runs and has no answer.
+    """
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    modules = [m for m in environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m and m != PLUGIN_MODULE]
+    variables = {
+        # verl asks for its platform by this name, and loads the module that registers it.
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": ",".join([*modules, PLUGIN_MODULE]),
+        # Megatron's fused functions and vLLM's model go through torch.compile, which takes minutes of
+        # C++ compilation here (first Megatron step 50 s, vLLM's warm-up 55 s) for nothing.
+        "TORCHDYNAMO_DISABLE": "1",
+        # Several processes share the cores; a pool of all cores in each only gets in the others' way.
+        "OMP_NUM_THREADS": str(threads),
+        # Threads that wait for work sleep instead of spinning on a core that another process needs.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # vLLM would pin its workers to cores of its own choice, which Megatron's workers use too.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Everything runs on this host: talk over the loopback interface, listen on no other.
+        "GLOO_SOCKET_IFNAME": "lo",
+        "VLLM_HOST_IP": "127.0.0.1",
+        # Megatron asserts it for tensor parallelism on older GPUs; verl sets it for these only.
+        "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+        # The tokenizers library warns in every forked process otherwise.
+        "TOKENIZERS_PARALLELISM": "false",
+        # Ray announces a change in how it hides GPUs from actors; there are none.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **no_telemetry_environment(),
+    }
+    isa = environ.get("ONEDNN_MAX_CPU_ISA") or (result or probe()).onednn_max_cpu_isa
+    if isa is not None:
+        # The processor cannot run what it advertises: see `medserl.cpu.probe`.
+        variables["ONEDNN_MAX_CPU_ISA"] = isa
+    return variables

@@ -1,0 +1,137 @@
+"""verl's Megatron engine on CPUs (gloo, any tensor × pipeline layout).
+
+Imported after ``verl.workers.engine.megatron`` by `medserl.cpu.plugin`; imports megatron-core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithLMHead
+
+from medserl.cpu.cuda_names import CudaToCPU, install_stand_ins
+
+# What the transformer configuration must say on CPUs, as
+# ``actor_rollout_ref.actor.megatron.override_transformer_config``: the local attention, no fused CUDA
+# kernels, weights initialised on the host, and no sequence parallelism (torch's RMSNorm, which stands
+# in for Transformer Engine's, refuses it).
+OVERRIDE_TRANSFORMER_CONFIG: dict[str, Any] = {
+    "attention_backend": "local",
+    "bias_activation_fusion": False,
+    "bias_dropout_fusion": False,
+    "masked_softmax_fusion": False,
+    "gradient_accumulation_fusion": False,
+    "apply_rope_fusion": False,
+    "persist_layer_norm": False,
+    "use_cpu_initialization": True,
+    "sequence_parallel": False,
+}
+
+
+def adam_optimizers(optimizer: Any) -> Iterator[torch.optim.Optimizer]:
+    """The torch optimizers inside a megatron optimizer (several where it is a chained one)."""
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        if (inner := getattr(part, "optimizer", None)) is not None:
+            yield inner
+
+
+def fill_adam_state(optimizer: Any) -> None:
+    """Gives every parameter the Adam state that torch would make at the first step.
+
+    megatron's distributed optimizer, without Apex and Transformer Engine, reads "step" from every
+    parameter's state when it saves or loads (patches.ADAM_STATE), also before the first step.
+    """
+    for adam in adam_optimizers(optimizer):
+        for group in adam.param_groups:
+            for parameter in group["params"]:
+                if not adam.state[parameter]:
+                    adam.state[parameter].update(
+                        step=torch.tensor(0.0),
+                        exp_avg=torch.zeros_like(parameter.data),
+                        exp_avg_sq=torch.zeros_like(parameter.data),
+                    )
+
+
+def restore_adam_steps(optimizer: Any) -> None:
+    """Gives every parameter a "step" tensor of its own, with the value that was saved.
+
+    Loading leaves the saved number in the parameter groups only: in the parameters' states, megatron's
+    distributed optimizer overwrites it with the number from before the load, in one tensor that all of
+    them share (patches.ADAM_STEP). torch's Adam then adds one to it per parameter, and the bias
+    correction of the next updates is silently wrong.
+    """
+    for adam in adam_optimizers(optimizer):
+        for group in adam.param_groups:
+            for parameter in group["params"]:
+                adam.state[parameter]["step"] = torch.tensor(float(group["step"]))
+
+
+class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
+    """verl's engine for language models; each entry point runs with "cuda" meaning the host.
+
+    The mode belongs to a thread and Ray calls an actor from several, so it is entered at each call.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        install_stand_ins()
+        from medserl.cpu import bridge  # noqa: F401  (registers the bridge, after verl has patched mbridge)
+
+        with CudaToCPU():
+            super().__init__(*args, **kwargs)
+
+    def initialize(self) -> None:
+        with CudaToCPU():
+            super().initialize()
+            if self.optimizer is not None:
+                fill_adam_state(self.optimizer)
+
+    def to(self, *args: Any, **kwargs: Any) -> None:
+        with CudaToCPU():
+            super().to(*args, **kwargs)
+
+    def forward_backward_batch(self, *args: Any, **kwargs: Any) -> Any:
+        with CudaToCPU():
+            return super().forward_backward_batch(*args, **kwargs)
+
+    def optimizer_zero_grad(self) -> None:
+        with CudaToCPU():
+            super().optimizer_zero_grad()
+
+    def optimizer_step(self) -> Any:
+        with CudaToCPU():
+            return super().optimizer_step()
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with CudaToCPU():
+            super().save_checkpoint(*args, **kwargs)
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with CudaToCPU():
+            super().load_checkpoint(*args, **kwargs)
+        if self.optimizer is not None:
+            restore_adam_steps(self.optimizer)
+
+    def get_per_tensor_param(self, *args: Any, **kwargs: Any) -> Any:
+        """(iterator over (name, tensor), adapter configuration); the iterator works when it is read."""
+        with CudaToCPU():
+            tensors, adapter = super().get_per_tensor_param(*args, **kwargs)
+        return _within_mode(iter(tensors)), adapter
+
+
+def _within_mode(items: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        with CudaToCPU():
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+def register() -> None:
+    """Makes verl choose this engine on the platform "cpu"; once per process."""
+    decorate = EngineRegistry.register(model_type="language_model", backend="megatron", device="cpu")
+    decorate(CPUMegatronEngineWithLMHead)

@@ -1,0 +1,288 @@
+"""One process of the engine tests: verl's Megatron engine in one layout.
+
+Run by tests/cpu/test_engine_parity.py, TP × PP at once (gloo), as
+``python engine_worker.py DIRECTORY TP PP`` with RANK and WORLD_SIZE set.
+Everything that it finds out goes to files in DIRECTORY; the tests judge them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from engine_reference import (
+    BETAS,
+    CLIP,
+    DECAY_STEPS,
+    LENGTHS,
+    LR,
+    MICRO_BATCH,
+    MIN_LR,
+    PRECISIONS,
+    SAVE_AFTER,
+    STEPS,
+    WARMUP_FROM,
+    WARMUP_STEPS,
+    WEIGHT_DECAY,
+    loss_masks,
+    sequences,
+)
+
+ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")
+
+
+def make_engine(path: Path, precision: str, tp: int, pp: int) -> Any:
+    """verl's engine, made as ``verl.workers.engine_workers.TrainingWorker`` makes it."""
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig
+    from verl.workers.engine import EngineRegistry
+
+    from medserl.cpu.megatron import OVERRIDE_TRANSFORMER_CONFIG
+
+    engine_config = McoreEngineConfig(
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        sequence_parallel=False,
+        vanilla_mbridge=True,
+        use_remove_padding=False,
+        dtype="bfloat16",
+        override_transformer_config=dict(OVERRIDE_TRANSFORMER_CONFIG),
+    )
+    # verl's configuration refuses float32, its engine does not; float32 is what lets the comparison be
+    # strict, since bf16's rounding hides small errors.
+    object.__setattr__(engine_config, "dtype", precision)
+    optimizer_config = McoreOptimizerConfig(
+        optimizer="adam",
+        lr=LR,
+        min_lr=MIN_LR,
+        clip_grad=CLIP,
+        weight_decay=WEIGHT_DECAY,
+        betas=BETAS,
+        lr_warmup_init=WARMUP_FROM,
+        lr_warmup_steps=WARMUP_STEPS,
+        lr_decay_style="cosine",
+        lr_decay_steps=DECAY_STEPS,
+        total_training_steps=DECAY_STEPS,
+        use_checkpoint_opt_param_scheduler=True,  # otherwise the schedule starts anew after a load
+    )
+    engine = EngineRegistry.new(
+        "language_model",
+        "megatron",
+        HFModelConfig(path=str(path), use_remove_padding=False),
+        engine_config,
+        optimizer_config,
+        CheckpointConfig(),
+    )
+    engine.initialize()
+    return engine
+
+
+def batch() -> Any:
+    import verl.utils.tensordict_utils as tu
+    from tensordict import TensorDict
+    from verl.utils.dataset.dataset_utils import DatasetPadMode
+
+    def nest(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+    data = TensorDict(
+        {
+            "input_ids": nest(sequences()),
+            "position_ids": nest([torch.arange(n) for n in LENGTHS]),
+            "loss_mask": nest(loss_masks()),
+            "temperature": torch.ones(len(LENGTHS)),
+        },
+        batch_size=len(LENGTHS),
+    )
+    tu.assign_non_tensor(
+        data,
+        use_dynamic_bsz=False,
+        micro_batch_size_per_gpu=MICRO_BATCH,
+        pad_mode=DatasetPadMode.NO_PADDING,
+        calculate_entropy=False,
+        use_fused_kernels=False,
+    )
+    return data
+
+
+def loss_function(model_output: dict[str, Any], data: Any, dp_group: Any) -> tuple[torch.Tensor, dict]:
+    """Minus the log-probability per counted token of the whole batch; micro-batches add up to it."""
+    del dp_group
+    log_probs = model_output["log_probs"]
+    values = log_probs.values() if log_probs.is_nested else log_probs
+    return -(values * data["loss_mask"].values()).sum() / data["batch_num_tokens"], {}
+
+
+def optimizer_parts(engine: Any) -> list[Any]:
+    return getattr(engine.optimizer, "chained_optimizers", [engine.optimizer])
+
+
+def adam_state(engine: Any) -> dict[int, dict[str, torch.Tensor]]:
+    """id(model parameter) -> master, exp_avg, exp_avg_sq in its shape (no data parallelism: whole)."""
+    found = {}
+    for part in optimizer_parts(engine):
+        pairs = [
+            *zip(part.model_float16_groups, part.shard_fp32_from_float16_groups, strict=True),
+            *zip(part.model_fp32_groups, part.shard_fp32_groups, strict=True),
+        ]
+        for parameters, shards in pairs:
+            for parameter, shard in zip(parameters, shards, strict=True):
+                state = part.optimizer.state[shard]
+                found[id(parameter)] = {
+                    "master": shard.detach().view(parameter.shape),
+                    **{k: state[k].view(parameter.shape) for k in ("exp_avg", "exp_avg_sq")},
+                }
+    return found
+
+
+Value = Callable[[torch.Tensor], torch.Tensor]
+
+
+@contextmanager
+def instead_of_parameters(model: torch.nn.Module, value: Value) -> Iterator[None]:
+    """Within it the model's parameters are ``value(parameter)``, with their tensor-parallel layout."""
+    named = list(model.named_parameters())
+
+    def stand_ins(*_: Any, **__: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in named:
+            tensor = value(parameter).detach().clone()
+            for attribute in ("tensor_model_parallel", "partition_dim"):
+                if hasattr(parameter, attribute):
+                    setattr(tensor, attribute, getattr(parameter, attribute))
+            yield name, tensor
+
+    model.named_parameters = stand_ins  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.named_parameters
+
+
+def gathered(engine: Any, value: Value = lambda p: p) -> dict[str, torch.Tensor]:
+    """Hugging Face name -> whole tensor, gathered over all ranks by the engine's own export."""
+    from megatron.core.utils import unwrap_model
+
+    model = unwrap_model(engine.module[0])
+    with instead_of_parameters(model, value):
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in engine.get_per_tensor_param()[0]:
+            if name in tensors:  # tied embeddings: the first and the last pipeline stage hold them
+                assert torch.equal(tensors[name], tensor), f"the copies of {name} differ"
+            tensors[name] = tensor.clone()
+        return tensors
+
+
+def gathered_state(engine: Any) -> dict[str, dict[str, torch.Tensor]]:
+    local = adam_state(engine)
+    parts = {key: gathered(engine, lambda p, key=key: local[id(p)][key]) for key in ADAM_KEYS}  # type: ignore[misc]
+    return {name: {key: parts[key][name] for key in ADAM_KEYS} for name in parts["master"]}
+
+
+def rates(engine: Any) -> list[float]:
+    return [group["lr"] for group in engine.optimizer.param_groups]
+
+
+def train(engine: Any, steps: range) -> list[dict[str, Any]]:
+    curve = []
+    for _ in steps:
+        with engine.train_mode():
+            used = rates(engine)
+            out = engine.train_batch(batch(), loss_function)
+            engine.lr_scheduler_step()
+        metrics = out.get("metrics", {})
+        curve.append({"loss": out.get("loss"), "norm": metrics.get("grad_norm"), "rates": used})
+    return curve
+
+
+def random_numbers() -> torch.Tensor:
+    """What torch's generator and megatron's tensor-parallel one would draw next; draws them."""
+    from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+
+    with get_cuda_rng_tracker().fork():
+        inside = torch.rand(4)
+    return torch.cat([torch.rand(4), inside])
+
+
+def local_state(engine: Any) -> list[dict[str, torch.Tensor]]:
+    """This rank's own parameters, masters and Adam state, as they are."""
+    state = adam_state(engine)
+    parameters = [p for module in engine.module for p in module.parameters()]
+    return [
+        {"parameter": p.detach().clone()} | {k: state[id(p)][k].clone() for k in ADAM_KEYS}
+        for p in parameters
+    ]
+
+
+def adam_steps(engine: Any) -> list[float]:
+    return [float(s["step"]) for part in optimizer_parts(engine) for s in part.optimizer.state.values()]
+
+
+def resume(checkpoint: Path, model: Path, precision: str, tp: int, pp: int) -> dict[str, Any]:
+    """What a fresh engine does that loads the checkpoint and trains to the end."""
+    torch.manual_seed(99)  # the checkpoint must bring its own random state
+    engine = make_engine(model, precision, tp, pp)
+    engine.load_checkpoint(str(checkpoint), del_local_after_load=False)
+    found: dict[str, Any] = {"numbers": random_numbers(), "steps_at_load": adam_steps(engine)}
+    curve = train(engine, range(SAVE_AFTER, STEPS))
+    return {**found, "curve": curve, "rates": rates(engine), "state": local_state(engine)}
+
+
+def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
+    import torch.distributed as dist
+
+    rank, name = dist.get_rank(), f"{precision}_{tp}x{pp}"
+    engine = make_engine(directory / "model", precision, tp, pp)
+    found: dict[str, Any] = {"start": gathered(engine)}
+
+    with engine.eval_mode():
+        inferred = engine.infer_batch(batch())
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        out = engine.forward_backward_batch(batch(), loss_function, forward_only=False)
+        found["gradients"] = gathered(engine, lambda p: p.main_grad)
+
+    curve = train(engine, range(SAVE_AFTER))
+    if save := precision == "bfloat16":  # megatron cannot load float32 parameters' optimizer state
+        checkpoint = directory / f"checkpoint_{name}"
+        engine.save_checkpoint(str(checkpoint), global_step=SAVE_AFTER)
+        next_numbers = random_numbers()
+    curve += train(engine, range(SAVE_AFTER, STEPS))
+    found["state"] = gathered_state(engine)
+    found["adam_steps"] = adam_steps(engine)
+    if save:
+        uninterrupted = {"curve": curve[SAVE_AFTER:], "rates": rates(engine), "state": local_state(engine)}
+        resumed = resume(checkpoint, directory / "model", precision, tp, pp)
+        resumed["same_numbers"] = torch.equal(next_numbers, resumed.pop("numbers"))
+        torch.save((uninterrupted, resumed), directory / f"resume_{name}_{rank}.pt")
+    if engine.is_mp_src_rank_with_outputs():
+        log_probs = list(inferred["model_output"]["log_probs"].unbind())
+        torch.save(
+            {**found, "log_probs": log_probs, "loss": out["loss"], "curve": curve},
+            directory / f"engine_{name}.pt",
+        )
+
+
+def main(directory: Path, tp: int, pp: int) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{directory}/rendezvous_{tp}x{pp}",  # no port that someone else could take
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(seconds=120),
+    )
+    for precision in PRECISIONS:
+        run_layout(directory, precision, tp, pp)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":  # saving a checkpoint starts processes that import this file
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

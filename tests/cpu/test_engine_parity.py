@@ -1,0 +1,224 @@
+"""verl's Megatron engine on CPUs against plain Hugging Face, in every layout of TP × PP up to 2 × 2.
+
+One spawn of TP × PP processes per layout does everything (tests/cpu/engine_worker.py); the tests judge
+what it wrote. In float32 the comparison is strict: the two sides do the same sums in another order.
+In bfloat16, the precision that verl trains in, each rounding moves the result by up to 2^-9 of its size,
+and two right implementations that round in different places end up as far from one another as each is
+from float32. That distance is measured here too (Hugging Face in bfloat16 against Hugging Face in
+float32), and the engine must not be farther from Hugging Face than `BF16_SLACK` times that.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.cpu.environment import cpu_environment
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(420)]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2))
+PRECISIONS = ("float32", "bfloat16")
+STEPS, SAVE_AFTER = 5, 3
+
+# float32: relative to the size of what is compared. Unit round-off is 6e-8; sums of up to a few hundred
+# terms through four layers, forward and backward, leave about 1e-6 (seen: 1.4e-6 gradients, 3e-6 state).
+FP32_LOG_PROBS = 2e-5  # absolute; log-probabilities are around -6
+FP32_GRADIENTS = 1e-5
+FP32_STATE = 3e-5
+# Adam divides by the root of the second moment: where a gradient is next to nothing, its relative error is
+# the update's (seen: 5e-5 for one tensor).
+FP32_UPDATE = 5e-4
+BF16_SLACK = 1.5  # independent errors of one size differ by 1.4 of it (seen: 1.2, and less for the others)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, **cpu_environment(), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+def run_together(commands: Iterable[tuple[list[str], dict[str, str], Path]], seconds: float) -> None:
+    """Runs the processes at the same time; fails with the end of the log of one that failed."""
+    processes = []
+    for arguments, extra, log in commands:
+        with log.open("w") as file:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *arguments],
+                    env={**environment(), **extra},
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    cwd=HERE,
+                )
+            )
+    logs = [log for _, _, log in commands]
+    try:
+        codes = [process.wait(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    failed = next((i for i, code in enumerate(codes) if code), None)
+    if failed is not None:
+        pytest.fail(f"{logs[failed].name} ended with {codes[failed]}:\n{logs[failed].read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model and, per precision, what plain Hugging Face and torch.optim.AdamW do."""
+    path = tmp_path_factory.mktemp("engine")
+    run_together([([str(HERE / "engine_reference.py"), str(path)], {}, path / "reference.log")], 120)
+    return path
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: f"tp{layout[0]}pp{layout[1]}")
+def layout(request: pytest.FixtureRequest, directory: Path) -> tuple[int, int]:
+    """(TP, PP), after its processes have run and written their files."""
+    tp, pp = request.param
+    worker = [str(HERE / "engine_worker.py"), str(directory), str(tp), str(pp)]
+    ranks = range(tp * pp)
+    run_together(
+        [
+            (
+                worker,
+                {"RANK": str(r), "WORLD_SIZE": str(tp * pp), "LOCAL_RANK": str(r)},
+                directory / f"worker_{tp}x{pp}_{r}.log",
+            )
+            for r in ranks
+        ],
+        300,
+    )
+    return tp, pp
+
+
+def load(path: Path) -> Any:
+    import torch
+
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def engine(layout: tuple[int, int], directory: Path) -> dict[str, dict[str, Any]]:
+    return {p: load(directory / f"engine_{p}_{layout[0]}x{layout[1]}.pt") for p in PRECISIONS}
+
+
+@pytest.fixture(scope="module")
+def plain(directory: Path) -> dict[str, dict[str, Any]]:
+    return {p: load(directory / f"reference_{p}.pt") for p in PRECISIONS}
+
+
+def relative(found: Any, wanted: Any) -> float:
+    """|found - wanted| / |wanted|, in the Euclidean norm of all elements."""
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def worst(found: dict[str, Any], wanted: dict[str, Any]) -> float:
+    """The largest relative distance of any tensor; both sides must have the same names."""
+    assert found.keys() == wanted.keys()
+    return max(relative(found[name], wanted[name]) for name in wanted)
+
+
+def log_prob_differences(found: dict[str, Any], wanted: dict[str, Any]) -> Any:
+    """At all positions but each sequence's last, which predicts nothing."""
+    import torch
+
+    pairs = zip(found["log_probs"], wanted["log_probs"], strict=True)
+    return torch.cat([a[:-1] - b[:-1] for a, b in pairs])
+
+
+def state(found: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: tensors[key] for name, tensors in found["state"].items()}
+
+
+def updates(found: dict[str, Any]) -> dict[str, Any]:
+    """What the five steps did to the master weights."""
+    return {
+        name: tensors["master"] - found["start"][name].float() for name, tensors in found["state"].items()
+    }
+
+
+def losses(curve: list[Any]) -> list[float]:
+    """The engine's loss is a list with one number per micro-batch, which add up to the batch's."""
+    return [sum(step["loss"]) for step in curve]
+
+
+def test_weights_arrive_exactly(engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    for precision in PRECISIONS:
+        wanted = plain[precision]["start"]
+        assert engine[precision]["start"].keys() == wanted.keys()
+        for name, tensor in engine[precision]["start"].items():
+            assert tensor.float().equal(wanted[name]), f"{name} in {precision}"
+
+
+def test_log_probs_and_loss_in_float32(engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    found, wanted = engine["float32"], plain["float32"]
+    assert log_prob_differences(found, wanted).abs().max() < FP32_LOG_PROBS
+    assert sum(found["loss"]) == pytest.approx(wanted["loss"], rel=1e-5)
+
+
+def test_gradients_in_float32(engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    assert worst(engine["float32"]["gradients"], plain["float32"]["gradients"]) < FP32_GRADIENTS
+
+
+def test_state_after_five_steps_in_float32(engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    found, wanted = engine["float32"], plain["float32"]
+    assert losses(found["curve"]) == pytest.approx([loss for loss, _ in wanted["curve"]], rel=1e-5)
+    assert [step["norm"] for step in found["curve"]] == pytest.approx(
+        [n for _, n in wanted["curve"]], rel=1e-5
+    )
+    for key in ("master", "exp_avg", "exp_avg_sq"):
+        assert worst(state(found, key), state(wanted, key)) < FP32_STATE, key
+    assert worst(updates(found), updates(wanted)) < FP32_UPDATE
+    assert set(found["adam_steps"]) == {STEPS}
+
+
+def test_log_probs_loss_and_gradients_in_bfloat16(engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    found, wanted, exact = engine["bfloat16"], plain["bfloat16"], plain["float32"]
+    rounding = log_prob_differences(wanted, exact).norm()
+    assert log_prob_differences(found, wanted).norm() < BF16_SLACK * rounding
+    assert sum(found["loss"]) == pytest.approx(wanted["loss"], rel=2e-3)
+    rounding = worst(wanted["gradients"], exact["gradients"])
+    assert worst(found["gradients"], wanted["gradients"]) < BF16_SLACK * rounding
+
+
+def test_state_after_five_steps_in_bfloat16(engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    found, wanted, exact = engine["bfloat16"], plain["bfloat16"], plain["float32"]
+    assert losses(found["curve"]) == pytest.approx([loss for loss, _ in wanted["curve"]], rel=0.02)
+    assert [step["norm"] for step in found["curve"]] == pytest.approx(
+        [n for _, n in wanted["curve"]], rel=0.02
+    )
+    for key in ("exp_avg", "exp_avg_sq"):
+        rounding = worst(state(wanted, key), state(exact, key))
+        assert worst(state(found, key), state(wanted, key)) < BF16_SLACK * rounding, key
+    assert worst(updates(found), updates(wanted)) < BF16_SLACK * worst(updates(wanted), updates(exact))
+    assert set(found["adam_steps"]) == {STEPS}
+
+
+def test_schedule_is_megatrons(engine: dict[str, Any]) -> None:
+    """Linear warm-up over two steps, cosine decay to a tenth at step 8: the reference uses these rates."""
+    wanted = [2e-4, 1.1e-3, 2e-3, 1.8794229e-3, 1.55e-3]
+    for precision in PRECISIONS:
+        for step, rate in zip(engine[precision]["curve"], wanted, strict=True):
+            assert step["rates"] == pytest.approx([rate] * len(step["rates"]))
+
+
+def test_resuming_is_bit_identical(layout: tuple[int, int], directory: Path) -> None:
+    """Steps 4 and 5 of a fresh engine that loads step 3's checkpoint are those of the uninterrupted one."""
+    tp, pp = layout
+    for rank in range(tp * pp):
+        went_on, resumed = load(directory / f"resume_bfloat16_{tp}x{pp}_{rank}.pt")
+        assert set(resumed["steps_at_load"]) == {SAVE_AFTER}
+        assert resumed["same_numbers"], "the random state was not restored"
+        assert resumed["curve"] == went_on["curve"], f"losses, norms or learning rates differ on rank {rank}"
+        assert resumed["rates"] == went_on["rates"]
+        assert len(resumed["state"]) == len(went_on["state"]) > 0
+        for ours, theirs in zip(resumed["state"], went_on["state"], strict=True):
+            for key, tensor in theirs.items():
+                assert ours[key].equal(tensor), f"{key} differs on rank {rank}"
