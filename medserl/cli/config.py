@@ -1,0 +1,24 @@
+"""``medserl config``."""
+
+from __future__ import annotations
+
+import argparse
+
+from medserl.errors import EXIT_OK, ConfigError
+
+
+def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Print a resolved configuration as YAML, or the names of the shipped ones."""
+    from omegaconf import OmegaConf
+
+    from medserl.training.config import available_configs, load_config
+
+    if options.list:
+        print("\n".join(available_configs()))
+        return EXIT_OK
+    config = load_config(options.config, overrides)
+    node = OmegaConf.select(config, options.section) if options.section else config
+    if node is None:
+        raise ConfigError(f"--section {options.section}: the configuration has no such key")
+    print(OmegaConf.to_yaml(node).rstrip() if OmegaConf.is_config(node) else node)
+    return EXIT_OK

@@ -1,0 +1,121 @@
+"""Parses the command line and runs a command; tells users' errors in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from medserl import __version__
+from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
+
+EXIT_INTERRUPTED = 130
+
+DESCRIPTION = (
+    """Self-play reinforcement learning on clinical notes: one model plants errors and finds them."""
+)
+OVERRIDES_HELP = "Hydra overrides, e.g. actor_rollout_ref.actor.optim.lr=1e-6 medserl.referee.name=rules"
+# Option, key that it sets, type, help.
+TRAIN_OPTIONS = (
+    (
+        "--prompt-data",
+        "medserl.notes.path",
+        str,
+        "file of notes: .jsonl, .csv or .parquet (default: synthetic notes)",
+    ),
+    ("--rollout-batch-size", "medserl.rollout_batch_size", int, "notes per round"),
+    ("--vcf-min-jaccard", "medserl.vcf.min_jaccard", float, "least shingle similarity of an accepted edit"),
+    (
+        "--vcf-max-jaccard",
+        "medserl.vcf.max_jaccard",
+        float,
+        "greatest shingle similarity of an accepted edit",
+    ),
+    ("--vcf-max-word-edits", "medserl.vcf.max_word_edits", int, "most word edits of an accepted edit"),
+    ("--max-epochs", "trainer.total_epochs", int, "passes over the notes"),
+    ("--max-rounds", "medserl.max_rounds", int, "stop after this many rounds in total"),
+    ("--run-dir", "medserl.run_dir", str, "where the run writes; the same directory resumes"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(prog="medserl", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"medserl {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser(
+        "train",
+        help="train by self-play",
+        description="Train by self-play; the same command on the same run directory resumes.",
+        epilog=OVERRIDES_HELP,
+    )
+    _add_configuration(train)
+    train.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the plan, start nothing"
+    )
+    train.add_argument("--verbose", action="store_true", help="show all that verl, vLLM and Ray print")
+    config = commands.add_parser("config", help="print the resolved configuration", epilog=OVERRIDES_HELP)
+    _add_configuration(config)
+    config.add_argument(
+        "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
+    )
+    config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        default="embedded",
+        metavar="NAME",
+        help="a shipped configuration or a YAML file (default: embedded)",
+    )
+    for option, key, kind, text in TRAIN_OPTIONS:
+        parser.add_argument(option, dest=key, type=kind, help=text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``medserl``.
+
+    Returns:
+        0 on success, 1 on failure, 2 on an error that the user can mend, 130 when interrupted, 128 + N when a
+        signal N ended the training early (with a checkpoint).
+    """
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
+    if unknown is not None and not unknown.startswith("~"):
+        parser.error(f"{unknown!r} is no option; overrides look like key=value")
+    try:
+        return _run(options, [*_option_overrides(options), *rest])
+    except UserError as error:
+        print(f"medserl: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("medserl: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _option_overrides(options: argparse.Namespace) -> list[str]:
+    """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
+    overrides = []
+    for _, key, kind, _ in TRAIN_OPTIONS:
+        value = getattr(options, key)
+        if value is None:
+            continue
+        quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
+        overrides.append(f"{key}={quoted}")
+    return overrides
+
+
+def _run(options: argparse.Namespace, overrides: list[str]) -> int:
+    if options.command == "config":
+        from medserl.cli.config import show_config
+
+        return show_config(options, overrides)
+    from medserl.cli.train import train
+
+    return train(options, overrides)
+
+
+__all__ = ["EXIT_FAILURE", "EXIT_OK", "build_parser", "main"]

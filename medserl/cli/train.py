@@ -1,0 +1,61 @@
+"""``medserl train``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import traceback
+from typing import TYPE_CHECKING
+
+from medserl.errors import EXIT_FAILURE, EXIT_OK, UserError
+
+if TYPE_CHECKING:
+    from medserl.training.api import MedSeRLTrainer
+
+EXIT_SIGNAL_BASE = 128
+
+
+def train(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Check, then train to the end; exit code 128 + N when signal N ended it early."""
+    from medserl.training.api import MedSeRLTrainer
+
+    trainer = MedSeRLTrainer(options.config, overrides, verbose=options.verbose)
+    print(plan(trainer), flush=True)
+    if options.dry_run:
+        print("dry run: everything checked, nothing started")
+        return EXIT_OK
+    try:
+        trainer.fit()
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        log = logging.getLogger("medserl")
+        log.error("%s: %s", type(error).__name__, str(error).strip().splitlines()[0] if str(error) else "")
+        log.error("everything that was printed is in %s", trainer.run_dir.path / "logs")
+        traceback.print_exc()
+        return EXIT_FAILURE
+    finally:
+        trainer.close()
+    return EXIT_SIGNAL_BASE + trainer.stopped_by if trainer.stopped_by else EXIT_OK
+
+
+def plan(trainer: MedSeRLTrainer) -> str:
+    """What is about to run, in a few lines."""
+    config, settings = trainer.config, trainer.settings
+    megatron = config.actor_rollout_ref.actor.megatron
+    world = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    length = (
+        f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
+    )
+    return "\n".join(
+        (
+            f"model      {config.actor_rollout_ref.model.path}",
+            f"notes      {settings.notes.path or f'{settings.notes.count} synthetic notes'}",
+            f"round      {settings.rollout_batch_size} notes, {config.data.train_batch_size - settings.rollout_batch_size}"
+            f" labelled; referee {settings.referee.name}; {length}",
+            f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: Megatron TP {tp} x "
+            f"PP {pp} x DP {world // (tp * pp)}, vLLM TP {config.actor_rollout_ref.rollout.tensor_model_parallel_size}",
+            f"run        {trainer.run_dir.path}",
+        )
+    )

@@ -1,0 +1,244 @@
+"""verl's agent-loop hooks: one coroutine per note plays a whole game, with no barrier across the batch.
+
+Hooks used (verl 0.9.1): ``AgentLoopBase`` and ``register`` (verl/experimental/agent_loop/agent_loop.py),
+``AgentLoopWorkerTQ`` and ``AgentLoopManagerTQ`` (verl/trainer/ppo/v1/agent_loop_tq.py), chosen by
+``actor_rollout_ref.rollout.agent.agent_loop_manager_class``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import pickle
+import threading
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, Trajectory, assess_labelled, play_game
+from medserl.training.config import game_settings
+from medserl.training.settings import GameSetup, make_setup
+
+AGENT_NAME = "medserl_self_play"
+THINK_END = "</think>"
+
+
+@dataclass(frozen=True)
+class NoteTask:
+    """One row of a round: a note to play on, or a gold-labelled note to assess."""
+
+    round: int
+    note: Note | None
+    mode: Mode | None
+    labelled: LabelledNote | None = None
+
+    @property
+    def name(self) -> str:
+        """Identity of the task within its round; seeds the sampling."""
+        if self.labelled is not None:
+            return f"labelled/{self.labelled.note_id}/{self.labelled.label.value}"
+        assert self.note is not None and self.mode is not None
+        return f"game/{self.note.note_id}/{self.mode.value}"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What verl needs of a reply: token ids of prompt and response, and vLLM's log-probabilities."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    logprobs: list[float] | None
+    seconds: float
+    extra: dict[str, Any]
+
+
+class PromptTooLong(RuntimeError):
+    """A prompt that does not fit; verl would cut it from the left without a word to the trainer."""
+
+
+def sampling_seed(seed: int, task: NoteTask, call: int) -> int:
+    """Seed of one request, in [0, 2**31): the same whatever order requests arrive in or process they run in."""
+    text = f"{seed}/{task.round}/{task.name}/{call}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
+
+
+_SETUPS: dict[int, GameSetup] = {}
+
+
+def _setup_of(config: DictConfig) -> GameSetup:
+    """Rules, prompts and referees, made once per process and configuration (verl makes a loop object per note)."""
+    if id(config) not in _SETUPS:
+        _SETUPS[id(config)] = make_setup(game_settings(config))
+    return _SETUPS[id(config)]
+
+
+@register(AGENT_NAME)
+class SelfPlayAgentLoop(AgentLoopBase):
+    """Plays one game and returns every trajectory of it, each with its own reward and role."""
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> list[AgentLoopOutput]:
+        """Play the game of one row.
+
+        Args:
+            sampling_params: vLLM sampling parameters of the round.
+            **kwargs: The row; ``task`` is its :class:`NoteTask`.
+
+        Returns:
+            One output per trajectory in the order played; ``extra_fields["medserl"]`` tells role, whether it trains
+            and, on the first one, the whole game without its tokens.
+        """
+        task: NoteTask = kwargs["task"]
+        setup = _setup_of(self.config)
+        calls = 0
+
+        async def generate(role: Role, messages: list[dict[str, str]]) -> Reply:
+            nonlocal calls
+            calls += 1
+            seed = sampling_seed(self.config.medserl.seed, task, calls)
+            return await self._generate(messages, {**sampling_params, "seed": seed}, f"{task.name}/{calls}")
+
+        if task.labelled is not None:
+            game = await assess_labelled(
+                task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules
+            )
+        else:
+            assert task.note is not None and task.mode is not None
+            game = await play_game(
+                task.note,
+                task.mode,
+                generate=generate,
+                prompts=setup.prompts,
+                rules=setup.rules,
+                referee=setup.referee,
+                second_referee=setup.second_referee,
+            )
+        return _outputs(game)
+
+    async def _generate(self, messages: list[dict[str, str]], params: dict[str, Any], request: str) -> Reply:
+        prompt_ids = self.continuous_token_builder.build_initial_tokens(messages)
+        if len(prompt_ids) > self.rollout_config.prompt_length:
+            raise PromptTooLong(
+                f"{request}: prompt of {len(prompt_ids)} tokens, data.max_prompt_length is "
+                f"{self.rollout_config.prompt_length}"
+            )
+        start = time.perf_counter()
+        output = await self.server_manager.generate(
+            request_id=request, prompt_ids=prompt_ids, sampling_params=dict(params)
+        )
+        ids = list(output.token_ids)
+        tokens = Tokens(
+            prompt_ids=list(prompt_ids),
+            response_ids=ids,
+            logprobs=list(output.log_probs) if output.log_probs else None,
+            seconds=time.perf_counter() - start,
+            extra=dict(output.extra_fields),
+        )
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Reply(text=text, payload=tokens, tokens=len(ids), think_tokens=self._think_tokens(ids))
+
+    def _think_tokens(self, response_ids: list[int]) -> int:
+        end = self.tokenizer.convert_tokens_to_ids(THINK_END)
+        return response_ids.index(end) + 1 if end in response_ids else 0
+
+
+def _outputs(game: Game) -> list[AgentLoopOutput]:
+    record = pickle.dumps(strip_payloads(game))  # as bytes: pydantic would turn its dataclasses into dicts
+    outputs = []
+    for index, trajectory in enumerate(game.trajectories):
+        tokens: Tokens = trajectory.reply.payload
+        info = {"role": trajectory.role.value, "trains": trajectory.trains, "index": index}
+        if index == 0:
+            info["game"] = record
+        outputs.append(
+            AgentLoopOutput(
+                prompt_ids=tokens.prompt_ids,
+                response_ids=tokens.response_ids,
+                response_mask=[1] * len(tokens.response_ids),
+                response_logprobs=tokens.logprobs,
+                reward_score=float(trajectory.reward),
+                num_turns=len(game.trajectories),
+                metrics=AgentLoopMetrics(generate_sequences=tokens.seconds),
+                extra_fields={**tokens.extra, "medserl": info},
+            )
+        )
+    return outputs
+
+
+def strip_payloads(game: Game) -> Game:
+    """The game without token ids: what metrics and dumps need, small enough to travel."""
+
+    def bare(reply: Reply) -> Reply:
+        return replace(reply, payload=None)
+
+    def bare_trajectory(trajectory: Trajectory) -> Trajectory:
+        return replace(trajectory, reply=bare(trajectory.reply))
+
+    return replace(
+        game,
+        attempts=tuple(replace(a, reply=bare(a.reply)) for a in game.attempts),
+        assessor=None if game.assessor is None else replace(game.assessor, reply=bare(game.assessor.reply)),
+        trajectories=tuple(bare_trajectory(t) for t in game.trajectories),
+    )
+
+
+class SelfPlayWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
+    """Stores each trajectory with its own reward.
+
+    verl copies the last output's reward onto the earlier ones of a run (agent_loop_tq.py:166-176), right for the
+    turns of one player and wrong for two players. So its post-processing sees one output at a time.
+    """
+
+    async def _agent_loop_postprocess(
+        self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
+    ) -> None:
+        kwargs.pop("task", None)
+        for index, single in enumerate(output if isinstance(output, list) else [output]):
+            await super()._agent_loop_postprocess(single, validate, **{**kwargs, "session_id": index})
+
+
+class SelfPlayAgentLoopManager(AgentLoopManagerTQ):
+    """Sends rows to agent-loop workers: Ray actors, or one worker in a thread of this process.
+
+    The second is for small machines, where each further process costs 20 s of imports.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(SelfPlayWorker)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def _init_agent_loop_workers(self) -> None:
+        if self.config.medserl.rollout_workers > 0:
+            await super()._init_agent_loop_workers()
+            return
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="agent-loops", daemon=True).start()
+        self._worker = await asyncio.wrap_future(self._submit(self._make_worker()))
+
+    async def _make_worker(self) -> SelfPlayWorker:
+        return SelfPlayWorker(
+            self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles
+        )
+
+    def _submit(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Start the games of all rows and return; trajectories arrive in the TransferQueue as games end."""
+        if self._loop is None:
+            super().generate_sequences(prompts)
+        else:
+            self._submit(self._worker.generate_sequences(prompts)).result()
+
+    def close(self) -> None:
+        """Stop the thread of an in-process worker."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,0 +1,104 @@
+"""Checkpoints that are whole or absent: written beside, described by a manifest, renamed. No torch.
+
+Layout, below ``RUN_DIR/checkpoints``: ``global_step_N/`` as verl writes it (``actor/``, ``data.pt``) plus
+``medserl.json``, and ``latest_checkpointed_iteration.txt`` as verl and Megatron expect it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+STEP_PREFIX = "global_step_"
+STAGING = ".saving"
+MANIFEST = "medserl.json"
+TRACKER = "latest_checkpointed_iteration.txt"
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never half of either."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def staging_dir(root: Path) -> Path:
+    """An empty folder for the checkpoint being written; what an interrupted save left there is removed."""
+    staging = root / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True, mode=0o700)
+    return staging
+
+
+def publish(root: Path, step: int, state: dict[str, Any], keep: int | None) -> Path:
+    """Turn the staged checkpoint of ``step`` into the latest one.
+
+    Args:
+        root: The folder of all checkpoints.
+        step: Round number of the checkpoint.
+        state: What the trainer needs beside verl's own state; JSON.
+        keep: How many checkpoints to keep; None keeps all.
+
+    Returns:
+        The folder of the checkpoint.
+    """
+    staged = root / STAGING / f"{STEP_PREFIX}{step}"
+    sizes = {str(p.relative_to(staged)): p.stat().st_size for p in sorted(staged.rglob("*")) if p.is_file()}
+    write_atomically(staged / MANIFEST, json.dumps({"step": step, "state": state, "files": sizes}, indent=1))
+    final = root / f"{STEP_PREFIX}{step}"
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(staged, final)
+    shutil.rmtree(root / STAGING, ignore_errors=True)
+    write_atomically(root / TRACKER, str(step))
+    if keep is not None:
+        for old in steps(root)[: -max(keep, 1)]:
+            shutil.rmtree(root / f"{STEP_PREFIX}{old}")
+    return final
+
+
+def steps(root: Path) -> list[int]:
+    """Rounds that have a checkpoint folder, ascending."""
+    names = (p.name.removeprefix(STEP_PREFIX) for p in root.glob(f"{STEP_PREFIX}*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be used, or None when every file of its manifest is there in full."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        files: dict[str, int] = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"no readable {MANIFEST} ({type(error).__name__})"
+    for name, size in files.items():
+        try:
+            found = (checkpoint / name).stat().st_size
+        except OSError:
+            return f"{name} is missing"
+        if found != size:
+            return f"{name} has {found} bytes instead of {size}"
+    return None
+
+
+def latest_usable(root: Path) -> tuple[Path | None, list[str]]:
+    """The newest undamaged checkpoint, and one sentence for each newer one that had to be passed over."""
+    complaints = []
+    for step in reversed(steps(root)):
+        checkpoint = root / f"{STEP_PREFIX}{step}"
+        reason = damage(checkpoint)
+        if reason is None:
+            return checkpoint, complaints
+        complaints.append(f"checkpoint {checkpoint} is damaged: {reason}; using an earlier one")
+    return None, complaints
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The trainer's own state of a checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["state"]
+    return state

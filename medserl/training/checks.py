@@ -1,0 +1,224 @@
+"""Everything that can be known to be wrong before anything starts. No torch; transformers for the tokenizer only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from medserl.errors import ConfigError, DataError
+from medserl.game import Mode, Note
+from medserl.training.config import game_settings
+from medserl.training.data import labelled_notes, training_notes
+from medserl.training.run_dir import RunDir
+from medserl.training.settings import GameSettings, labelled_per_round, make_setup
+
+ARCHITECTURE = "Qwen3ForCausalLM"
+# An accepted edit may lengthen a note: the assessor's prompt needs this much room beyond the original's.
+TOKENS_PER_EDITED_WORD = 4
+
+
+def check_all(config: DictConfig, run_dir: RunDir) -> None:
+    """Raise the first problem found, cheapest checks first.
+
+    Raises:
+        ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown prompt set.
+        DataError: unusable notes, or prompts longer than configured.
+    """
+    settings = game_settings(config)
+    check_layout(config)
+    make_setup(settings)
+    model = check_model(config)
+    run_dir.check(config)
+    notes = training_notes(settings)
+    check_notes(settings, notes)
+    check_prompt_lengths(config, settings, notes, model)
+
+
+def check_layout(config: DictConfig) -> None:
+    """Devices, parallel sizes and batch sizes must divide each other."""
+    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
+    cp = actor.megatron.context_parallel_size
+    world = trainer.nnodes * trainer.n_gpus_per_node
+    _divides(
+        world,
+        tp * pp * cp,
+        f"trainer.nnodes * trainer.n_gpus_per_node = {world} workers",
+        f"TP {tp} x PP {pp} x CP {cp} = {tp * pp * cp} (actor_rollout_ref.actor.megatron)",
+    )
+    rollout_tp = rollout.tensor_model_parallel_size
+    _divides(
+        world,
+        rollout_tp,
+        f"{world} workers",
+        f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
+    )
+    if actor.ppo_mini_batch_size > config.data.train_batch_size:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size: {actor.ppo_mini_batch_size} is more than the "
+            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its labelled share)"
+        )
+    dp = world // (tp * pp * cp)
+    mini = actor.ppo_mini_batch_size * rollout.n
+    _divides(
+        mini,
+        dp,
+        f"a mini-batch of ppo_mini_batch_size * rollout.n = {mini} trajectories",
+        f"{dp} data-parallel replicas",
+    )
+    if not actor.use_dynamic_bsz:
+        micro = actor.ppo_micro_batch_size_per_gpu
+        if not micro:
+            raise ConfigError(
+                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu: needed unless use_dynamic_bsz is true"
+            )
+        _divides(
+            mini // dp,
+            micro,
+            f"{mini // dp} trajectories per replica and mini-batch",
+            f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
+        )
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    if rollout.max_model_len is not None and longest > rollout.max_model_len:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than data.max_prompt_length + "
+            f"data.max_response_length = {longest}"
+        )
+
+
+def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
+    if part < 1 or whole % part:
+        raise ConfigError(f"{whole_name} cannot be divided by {part_name}; change one of them")
+
+
+def check_model(config: DictConfig) -> dict[str, Any]:
+    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns config.json."""
+    path = Path(config.actor_rollout_ref.model.path)
+    key = "actor_rollout_ref.model.path"
+    if not path.is_dir():
+        raise ConfigError(
+            f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)"
+        )
+    try:
+        model: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
+    except ValueError as error:
+        raise ConfigError(f"{key}: {path / 'config.json'} is not JSON ({error})") from None
+    architectures = model.get("architectures") or []
+    if ARCHITECTURE not in architectures:
+        found = ", ".join(architectures) or "no architecture"
+        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise ConfigError(
+            f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there"
+        )
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
+    megatron = config.actor_rollout_ref.actor.megatron
+    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        _divides(model[name], tp, f"the model's {name} {model[name]}", f"tensor_model_parallel_size {tp}")
+        rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
+        if name == "num_attention_heads":
+            _divides(
+                model[name],
+                rollout_tp,
+                f"the model's {name} {model[name]}",
+                f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
+            )
+    _divides(
+        model["num_hidden_layers"],
+        pp,
+        f"the model's num_hidden_layers {model['num_hidden_layers']}",
+        f"pipeline_model_parallel_size {pp}",
+    )
+    return model
+
+
+def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
+    """There must be at least one round's worth of notes, and gold labels where they are to be mixed in."""
+    source = settings.notes.path or "the synthetic ward"
+    if len(notes) < settings.rollout_batch_size:
+        raise DataError(
+            f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
+            f"{settings.rollout_batch_size}; give more notes or a smaller batch"
+        )
+    if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
+        raise DataError(
+            f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to mix in; "
+            "set medserl.labelled_share=0 or medserl.notes.labelled_path"
+        )
+
+
+def check_prompt_lengths(
+    config: DictConfig, settings: GameSettings, notes: Sequence[Note], model: dict[str, Any]
+) -> None:
+    """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
+    from transformers import AutoTokenizer
+
+    path = config.actor_rollout_ref.model.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"actor_rollout_ref.model.path: {path} has no usable tokenizer ({first})") from None
+    if not tokenizer.chat_template:
+        raise ConfigError(f"actor_rollout_ref.model.path: {path}: its tokenizer has no chat template")
+    if len(tokenizer) > model["vocab_size"]:
+        raise ConfigError(
+            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
+            f"{model['vocab_size']}"
+        )
+    limit = config.data.max_prompt_length
+    slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
+    options = dict(config.data.apply_chat_template_kwargs)
+    for chunk in _chunks(_prompts(settings, [*notes, *_labelled_extra(settings)]), 512):
+        texts = [
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+            for _, _, messages, _ in chunk
+        ]
+        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        for (note, what, _, grows), length in zip(chunk, lengths, strict=True):
+            needed = length + (slack if grows else 0)
+            if needed > limit:
+                room = f" ({length} and room for an edit of {slack})" if grows else ""
+                raise DataError(
+                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {what} prompt needs "
+                    f"{needed} tokens{room}, data.max_prompt_length is {limit}; raise it or leave the note out"
+                )
+
+
+def _labelled_extra(settings: GameSettings) -> list[Note]:
+    return (
+        labelled_notes(settings, []) if settings.notes.labelled_path and labelled_per_round(settings) else []
+    )
+
+
+def _prompts(
+    settings: GameSettings, notes: Iterable[Note]
+) -> Iterator[tuple[Note, str, list[dict[str, str]], bool]]:
+    """Every prompt that the game can make: note, name, messages, and whether an edit can lengthen it."""
+    prompts = make_setup(settings).prompts
+    for note in notes:
+        for mode in Mode:
+            yield (
+                note,
+                f"injector ({mode.value})",
+                prompts.injector(note.text, mode, settings.injector_format),
+                False,
+            )
+        yield note, "assessor", prompts.assessor(note.text), True
+        if note.error_text is not None:
+            yield note, "assessor (gold error)", prompts.assessor(note.error_text), False
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,163 @@
+"""The game's own settings: the ``medserl`` section of a configuration, typed, with every default in this place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from medserl.errors import ConfigError
+from medserl.game import GameRules, PromptSet, Referee, RewardConfig, load_prompt_set, make_referee
+
+
+@dataclass
+class NotesSettings:
+    """Where the notes come from."""
+
+    path: str | None = None
+    """A .jsonl, .csv or .parquet file of notes; null: synthetic notes of the ward that ships with the package."""
+    count: int = 384
+    """Number of synthetic notes, when ``path`` is null."""
+    seed: int = 7
+    """Seed of the synthetic notes, when ``path`` is null."""
+    labelled_path: str | None = None
+    """Gold-labelled notes for the assessor; null: the gold error variants of the training notes themselves."""
+
+
+@dataclass
+class VcfSettings:
+    """Bounds of the verifiable change filter (medserl.game.apply_vcf)."""
+
+    min_jaccard: float = 0.85
+    """Least 3-gram shingle similarity of the original and the modified note."""
+    max_jaccard: float = 0.99
+    """Greatest similarity."""
+    max_word_edits: int = 6
+    """Most word edits (Levenshtein over words)."""
+
+
+@dataclass
+class RewardSettings:
+    """Rewards of a game: the fields, defaults and meanings of medserl.game.RewardConfig (a test compares them)."""
+
+    assessor_right: float = 1.0
+    assessor_wrong: float = -1.0
+    format_bonus: float = 0.1
+    assessor_unparseable: float = -1.0
+    injector_unparseable: float = 0.0
+    exhausted: float | None = -0.5
+    retried: float | None = None
+    contradiction: float | None = -1.0
+    labelled_right: float = 1.0
+    labelled_wrong: float = -1.0
+
+
+@dataclass
+class AdvantageSettings:
+    """How REINFORCE++ returns become advantages when two roles share a batch."""
+
+    normalisation: str = "per_role"
+    """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a moving
+    average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
+    baseline_decay: float = 0.95
+    """Decay of the moving average of ``role_baseline``."""
+
+
+@dataclass
+class RefereeSettings:
+    """Who says what the label of a modified note is."""
+
+    name: str | None = "instruction"
+    """A referee that is registered in medserl.game; null: none."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the referee."""
+
+
+@dataclass
+class GameSettings:
+    """The ``medserl`` section."""
+
+    device: str = "auto"
+    """``cuda``, ``cpu``, or ``auto``: cuda where there is an NVIDIA device."""
+    seed: int = 1
+    """Seed of the note order, the modes and every sampled token."""
+    run_dir: str = "outputs/run"
+    """Everything a run writes lies here."""
+    notes: NotesSettings = field(default_factory=NotesSettings)
+    rollout_batch_size: int = 64
+    """Notes per round, half of them benign and half error mode."""
+    labelled_share: float = 0.25
+    """Gold-labelled notes mixed into the assessor's batch, as a share of ``rollout_batch_size``."""
+    prompt_set: str = "clinical"
+    """A shipped prompt set or a directory with prompt files."""
+    injector_format: str = "edit"
+    """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
+    thinking: bool = False
+    """Qwen3's thinking mode."""
+    max_attempts: int = 3
+    """Injector attempts per note in total."""
+    vcf: VcfSettings = field(default_factory=VcfSettings)
+    referee: RefereeSettings = field(default_factory=RefereeSettings)
+    second_referee: RefereeSettings = field(default_factory=lambda: RefereeSettings(name=None))
+    """A second opinion: never trains, only measures the label-inversion rate."""
+    rewards: RewardSettings = field(default_factory=RewardSettings)
+    advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
+    train_roles: str = "both"
+    """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
+    balance_modes: bool = True
+    """Drop games of the mode that passes the filter more often until both modes train equally."""
+    max_failed_share: float = 0.05
+    """Share of a round's games that may fail technically before the run stops."""
+    rollout_workers: int = 0
+    """Agent-loop processes; 0 plays the games in the driver process."""
+    poll_seconds: float = 0.5
+    """How often the trainer looks whether the round's games are over."""
+    max_rounds: int | None = None
+    """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
+    dump_games: bool = False
+    """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
+
+
+TRAIN_ROLES = ("both", "assessor", "alternate")
+NORMALISATIONS = ("global", "per_role", "role_baseline")
+DEVICES = ("auto", "cpu", "cuda")
+INJECTOR_FORMATS = ("edit", "note")
+
+
+@dataclass(frozen=True)
+class GameSetup:
+    """What the agent loop needs to play: made once per worker from the settings."""
+
+    rules: GameRules
+    prompts: PromptSet
+    referee: Referee
+    second_referee: Referee | None
+
+
+def labelled_per_round(settings: GameSettings) -> int:
+    """Number of gold-labelled notes per round, even, so that both classes have the same count."""
+    return 2 * round(settings.rollout_batch_size * settings.labelled_share / 2)
+
+
+def make_setup(settings: GameSettings) -> GameSetup:
+    """Build rules, prompts and referees.
+
+    Raises:
+        ConfigError: an unknown referee, prompt set or option.
+    """
+    rules = GameRules(
+        min_jaccard=settings.vcf.min_jaccard,
+        max_jaccard=settings.vcf.max_jaccard,
+        max_word_edits=settings.vcf.max_word_edits,
+        max_attempts=settings.max_attempts,
+        injector_format=settings.injector_format,
+        rewards=RewardConfig(**vars(settings.rewards)),
+    )
+    if settings.referee.name is None:
+        raise ConfigError("medserl.referee.name: a game needs a referee; name one")
+    second = settings.second_referee
+    return GameSetup(
+        rules=rules,
+        prompts=load_prompt_set(settings.prompt_set),
+        referee=make_referee(settings.referee.name, **settings.referee.options),
+        second_referee=make_referee(second.name, **second.options) if second.name else None,
+    )

@@ -1,0 +1,130 @@
+"""Demonstrations of the game on ward notes: what each role is asked, and an answer in its format.
+
+Assessor demonstrations come in pairs, a note and a corrupted version of it: unpaired ones taught a tiny model
+nothing. A share of the pairs has its two answers swapped (label noise), which keeps the warm start's detection
+moderate, so that reinforcement learning has something to teach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medserl.game.labels import Label, Mode
+from medserl.game.prompts import Message, PromptSet, load_prompt_set
+from medserl.ward.cases import Case, Edit
+from medserl.ward.generator import GoldCase, benign_edit, error_edit
+from medserl.ward.table import Table
+
+PROMPT_SET = "ward"
+EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One turn of one role. With ``thinking`` the answer opens with an empty thought of its own, as Qwen3's
+    answers do when its chat template does not write one into the prompt."""
+
+    role: str
+    messages: tuple[Message, ...]
+    answer: str
+    thinking: bool
+
+    @property
+    def reply(self) -> str:
+        return EMPTY_THOUGHT + self.answer if self.thinking else self.answer
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a batch of demonstrations consists of."""
+
+    assessor_pairs: int = 16
+    injector_turns: int = 32
+    """Half benign, half error."""
+    label_noise: float = 0.2
+    """Share of the assessor's pairs whose two answers are swapped."""
+    benign_variant: float = 0.5
+    """Share of the assessor's correct notes that carry a benign edit, as they do in the game."""
+    gold_error: float = 0.3
+    """Share of the erroneous notes and edits that use the note's own gold error."""
+    thinking: float = 0.15
+    """Share of the turns in which the model writes the empty thought itself."""
+
+
+def prompts_sha256() -> str:
+    """SHA-256 of everything that the ward's prompt set says around a note."""
+    prompts, note = load_prompt_set(PROMPT_SET), "First sentence. Second sentence."
+    chats = [*(prompts.injector(note, mode) for mode in Mode), prompts.assessor(note)]
+    return hashlib.sha256(json.dumps(chats, sort_keys=True).encode()).hexdigest()
+
+
+def edit_answer(edit: Edit) -> str:
+    """The injector's answer in the ``edit`` format."""
+    return f"sentence_id: {edit.index}\nnew_sentence: {edit.sentence.text}"
+
+
+def verdict_answer(label: Label) -> str:
+    return f'final_answer: "{label.value}"'
+
+
+def demonstration_batches(
+    table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int
+) -> Iterator[list[Demonstration]]:
+    """Endless batches over ``cases``; the same arguments give the same batches."""
+    rng = random.Random(f"medserl demonstrations {seed}")
+    while True:
+        batch: list[Demonstration] = []
+        for gold in _sample(cases, mixture.assessor_pairs, rng):
+            batch.extend(_assessor_pair(table, gold, prompts, mixture, rng))
+        for i, gold in enumerate(_sample(cases, mixture.injector_turns, rng)):
+            mode = Mode.ERROR if i % 2 else Mode.BENIGN
+            batch.append(_injector_turn(table, gold, prompts, mode, mixture, rng))
+        yield batch
+
+
+def _sample(cases: Sequence[GoldCase], count: int, rng: random.Random) -> list[GoldCase]:
+    return [cases[rng.randrange(len(cases))] for _ in range(count)]
+
+
+def _error(table: Table, gold: GoldCase, mixture: Mixture, rng: random.Random) -> Edit:
+    if rng.random() < mixture.gold_error:
+        return gold.error
+    return error_edit(table, gold.case, rng) or gold.error
+
+
+def _benign_text(table: Table, case: Case, mixture: Mixture, rng: random.Random) -> str:
+    edit = benign_edit(table, case, rng) if rng.random() < mixture.benign_variant else None
+    return edit.apply(case) if edit else case.text
+
+
+def _assessor_pair(
+    table: Table, gold: GoldCase, prompts: PromptSet, mixture: Mixture, rng: random.Random
+) -> list[Demonstration]:
+    texts = {
+        Label.CORRECT: _benign_text(table, gold.case, mixture, rng),
+        Label.INCORRECT: _error(table, gold, mixture, rng).apply(gold.case),
+    }
+    swapped = rng.random() < mixture.label_noise
+    return [
+        Demonstration(
+            "assessor",
+            tuple(prompts.assessor(text)),
+            verdict_answer(label.other if swapped else label),
+            rng.random() < mixture.thinking,
+        )
+        for label, text in texts.items()
+    ]
+
+
+def _injector_turn(
+    table: Table, gold: GoldCase, prompts: PromptSet, mode: Mode, mixture: Mixture, rng: random.Random
+) -> Demonstration:
+    edit = _error(table, gold, mixture, rng) if mode is Mode.ERROR else benign_edit(table, gold.case, rng)
+    if edit is None:  # no phrasing of this note passes the filter; an error always does
+        mode, edit = Mode.ERROR, gold.error
+    messages = tuple(prompts.injector(gold.case.text, mode))
+    return Demonstration("injector", messages, edit_answer(edit), rng.random() < mixture.thinking)

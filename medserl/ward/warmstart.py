@@ -1,0 +1,299 @@
+"""Make the tiny model: Qwen3 architecture, trained on demonstrations until it plays, but not well.
+
+``python -m medserl.ward.warmstart --out DIR`` builds tokenizer, model and ``recipe.json``; one thread, no GPU.
+The same machine, versions and arguments give the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from medserl.game.prompts import load_prompt_set
+from medserl.ward.demonstrations import PROMPT_SET, Demonstration, Mixture, demonstration_batches, prompts_sha256
+from medserl.ward.evaluate import Player, evaluate, token_lengths
+from medserl.ward.generator import ward_cases, ward_notes
+from medserl.ward.table import Table, load_table
+from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer
+
+WEIGHTS = "model.safetensors"
+_VERDICTS = ("CORRECT", "INCORRECT")
+_TOKENIZER_NOTES = 6000
+_IGNORED = -100
+_COPY_ROWS = 32
+_PROGRESS = 50
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""ids, targets and loss weights: see `Encoder.batch`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that the warm start depends on."""
+
+    seed: int = 1
+    copy_steps: int = 400
+    """Steps on repeated random tokens before the demonstrations."""
+    steps: int = 500
+    """Steps on demonstrations."""
+    patients: int = 3000
+    """Train patients that demonstrations are drawn from."""
+    learning_rate: float = 3e-3
+    warmup: int = 40
+    weight_decay: float = 0.01
+    verdict_weight: float = 4.0
+    """Weight of the verdict's token in the loss; every other answer token has weight 1."""
+    hidden_size: int = 96
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 32
+    intermediate_size: int = 256
+    mixture: Mixture = field(default_factory=Mixture)
+
+
+def make_tokenizer(table: Table, directory: Path) -> PreTrainedTokenizerFast:
+    """Build the ward's tokenizer, write it to ``directory`` and read it back."""
+    prompts = load_prompt_set(PROMPT_SET)
+    cases = ward_cases("train", _TOKENIZER_NOTES, 0, table)
+    texts = [text for gold in cases for text in (gold.case.text, gold.error.apply(gold.case))]
+    # Both prompts and answers, twice, so that their words count as repeated; numbers: sentence indices and counts.
+    batches = demonstration_batches(table, cases, prompts, Mixture(), 0)
+    for batch in islice(batches, 20):
+        texts += [text for demo in batch for text in (demo.messages[-1]["content"], demo.answer)]
+    texts += [f"{i} {i}\n{i}\n" for i in range(10)]
+    save_tokenizer(build_tokenizer(texts, VOCAB_SIZE), directory)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
+    return tokenizer
+
+
+def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """The untrained model, float32, seeded."""
+    torch.manual_seed(recipe.seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        head_dim=recipe.head_dim,
+        max_position_embeddings=MAX_LENGTH,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        use_cache=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    return Qwen3ForCausalLM(config)
+
+
+class Encoder:
+    """Turns demonstrations into padded tensors."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, verdict_weight: float) -> None:
+        self._tokenizer, self._verdict_weight = tokenizer, verdict_weight
+        self._verdicts = {tokenizer.convert_tokens_to_ids(word) for word in _VERDICTS}
+
+    def batch(self, demonstrations: Sequence[Demonstration]) -> Batch:
+        """ids, targets (int64) and loss weights (float32), each [demonstrations, longest - 1].
+
+        ``targets[i, t]`` is the token after ``ids[i, t]`` where that token belongs to the answer, else -100.
+        """
+        rows = [self._row(demonstration) for demonstration in demonstrations]
+        width = max(len(ids) for ids, _ in rows)
+        ids = torch.full((len(rows), width), self._tokenizer.pad_token_id)
+        targets = torch.full((len(rows), width), _IGNORED)
+        for i, (row, start) in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            targets[i, start : len(row)] = ids[i, start : len(row)]
+        targets = targets[:, 1:]
+        weights = (targets != _IGNORED).float()
+        for verdict in self._verdicts:
+            weights[targets == verdict] = self._verdict_weight
+        return ids[:, :-1], targets, weights
+
+    def _row(self, demonstration: Demonstration) -> tuple[list[int], int]:
+        """Token ids of prompt and reply, and where the reply starts."""
+        prompt = self._tokenizer.apply_chat_template(
+            list(demonstration.messages),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=demonstration.thinking,
+        )
+        ids = self._tokenizer.encode(prompt, add_special_tokens=False)
+        reply = self._tokenizer.encode(demonstration.reply, add_special_tokens=False)
+        return ids + reply + [self._tokenizer.eos_token_id], len(ids)
+
+
+def training_loss(
+    model: Qwen3ForCausalLM, ids: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Weighted mean negative log-likelihood of the answers; logits are computed at their positions only.
+
+    No padding mask: the rows are padded at the right, where causal attention does not look.
+    """
+    hidden = model.model(input_ids=ids).last_hidden_state
+    chosen = targets != _IGNORED
+    logits = model.lm_head(hidden[chosen])
+    losses = torch.nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
+    return (losses * weights[chosen]).sum() / weights[chosen].sum()
+
+
+def copy_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
+    """Random words that come twice, with noise before and between; the second time is the target.
+
+    Rewriting one word of a sentence is mostly copying, and what copies in a transformer (induction heads, Olsson
+    et al. 2022, arXiv 2209.11895) forms in seconds on such rows, where 700 steps of demonstrations alone did not
+    bring it about.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(low, high, shape or (1,), generator=generator)
+
+    first, last = len(ByteLevel.alphabet()), tokenizer.pad_token_id
+    while True:
+        length, before, between = (int(draw(low, high)) for low, high in ((12, 40), (0, 8), (0, 8)))
+        segment = draw(first, last, _COPY_ROWS, length)
+        noise = draw(first, last, _COPY_ROWS, before + between)
+        ids = torch.cat([noise[:, :before], segment, noise[:, before:], segment], 1)
+        targets = ids[:, 1:].clone()
+        targets[:, :-length] = _IGNORED
+        targets[:, -length] = _IGNORED  # nothing says where the repetition starts
+        yield ids[:, :-1], targets, (targets != _IGNORED).float()
+
+
+def train(model: Qwen3ForCausalLM, batches: Iterator[Batch], recipe: Recipe) -> list[float]:
+    """AdamW; the rate warms up, stays during the copying and decays as a cosine over the demonstrations.
+
+    Returns the loss of every step.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
+    )
+    losses = []
+    total = recipe.copy_steps + recipe.steps
+    started = time.process_time()
+    model.train()
+    for step in range(total):
+        progress = max(0, step - recipe.copy_steps) / recipe.steps
+        rate = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * rate
+        loss = training_loss(model, *next(batches))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        if (step + 1) % _PROGRESS == 0:
+            mean = sum(losses[-_PROGRESS:]) / _PROGRESS
+            print(f"step {step + 1}/{total}  loss {mean:.4f}  {time.process_time() - started:.0f} CPU s", flush=True)
+    model.eval()
+    return losses
+
+
+def warm_start(recipe: Recipe, directory: Path, eval_count: int) -> dict[str, Any]:
+    """Train, save to ``directory`` (in bfloat16) and measure; returns what recipe.json holds."""
+    table = load_table()
+    tokenizer = make_tokenizer(table, directory)
+    model = make_model(recipe, tokenizer)
+    cases = ward_cases("train", recipe.patients, recipe.seed, table)
+    encoder = Encoder(tokenizer, recipe.verdict_weight)
+    prompts = load_prompt_set(PROMPT_SET)
+    demonstrations = demonstration_batches(table, cases, prompts, recipe.mixture, recipe.seed)
+    batches = chain(
+        islice(copy_batches(tokenizer, recipe.seed), recipe.copy_steps), map(encoder.batch, demonstrations)
+    )
+    started = time.process_time()
+    losses = train(model, batches, recipe)
+    seconds = time.process_time() - started
+    model.to(torch.bfloat16).save_pretrained(directory)
+    (directory / WEIGHTS).chmod(0o644)  # safetensors writes 0600; these weights are public
+    _write_generation_config(directory, tokenizer)
+    player = Player.load(directory)
+    notes = ward_notes("validation", eval_count, recipe.seed, table)
+    written = {
+        "command": "python -m medserl.ward.warmstart --out DIR",
+        "recipe": asdict(recipe),
+        "table_sha256": table.sha256,
+        "prompts_sha256": prompts_sha256(),
+        "weights_sha256": sha256(directory / WEIGHTS),
+        "tokenizer_sha256": sha256(directory / "tokenizer.json"),
+        "parameters": model.num_parameters(),
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "tokenizers")}},
+        "cpu_seconds": round(seconds),
+        "loss": {"first": losses[recipe.copy_steps], "last_50": sum(losses[-50:]) / len(losses[-50:])},
+        "measured": {
+            "split": "validation", "notes": eval_count, "seed": recipe.seed,
+            **(evaluate(player, notes, recipe.seed) if eval_count else {}),
+            "tokens": token_lengths(player, notes) if eval_count else {},
+        },
+    }  # fmt: skip
+    (directory / "recipe.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write_generation_config(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    config = {
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    (directory / "generation_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory to write; replaced when all is done")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--label-noise", type=float, default=Mixture.label_noise)
+    parser.add_argument("--eval-notes", type=int, default=300)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    recipe = Recipe(
+        seed=arguments.seed, steps=arguments.steps, mixture=Mixture(label_noise=arguments.label_noise)
+    )
+    out: Path = arguments.out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        made = Path(scratch) / "model"
+        made.mkdir()
+        written = warm_start(recipe, made, arguments.eval_notes)
+        if out.exists():
+            os.replace(out, Path(scratch) / "replaced")
+        shutil.move(made, out)
+    print(json.dumps(written["measured"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""``medserl train`` on the embedded default: Ray, vLLM TP=2, Megatron TP=2, verl's trainer; nothing replaced."""
+
+import math
+import re
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.runs import Run, descendants_of_runs, train
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
+
+# game.md, "What every round reports": metric names in TensorBoard.
+REPORTED = """
+vcf_acceptance_rate vcf_acceptance_rate/benign vcf_acceptance_rate/error vcf_acceptance_rate/attempt_1
+vcf_acceptance_rate/attempt_2 vcf_acceptance_rate/attempt_3 vcf_rejections/too_many_edits vcf_rejections/jaccard_low
+vcf_rejections/jaccard_high vcf_rejections/several_sentences vcf_rejections/leak vcf_rejections/identical
+vcf_rejections/empty vcf_rejections/unparseable mean_reward mean_reward/injector mean_reward/assessor
+assessor/accuracy assessor/balanced_accuracy assessor/recall_correct assessor/recall_incorrect assessor/mcc
+assessor/always_one_answer_rate injector/win_rate referee/void_rate label_inversion_rate injector/response_tokens
+assessor/response_tokens injector/thinking_tokens assessor/thinking_tokens injector/parse_failure_rate
+assessor/parse_failure_rate actor/reward_kl_penalty actor/entropy actor/grad_norm actor/pg_clipfrac
+perf/tokens_per_second timing_s/gen timing_s/old_log_prob timing_s/ref timing_s/adv timing_s/update_actor
+timing_s/update_weights timing_s/step edit/position
+""".split()
+
+
+def test_it_plays_all_rounds_and_leaves_nothing_behind(uninterrupted: Run) -> None:
+    assert uninterrupted.exit_code == 0, uninterrupted.output
+    assert [row["round"] for row in uninterrupted.metrics] == [1, 2, 3, 4]
+    deadline = time.monotonic() + 20
+    while descendants_of_runs() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert descendants_of_runs() == set()
+
+
+def test_the_game_is_really_played(uninterrupted: Run) -> None:
+    for row in uninterrupted.metrics:
+        assert row["vcf_acceptance_rate"] > 0.1
+        assert row["games_decisive"] > 0
+        assert row["assessor/parse_failure_rate"] < 0.05
+        assert row["actor/grad_norm"] > 0
+        assert math.isfinite(row["mean_reward"])
+
+
+def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Run) -> None:
+    """After three updates vLLM's log-probabilities still are the trainer's: the transfer works (bf16 weights)."""
+    last = uninterrupted.metrics[-1]
+    assert last["training/rollout_actor_probs_pearson_corr"] > 0.999
+    assert last["training/rollout_probs_diff_mean"] < 0.01
+    assert last["actor/reward_kl_penalty"] > 0  # and the policy has moved from the reference
+
+
+def test_every_round_has_fresh_notes(uninterrupted: Run) -> None:
+    played = [{g["note_id"] for g in uninterrupted.games(n) if g["mode"] is not None} for n in (1, 2, 3, 4)]
+    assert all(len(notes) == 32 for notes in played)
+    assert len(set().union(*played)) == 4 * 32
+
+
+def test_roles_have_their_own_rewards(uninterrupted: Run) -> None:
+    """verl alone would copy the assessor's reward onto the injector's trajectory."""
+    decisive = [g for n in (1, 2) for g in uninterrupted.games(n) if g["mode"] and g["truth"]]
+    assert decisive
+    for game in decisive:
+        by_role = {t["role"]: t["reward"] for t in game["trajectories"] if t["trains"]}
+        assert by_role["injector"] - 0.1 == pytest.approx(-(by_role["assessor"] - 0.1))
+
+
+def test_the_assessor_sees_nothing_but_the_modified_note(uninterrupted: Run) -> None:
+    for game in uninterrupted.games(1):
+        for trajectory in game["trajectories"]:
+            if trajectory["role"] == "assessor":
+                (message,) = trajectory["messages"]
+                assert game["accepted"] in message["content"]
+                assert "benign" not in message["content"].replace(game["accepted"], "")
+
+
+def test_tensorboard_holds_every_metric(uninterrupted: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted.path / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert set(REPORTED) <= tags, sorted(set(REPORTED) - tags)
+    assert [point.step for point in events.Scalars("vcf_acceptance_rate")] == [1, 2, 3, 4]
+
+
+def test_the_log_can_be_grepped(uninterrupted: Run) -> None:
+    log = (uninterrupted.path / "train.log").read_text()
+    assert len(re.findall(r"round \d/4 .*vcf_acceptance_rate=\d", log)) == 4
+    assert len(log.splitlines()) < 40  # for people: what the libraries print is elsewhere
+
+
+def test_it_writes_down_what_it_was_and_keeps_it_private(uninterrupted: Run) -> None:
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "train.log"):
+        assert (uninterrupted.path / name).is_file()
+    assert stat.S_IMODE(uninterrupted.path.stat().st_mode) == 0o700
+    for path in (uninterrupted.path / "games").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_sigterm_ends_it_after_the_round_with_a_checkpoint(interrupted: tuple[Run, Run]) -> None:
+    first, _ = interrupted
+    assert first.exit_code == 128 + 15, first.output
+    stopped_at = int(re.findall(r"stopped by signal 15 after round (\d)", first.output)[0])
+    assert 1 <= stopped_at < 4
+    assert f"global_step_{stopped_at}" in first.output
+
+
+# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits, because
+# vLLM's batches hold other requests when other games end first.
+TOLERANCE = 1e-3
+EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
+CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl")
+
+
+def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
+    uninterrupted: Run, interrupted: tuple[Run, Run]
+) -> None:
+    _, resumed = interrupted
+    assert resumed.exit_code == 0, resumed.output
+    assert "resuming after round" in resumed.output
+    assert [row["round"] for row in resumed.metrics] == [1, 2, 3, 4]
+    for number, (one, other) in enumerate(zip(uninterrupted.metrics, resumed.metrics, strict=True), start=1):
+        assert texts(uninterrupted.games(number)) == texts(resumed.games(number)), f"round {number}"
+        for name in EXACT:
+            assert one[name] == other[name], f"round {number}: {name}"
+        for name in CLOSE:
+            assert one[name] == pytest.approx(other[name], abs=TOLERANCE, rel=TOLERANCE), (
+                f"round {number}: {name}"
+            )
+
+
+def texts(games: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Everything that was written in a round, by note."""
+    return sorted(
+        (f"{g['note_id']} {g['mode']} {g['truth']}", [t["reply"]["text"] for t in g["trajectories"]])
+        for g in games
+    )
+
+
+def test_a_finished_run_has_nothing_to_do(
+    uninterrupted: Run, interrupted: tuple[Run, Run], home: Path
+) -> None:
+    before = uninterrupted.metrics
+    again = train(uninterrupted.path, "--max-rounds", "4")
+    assert again.exit_code == 0, again.output
+    assert "complete: 4 rounds" in again.output
+    assert again.metrics == before

@@ -1,0 +1,154 @@
+"""Whatever a user can get wrong: one sentence, exit code 2, nothing started, nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medserl.cli import main
+from medserl.errors import EXIT_OK, EXIT_USAGE
+from medserl.ward import model_dir, ward_notes
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs ``medserl train`` (not even a dry run: it must stop before anything starts) and returns the sentence."""
+
+    def run(*arguments: str) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        run_dir = [] if "--run-dir" in arguments else ["--run-dir", str(tmp_path / "run")]
+        assert main(["train", *run_dir, *arguments]) == EXIT_USAGE
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        lines = captured.err.strip().splitlines()
+        assert len(lines) == 1, captured.err
+        assert lines[0].startswith("medserl: error: ")
+        assert sorted(tmp_path.rglob("*")) == before
+        return lines[0]
+
+    return run
+
+
+def notes_file(path: Path, count: int = 40) -> Path:
+    rows = [
+        {"note_id": n.note_id, "correct_note": n.text, "incorrect_note": n.error_text}
+        for n in ward_notes("train", count, 3)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_good_configuration_passes_the_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = notes_file(tmp_path / "notes.jsonl")
+    run = tmp_path / "run"
+    assert main(["train", "--prompt-data", str(data), "--run-dir", str(run), "--dry-run"]) == EXIT_OK
+    assert "nothing started" in capsys.readouterr().out
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("gone.jsonl", None, "gone.jsonl"),
+        ("empty.jsonl", b"", "empty"),
+        ("not.parquet", b"note_id,text\n1,x\n", "not.parquet"),
+        ("bad.jsonl", b'{"note_id": "a", "text": "One note."}\n{oops\n', "2"),
+        ("blank.jsonl", b'{"note_id": "a", "text": "  "}\n', "1"),
+        ("noid.jsonl", b'{"text": "One note."}\n', "note_id"),
+        ("notes.docx", b"x", "notes.docx"),
+    ],
+)
+def test_unusable_data_files(
+    refused: Refused, tmp_path: Path, name: str, content: bytes | None, told: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    message = refused("--prompt-data", str(tmp_path / name))
+    assert name in message
+    assert told in message
+
+
+def test_fewer_notes_than_a_round(refused: Refused, tmp_path: Path) -> None:
+    data = notes_file(tmp_path / "notes.jsonl", 10)
+    assert "10 notes are fewer than" in refused("--prompt-data", str(data))
+
+
+def test_notes_without_gold_labels_when_some_are_to_be_mixed_in(refused: Refused, tmp_path: Path) -> None:
+    rows = [{"note_id": n.note_id, "text": n.text} for n in ward_notes("train", 40, 3)]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "medserl.labelled_share=0" in refused("--prompt-data", str(tmp_path / "notes.jsonl"))
+
+
+def test_a_prompt_longer_than_configured_names_the_note(refused: Refused) -> None:
+    message = refused("data.max_prompt_length=40")
+    assert "data.max_prompt_length is 40" in message
+    assert ward_notes("train", 1, 7)[0].note_id.rsplit("-", 1)[0] in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--rollout-batch-size", "1"], "less than 2"),
+        (["trainer.n_gpus_per_node=3"], "cannot be divided"),
+        (
+            [
+                "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=3",
+                "trainer.n_gpus_per_node=6",
+                "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2",
+            ],
+            "num_hidden_layers",
+        ),
+        (["medserl.vcff.min_jaccard=0.5"], "medserl.vcf"),
+        (["--config", "nowhere"], "known:"),
+        (["actor_rollout_ref.model.path=/nonexistent"], "is not a directory"),
+        (["--vcf-min-jaccard", "0.9", "--vcf-max-jaccard", "0.8"], "min_jaccard"),
+    ],
+)
+def test_sizes_and_names(refused: Refused, arguments: list[str], told: str) -> None:
+    assert told in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    "harm", ["no tokenizer", "no weights", "no config", "other architecture", "config no JSON"]
+)
+def test_unusable_model_directories(refused: Refused, tmp_path: Path, harm: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(model_dir(), model)
+    told = {
+        "no tokenizer": "tokenizer",
+        "no weights": "weights",
+        "no config": "config.json",
+        "other architecture": "LlamaForCausalLM",
+        "config no JSON": "not JSON",
+    }[harm]
+    if harm == "no tokenizer":
+        (model / "tokenizer.json").unlink()
+    elif harm == "no weights":
+        (model / "model.safetensors").unlink()
+    elif harm == "no config":
+        (model / "config.json").unlink()
+    elif harm == "config no JSON":
+        (model / "config.json").write_text("{")
+    else:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
+    message = refused(f"actor_rollout_ref.model.path={model}")
+    assert told in message
+    assert str(model) in message
+
+
+def test_a_run_directory_of_something_else(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    assert "not of MedSeRL" in refused("--run-dir", str(tmp_path / "thesis"))
+
+
+def test_a_misspelt_option_is_no_override(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--rolout-batch-size", "3"])
+    assert stop.value.code == EXIT_USAGE
+    assert "--rolout-batch-size" in capsys.readouterr().err

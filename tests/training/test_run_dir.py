@@ -1,0 +1,88 @@
+"""A run directory belongs to one configuration and to one process at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from medserl.errors import ConfigError
+from medserl.training.run_dir import CONFIG_FILE, PROVENANCE_FILE, RunDir, differences
+
+
+def config(**changes: object):  # type: ignore[no-untyped-def]
+    base = OmegaConf.create(
+        {
+            "medserl": {"seed": 1, "max_rounds": None},
+            "trainer": {"total_epochs": 1},
+            "algorithm": {"gamma": 1.0},
+        }
+    )
+    for key, value in changes.items():
+        OmegaConf.update(base, key.replace("__", "."), value)
+    return base
+
+
+def test_it_records_configuration_and_every_start(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = RunDir(tmp_path / "run")
+        run.open(config(), "embedded", ["medserl.seed=1"])
+        run.close()
+    assert OmegaConf.load(tmp_path / "run" / CONFIG_FILE) == config()
+    starts = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())["starts"]
+    assert len(starts) == 2
+    assert starts[0]["overrides"] == ["medserl.seed=1"]
+    assert set(starts[0]) >= {"git_commit", "packages", "python", "started", "medserl", "config"}
+
+
+def test_it_is_private(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    assert (tmp_path / "run").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "run" / CONFIG_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_another_configuration_is_refused_with_the_key(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    with pytest.raises(ConfigError, match=r"algorithm\.gamma: 1\.0 there, 0\.9 now"):
+        RunDir(tmp_path / "run").check(config(algorithm__gamma=0.9))
+
+
+def test_a_longer_run_may_go_on(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    RunDir(tmp_path / "run").check(config(medserl__max_rounds=10, trainer__total_epochs=3))
+
+
+def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="not of MedSeRL"):
+        RunDir(tmp_path).check(config())
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    code = (
+        "from pathlib import Path; from omegaconf import OmegaConf; from medserl.training.run_dir import RunDir\n"
+        f"p = Path({str(tmp_path / 'run')!r}); RunDir(p).open(OmegaConf.load(p / 'config.yaml'), 'x', [])"
+    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    run.close()
+    assert second.returncode != 0
+    assert "is running in it" in second.stderr
+    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert third.returncode == 0, third.stderr
+
+
+def test_differences_name_missing_keys_too() -> None:
+    assert differences(OmegaConf.create({"a": 1}), OmegaConf.create({"b": {"c": 2}})) == [
+        "a: 1 there, None now",
+        "b.c: None there, 2 now",
+    ]

@@ -1,0 +1,90 @@
+"""The shipped model is what its recipe says, and the warm start makes such a model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medserl.ward import MODEL_DIR, model_dir, ward_notes
+from medserl.ward.table import load_table
+
+RECIPE = json.loads((MODEL_DIR / "recipe.json").read_text(encoding="utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_shipped_files_are_those_of_the_recipe() -> None:
+    assert RECIPE["weights_sha256"] == file_hash(MODEL_DIR / "model.safetensors")
+    assert RECIPE["tokenizer_sha256"] == file_hash(MODEL_DIR / "tokenizer.json")
+    assert RECIPE["table_sha256"] == load_table().sha256, "the table changed: make the model anew (docs/ward.md)"
+
+
+def test_prompts_are_those_that_the_model_learnt() -> None:
+    from medserl.ward.demonstrations import prompts_sha256
+
+    assert RECIPE["prompts_sha256"] == prompts_sha256(), "the prompts changed: make the model anew (docs/ward.md)"
+
+
+def test_shipped_files_are_small_and_shaped_for_parallel_layouts() -> None:
+    assert model_dir() == MODEL_DIR
+    assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 4_000_000
+    config = json.loads((MODEL_DIR / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["Qwen3ForCausalLM"]
+    assert config["tie_word_embeddings"] is True
+    for key in ("num_attention_heads", "num_key_value_heads", "num_hidden_layers", "vocab_size", "intermediate_size"):
+        assert config[key] % 2 == 0, key
+
+
+def test_recipe_measured_a_playable_and_improvable_model() -> None:
+    measured = RECIPE["measured"]
+    assert measured["notes"] >= 200
+    for way in ("greedy", "sampled"):
+        assert measured[way]["injector"]["vcf_acceptance_rate"] >= 0.7
+        assert measured[way]["assessor"]["parse_rate"] > 0.95
+    assert 0.60 <= measured["greedy"]["assessor"]["balanced_accuracy"] <= 0.68
+    assert measured["mean_min_p"] > 0.05
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_shipped_model_loads_and_plays() -> None:
+    from medserl.game import Mode, apply_vcf, load_prompt_set
+    from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit
+    from medserl.ward.evaluate import Player
+
+    player = Player.load(MODEL_DIR)
+    assert len(player.tokenizer) == player.model.config.vocab_size
+    assert player.model.get_input_embeddings().weight.shape[0] == len(player.tokenizer)
+    notes = ward_notes("test", 40, 0)
+    prompts = load_prompt_set("ward")
+    replies = player.answer([prompts.injector(note.text, Mode.ERROR) for note in notes])
+    edits = [parse_edit(reply, note.text) for note, reply in zip(notes, replies, strict=True)]
+    passed = [isinstance(edit, InjectorEdit) and apply_vcf(note.text, edit.modified).passed
+              for note, edit in zip(notes, edits, strict=True)]  # fmt: skip
+    assert sum(passed) >= 0.6 * len(notes)
+    answers = [parse_assessor(reply) for reply in player.answer([prompts.assessor(note.text) for note in notes])]
+    assert sum(answer is not None for answer in answers) >= 0.95 * len(notes)
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_short_warm_start_is_deterministic_and_learns(tmp_path: Path) -> None:
+    import torch
+
+    from medserl.ward.evaluate import Player
+    from medserl.ward.warmstart import Recipe, warm_start
+
+    torch.set_num_threads(1)
+    recipe = Recipe(steps=6, patients=60, hidden_size=32, layers=2, head_dim=16, intermediate_size=64, warmup=1)
+    written = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        written.append(warm_start(recipe, tmp_path / name, eval_count=0))
+    assert written[0]["weights_sha256"] == written[1]["weights_sha256"]
+    assert written[0]["tokenizer_sha256"] == RECIPE["tokenizer_sha256"]
+    assert written[0]["loss"]["last_50"] < written[0]["loss"]["first"]
+    assert len(Player.load(tmp_path / "a").answer([[{"role": "user", "content": "ASSESS\nA note."}]])) == 1
