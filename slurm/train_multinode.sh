@@ -95,22 +95,23 @@ address_of() {
     fi'
 }
 
-# A port that follows from the job's number, below the range of outgoing connections, and is free on the head.
+# Two ports that follow from the job's number, below the range of outgoing connections, and are free on the head.
 free_port() {
   on "$head" python -c '
 import socket, sys
 address, base = sys.argv[1], int(sys.argv[2])
-for port in range(base, base + 10):
-    with socket.socket() as probe:
+for port in range(base, base + 10, 2):
+    with socket.socket() as first, socket.socket() as second:
         try:
-            probe.bind((address, port))
+            first.bind((address, port))
+            second.bind((address, port + 1))
         except OSError:
             continue
     print(port)
     break
 else:
     sys.exit(f"launcher: ports {base} to {base + 9} of {address} are all taken")
-' "$1" $((10000 + SLURM_JOB_ID % 2000 * 10))
+' "$1" $((20000 + SLURM_JOB_ID % 1200 * 10))
 }
 
 steps=()
@@ -136,13 +137,14 @@ stop() {
 }
 trap stop TERM INT USR1
 
-# start_ray HOST ADDRESS ARGUMENT…: Ray in the foreground of a step of its own, so that its death is seen
+# start_ray HOST ADDRESS ARGUMENT…: Ray in the foreground of a step of its own, so that its death is seen. Of Ray's own
+# fixed ports some would meet those of another job on the node, hence 0: any free one.
 start_ray() {
   local host=$1 address=$2
   shift 2
   step_on "$host"
   "${step[@]}" ray start --node-ip-address="$address" --num-cpus="$cpus" --num-gpus="$gpus" \
-    --disable-usage-stats --block "$@" >"$attempt_dir/ray-$host.log" 2>&1 &
+    --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats --block "$@" >"$attempt_dir/ray-$host.log" 2>&1 &
   steps+=($!)
 }
 
@@ -192,11 +194,14 @@ rm -f "$canary"
 head_address=$(address_of "$head")
 [[ -n $head_address ]] || die "found no IPv4 address of $head; set MEDSERL_INTERFACE"
 port=$(free_port "$head_address") || die "no free port on $head for job $SLURM_JOB_ID"
-# Explicit, never "auto", which would join whatever other cluster runs on the node.
-export RAY_ADDRESS=$head_address:$port
+# Explicit, never "auto", which would join whatever other cluster runs on the node. The token keeps others out of ours
+# and spares the one that Ray would write into the home directory.
+export RAY_ADDRESS=$head_address:$port RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | sha256sum | cut -d' ' -f1)
 say "job $SLURM_JOB_ID: ${#hosts[@]} nodes (${hosts[*]}), $gpus workers each, Ray at $RAY_ADDRESS, run in $run_dir"
 
-start_ray "$head" "$head_address" --head --port="$port" --temp-dir="$tmp" --include-dashboard=false
+start_ray "$head" "$head_address" --head --port="$port" --ray-client-server-port=$((port + 1)) \
+  --temp-dir="$tmp" --include-dashboard=false
 wait_for_head
 say "head is up after $SECONDS s"
 for host in "${hosts[@]:1}"; do

@@ -11,9 +11,7 @@ from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
 
 EXIT_INTERRUPTED = 130
 
-DESCRIPTION = (
-    """Self-play reinforcement learning on clinical notes: one model plants errors and finds them."""
-)
+DESCRIPTION = """Self-play reinforcement learning on clinical notes: one model plants errors and finds them."""
 OVERRIDES_HELP = "Hydra overrides, e.g. actor_rollout_ref.actor.optim.lr=1e-6 medserl.referee.name=rules"
 # Option, key that it sets, type, help.
 TRAIN_OPTIONS = (
@@ -50,9 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=OVERRIDES_HELP,
     )
     _add_configuration(train)
-    train.add_argument(
-        "--dry-run", action="store_true", help="check everything, print the plan, start nothing"
-    )
+    train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     train.add_argument("--verbose", action="store_true", help="show all that verl, vLLM and Ray print")
     config = commands.add_parser("config", help="print the resolved configuration", epilog=OVERRIDES_HELP)
     _add_configuration(config)

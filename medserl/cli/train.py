@@ -44,18 +44,18 @@ def plan(trainer: MedSeRLTrainer) -> str:
     config, settings = trainer.config, trainer.settings
     megatron = config.actor_rollout_ref.actor.megatron
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
+    labelled = config.data.train_batch_size - settings.rollout_batch_size
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
-    length = (
-        f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
-    )
+    length = f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
     return "\n".join(
         (
             f"model      {config.actor_rollout_ref.model.path}",
             f"notes      {settings.notes.path or f'{settings.notes.count} synthetic notes'}",
-            f"round      {settings.rollout_batch_size} notes, {config.data.train_batch_size - settings.rollout_batch_size}"
-            f" labelled; referee {settings.referee.name}; {length}",
-            f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: Megatron TP {tp} x "
-            f"PP {pp} x DP {world // (tp * pp)}, vLLM TP {config.actor_rollout_ref.rollout.tensor_model_parallel_size}",
+            f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
+            f"referee {settings.referee.name}; {length}",
+            f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: "
+            f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
     )

@@ -36,13 +36,9 @@ class LoadReport:
 
     def summary(self) -> str:
         """One line for a log."""
-        line = (
-            f"{self.path}: {self.rows} rows, {self.notes} notes, {self.with_error} of them with a gold error"
-        )
+        line = f"{self.path}: {self.rows} rows, {self.notes} notes, {self.with_error} of them with a gold error"
         if self.dropped:
-            line += "; dropped " + ", ".join(
-                f"{count} ({why})" for why, count in sorted(self.dropped.items())
-            )
+            line += "; dropped " + ", ".join(f"{count} ({why})" for why, count in sorted(self.dropped.items()))
         return line
 
 
@@ -130,9 +126,7 @@ def load_notes_with_report(path: Path | str) -> tuple[list[Note], LoadReport]:
     path = Path(path)
     reader = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"{path}: the ending {path.suffix!r} is not known; give a .jsonl, .csv or .parquet file"
-        )
+        raise DataError(f"{path}: the ending {path.suffix!r} is not known; give a .jsonl, .csv or .parquet file")
     if not path.is_file():
         raise DataError(f"{path}: {'is a directory, not a file' if path.is_dir() else 'no such file'}")
     try:
@@ -211,9 +205,7 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: is not JSON ({error})") from error
         if not isinstance(values, dict):
-            raise DataError(
-                f"{where}: is a JSON {type(values).__name__}, not an object; write one object a line"
-            )
+            raise DataError(f"{where}: is a JSON {type(values).__name__}, not an object; write one object a line")
         yield _Row(where, values)
 
 

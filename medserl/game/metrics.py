@@ -147,8 +147,7 @@ def _reward_metrics(games: Sequence[Game]) -> dict[str, float]:
         metrics[f"mean_reward/{role.value}"] = mean(t.reward for t in trained if t.role is role)
     decisive = [game for game in games if game.decisive]
     metrics["injector/win_rate"] = mean(
-        float(game.assessor is not None and game.assessor.answer not in (None, game.truth))
-        for game in decisive
+        float(game.assessor is not None and game.assessor.answer not in (None, game.truth)) for game in decisive
     )
     metrics["injector/contradiction_rate"] = mean(float(game.contradiction) for game in decisive)
     return metrics
@@ -156,9 +155,7 @@ def _reward_metrics(games: Sequence[Game]) -> dict[str, float]:
 
 def _assessor_metrics(games: Sequence[Game], prefix: str) -> dict[str, float]:
     answers = [
-        (game.truth, game.assessor.answer)
-        for game in games
-        if game.truth is not None and game.assessor is not None
+        (game.truth, game.assessor.answer) for game in games if game.truth is not None and game.assessor is not None
     ]
     table = confusion(answers)
     given = [answer for _, answer in answers if answer is not None]

@@ -64,9 +64,7 @@ class GameRules:
         if self.max_attempts < 1:
             raise ConfigError(f"max_attempts={self.max_attempts} must be at least 1")
         if self.injector_format not in FORMATS:
-            raise ConfigError(
-                f"injector_format={self.injector_format!r} must be one of: {', '.join(FORMATS)}"
-            )
+            raise ConfigError(f"injector_format={self.injector_format!r} must be one of: {', '.join(FORMATS)}")
 
     def parse(self, reply: str, original: str) -> InjectorEdit | ParseFailure:
         """Parse an injector's reply in this game's format."""
@@ -190,16 +188,12 @@ async def play_game(
     return _with_trajectories(game, request, question, rules.rewards)
 
 
-async def assess_labelled(
-    labelled: LabelledNote, *, generate: Generate, prompts: PromptSet, rules: GameRules
-) -> Game:
+async def assess_labelled(labelled: LabelledNote, *, generate: Generate, prompts: PromptSet, rules: GameRules) -> Game:
     """Let the assessor answer on a gold-labelled note; the game has one assessor trajectory."""
     question = prompts.assessor(labelled.text)
     turn = await _ask_assessor(question, generate)
     score = score_labelled(rules.rewards, labelled.label, turn.answer)
-    game = Game(
-        labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn, score=score
-    )
+    game = Game(labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn, score=score)
     return _with_trajectories(game, [], question, rules.rewards)
 
 
@@ -208,12 +202,8 @@ async def _ask_assessor(question: list[Message], generate: Generate) -> Assessor
     return AssessorTurn(reply, parse_assessor(reply.text))
 
 
-def _with_trajectories(
-    game: Game, request: list[Message], question: list[Message], rewards: RewardConfig
-) -> Game:
-    trajectories = [
-        _injector_trajectory(game, index, request, rewards) for index in range(len(game.attempts))
-    ]
+def _with_trajectories(game: Game, request: list[Message], question: list[Message], rewards: RewardConfig) -> Game:
+    trajectories = [_injector_trajectory(game, index, request, rewards) for index in range(len(game.attempts))]
     if game.assessor is not None and game.score is not None:
         trajectories.append(
             Trajectory(

@@ -49,9 +49,7 @@ class PromptSet:
             if template is not None:
                 messages.append({"role": role, "content": _fill(template, values)})
         if not messages or messages[-1]["role"] != "user":
-            raise ConfigError(
-                f"prompt set {self.name!r} has no user section for the format {output_format!r}"
-            )
+            raise ConfigError(f"prompt set {self.name!r} has no user section for the format {output_format!r}")
         return messages
 
 
@@ -123,9 +121,7 @@ def _check(path: Path, sections: dict[tuple[str, str | None], str], *, injector:
         for name in _placeholders(path, template) - allowed:
             raise ConfigError(f"{path}: unknown placeholder {{{name}}}; known: {', '.join(sorted(allowed))}")
     if not injector and any(output_format for _, output_format in sections):
-        raise ConfigError(
-            f"{path}: the assessor has one output format; use '=== user ===' and '=== system ==='"
-        )
+        raise ConfigError(f"{path}: the assessor has one output format; use '=== user ===' and '=== system ==='")
     found = False
     for output_format in FORMATS if injector else (None,):
         user = _section(sections, "user", output_format)
@@ -148,9 +144,7 @@ def _placeholders(path: Path, template: str) -> set[str]:
         if match.group(1) is not None:
             names.add(match.group(1))
         elif match.group() in "{}":
-            raise ConfigError(
-                f"{path}: a single {match.group()!r}; write '{match.group() * 2}' for a literal brace"
-            )
+            raise ConfigError(f"{path}: a single {match.group()!r}; write '{match.group() * 2}' for a literal brace")
     return names
 
 

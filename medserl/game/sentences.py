@@ -24,9 +24,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 # Never the end of a sentence, whatever follows.
-_TITLES = _words(
-    "dr drs mr mrs prof st vs e.g i.e cf viz fig figs eq ref refs al approx ca pt pts dept jr sr"
-)
+_TITLES = _words("dr drs mr mrs prof st vs e.g i.e cf viz fig figs eq ref refs al approx ca pt pts dept jr sr")
 # The end of a sentence only before an upper-case word.
 _ABBREVIATIONS = _words(
     """abd adm appt assoc avg bilat cap caps chol chr conc cont diag diff disch disp dist esp est etc exam

@@ -175,14 +175,10 @@ class NoteStream:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved position; ConfigError where it belongs to other notes, batch size or seed."""
-        _refuse_other(
-            state, "notes", fingerprint=self._fingerprint, batch_size=self._batch_size, seed=self._seed
-        )
+        _refuse_other(state, "notes", fingerprint=self._fingerprint, batch_size=self._batch_size, seed=self._seed)
         labelled = state.get("labelled")
         if (labelled is None) != (self._labelled is None):
-            raise ConfigError(
-                "the saved position and this run do not agree on whether there are labelled notes"
-            )
+            raise ConfigError("the saved position and this run do not agree on whether there are labelled notes")
         if self._labelled is not None and labelled is not None:
             self._labelled.load_state_dict(labelled)
         self._rounds_done = int(state["rounds_done"])
@@ -225,6 +221,4 @@ def _refuse_other(state: Mapping[str, Any], what: str, **own: object) -> None:
     for key, value in own.items():
         if state.get(key) != value:
             detail = "other notes" if key == "fingerprint" else f"{key} {state.get(key)!r}, not {value!r}"
-            raise ConfigError(
-                f"the saved position of the {what} was taken with {detail}; it cannot be used here"
-            )
+            raise ConfigError(f"the saved position of the {what} was taken with {detail}; it cannot be used here")

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medserl.errors import ConfigError
 from medserl.game.align import Alignment, align_words
@@ -151,15 +151,14 @@ def _aligned_similarity(before: list[str], after: list[str], alignment: Alignmen
     back = min(sum(map(len, before[len(before) - tail :])) + tail, shortest - front)
     reach = max(front - 2, 0)
     pieces = (a[:front], a[len(a) - back :], a[reach : len(a) - back + 2], b[reach : len(b) - back + 2])
-    shared, last, left, right = _grams(pieces)
-    shared |= last
-    left -= shared
-    right -= shared
+    first, last, of_a, of_b = _grams(pieces)
+    shared = set(first + last)
+    left, right = set(of_a) - shared, set(of_b) - shared
     both = len(left & right)
     return (len(shared) + both) / (len(shared) + len(left) + len(right) - both)
 
 
-def _grams(pieces: Sequence[str]) -> list[set[int | str]]:
+def _grams(pieces: Sequence[str]) -> list[list[Any]]:
     """The 3-grams inside each piece, none for a piece shorter than three; comparable between the pieces.
 
     Hashing integers is more than twice as fast as cutting strings, and most notes are Latin-1.
@@ -167,18 +166,18 @@ def _grams(pieces: Sequence[str]) -> list[set[int | str]]:
     try:
         return [_byte_grams(piece.encode("latin-1")) for piece in pieces]
     except UnicodeEncodeError:
-        return [{piece[i : i + 3] for i in range(len(piece) - 2)} for piece in pieces]
+        return [[piece[i : i + 3] for i in range(len(piece) - 2)] for piece in pieces]
 
 
-def _byte_grams(data: bytes) -> set[int | str]:
+def _byte_grams(data: bytes) -> list[int]:
     """3-grams of one-byte characters: three shifted copies laid into four-byte slots, read as integers."""
     count = len(data) - 2
     if count < 1:
-        return set()
+        return []
     slots = bytearray(4 * count)
     for shift in range(3):
         slots[shift::4] = data[shift : shift + count]
-    return set(memoryview(slots).cast("I").tolist())
+    return memoryview(slots).cast("I").tolist()
 
 
 # --------------------------------------------------------------------------------------------- sentences
@@ -238,9 +237,7 @@ def _linked(ends_a: list[int], s: int, ends_b: list[int], t: int, alignment: Ali
     return any(start_a <= i < stop_a and start_b <= j < stop_b for i, j in alignment.substituted)
 
 
-def _grouped(
-    ends_a: list[int], in_a: set[int], ends_b: list[int], in_b: set[int], alignment: Alignment
-) -> int:
+def _grouped(ends_a: list[int], in_a: set[int], ends_b: list[int], in_b: set[int], alignment: Alignment) -> int:
     groups: list[tuple[set[int], set[int]]] = [({s}, set()) for s in in_a]
     for t in in_b:
         near = [group for group in groups if any(_linked(ends_a, s, ends_b, t, alignment) for s in group[0])]

@@ -1,7 +1,7 @@
 """From REINFORCE++ returns to advantages when two roles share a batch. Torch only.
 
-REINFORCE++ (arXiv 2501.03262, eq. 9) whitens over the whole batch. Two roles have two means: with one mean for both,
-the role that loses more is pushed down whatever it does. See docs/game.md.
+REINFORCE++ (arXiv 2501.03262, eq. 9) whitens over the whole batch. Two roles have two means: with one mean
+for both, the role that loses more is pushed down whatever it does. See docs/game.md.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ class RoleAdvantages:
         return centred * mask
 
     @staticmethod
-    def _by_role(
-        returns: torch.Tensor, mask: torch.Tensor, roles: Sequence[str], rule: RoleRule
-    ) -> torch.Tensor:
+    def _by_role(returns: torch.Tensor, mask: torch.Tensor, roles: Sequence[str], rule: RoleRule) -> torch.Tensor:
         advantages = torch.zeros_like(returns)
         for role in sorted(set(roles)):
             rows = torch.tensor([i for i, r in enumerate(roles) if r == role])

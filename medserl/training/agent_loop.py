@@ -64,7 +64,8 @@ class PromptTooLong(RuntimeError):
 
 
 def sampling_seed(seed: int, task: NoteTask, call: int) -> int:
-    """Seed of one request, in [0, 2**31): the same whatever order requests arrive in or process they run in."""
+    """Seed of one request, in [0, 2**31): the same whatever order requests arrive in or process they run
+    in."""
     text = f"{seed}/{task.round}/{task.name}/{call}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
 
@@ -73,7 +74,8 @@ _SETUPS: dict[int, GameSetup] = {}
 
 
 def _setup_of(config: DictConfig) -> GameSetup:
-    """Rules, prompts and referees, made once per process and configuration (verl makes a loop object per note)."""
+    """Rules, prompts and referees, made once per process and configuration (verl makes a loop object per
+    note)."""
     if id(config) not in _SETUPS:
         _SETUPS[id(config)] = make_setup(game_settings(config))
     return _SETUPS[id(config)]
@@ -91,8 +93,8 @@ class SelfPlayAgentLoop(AgentLoopBase):
             **kwargs: The row; ``task`` is its :class:`NoteTask`.
 
         Returns:
-            One output per trajectory in the order played; ``extra_fields["medserl"]`` tells role, whether it trains
-            and, on the first one, the whole game without its tokens.
+            One output per trajectory in the order played; ``extra_fields["medserl"]`` tells role, whether it
+            trains and, on the first one, the whole game without its tokens.
         """
         task: NoteTask = kwargs["task"]
         setup = _setup_of(self.config)
@@ -105,9 +107,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
             return await self._generate(messages, {**sampling_params, "seed": seed}, f"{task.name}/{calls}")
 
         if task.labelled is not None:
-            game = await assess_labelled(
-                task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules
-            )
+            game = await assess_labelled(task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules)
         else:
             assert task.note is not None and task.mode is not None
             game = await play_game(
@@ -153,7 +153,7 @@ def _outputs(game: Game) -> list[AgentLoopOutput]:
     outputs = []
     for index, trajectory in enumerate(game.trajectories):
         tokens: Tokens = trajectory.reply.payload
-        info = {"role": trajectory.role.value, "trains": trajectory.trains, "index": index}
+        info: dict[str, Any] = {"role": trajectory.role.value, "trains": trajectory.trains, "index": index}
         if index == 0:
             info["game"] = record
         outputs.append(
@@ -188,11 +188,11 @@ def strip_payloads(game: Game) -> Game:
     )
 
 
-class SelfPlayWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
+class SelfPlayWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     """Stores each trajectory with its own reward.
 
-    verl copies the last output's reward onto the earlier ones of a run (agent_loop_tq.py:166-176), right for the
-    turns of one player and wrong for two players. So its post-processing sees one output at a time.
+    verl copies the last output's reward onto the earlier ones of a run (agent_loop_tq.py:166-176), right for
+    the turns of one player and wrong for two players. So its post-processing sees one output at a time.
     """
 
     async def _agent_loop_postprocess(
@@ -223,9 +223,7 @@ class SelfPlayAgentLoopManager(AgentLoopManagerTQ):
         self._worker = await asyncio.wrap_future(self._submit(self._make_worker()))
 
     async def _make_worker(self) -> SelfPlayWorker:
-        return SelfPlayWorker(
-            self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles
-        )
+        return SelfPlayWorker(self.config, self.llm_client, self.teacher_client, self.reward_loop_worker_handles)
 
     def _submit(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         assert self._loop is not None

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from medserl.training import checkpoint
 from medserl.training.checks import check_all
 from medserl.training.config import DEFAULT_CONFIG, game_settings, load_config
-from medserl.training.data import Round
+from medserl.training.data import Round, planned_rounds
 from medserl.training.launch import Cluster, prepare_environment
 from medserl.training.report import GameDump, speed_metrics, with_game_metrics
 from medserl.training.run_dir import RunDir
@@ -44,7 +45,8 @@ class MedSeRLTrainer:
         ...     metrics["vcf_acceptance_rate"], metrics["mean_reward"]
 
     Raises:
-        UserError: a configuration, data file, model or run directory that cannot work; nothing was started then.
+        UserError: a configuration, data file, model or run directory that cannot work; nothing was started
+        then.
     """
 
     def __init__(
@@ -79,7 +81,8 @@ class MedSeRLTrainer:
     # ---------------------------------------------------------------- life cycle
 
     def start(self) -> None:
-        """Take the run directory, start Ray, Megatron and vLLM, load the latest checkpoint. Minutes on a CPU."""
+        """Take the run directory, start Ray, Megatron and vLLM, load the latest checkpoint. Minutes on a
+        CPU."""
         if self._trainer is not None:
             return
         began = time.perf_counter()
@@ -92,6 +95,7 @@ class MedSeRLTrainer:
             logger.info("run directory %s", self.run_dir.path)
             logger.info("starting Ray, Megatron and vLLM on %s", self.config.trainer.device)
             self._cluster = Cluster(self.config, variables, log_dir, self.verbose)
+            logger.info("Ray is up; importing verl and starting the Megatron workers (a minute or two)")
             self._catch_signals()  # again: Ray installs handlers of its own when it starts
             self._start_trainer(began)
         except BaseException:
@@ -127,9 +131,7 @@ class MedSeRLTrainer:
         logger.info(
             "ready after %.0f s; %s",
             time.perf_counter() - began,
-            f"resuming after round {trainer.global_steps}"
-            if trainer.global_steps
-            else "starting with round 1",
+            f"resuming after round {trainer.global_steps}" if trainer.global_steps else "starting with round 1",
         )
 
     def close(self) -> None:
@@ -158,6 +160,11 @@ class MedSeRLTrainer:
     def total_rounds(self) -> int:
         """Rounds of the whole run."""
         return int(self.trainer.total_training_steps)
+
+    @property
+    def planned_rounds(self) -> int:
+        """Rounds of the whole run, known before anything is started."""
+        return planned_rounds(self.config, self.settings)
 
     @property
     def trainer(self) -> SelfPlayTrainer:
@@ -210,6 +217,10 @@ class MedSeRLTrainer:
             The last round's metrics; empty when the run was already complete.
         """
         metrics: dict[str, float] = {}
+        done = checkpoint.latest_step(self.run_dir.checkpoints)
+        if done >= self.planned_rounds:
+            print(f"complete: {done} rounds; for more, raise --max-rounds or --max-epochs, or give a new --run-dir")
+            return metrics
         with self._stop_on_signals():
             self.start()
             while self.round < self.total_rounds and self._stop_signal is None:
@@ -217,9 +228,7 @@ class MedSeRLTrainer:
             if self.round > self._saved_round:
                 self.save()
         if self._stop_signal is not None:
-            logger.info(
-                "stopped by signal %d after round %d; the same command resumes", self._stop_signal, self.round
-            )
+            logger.info("stopped by signal %d after round %d; the same command resumes", self._stop_signal, self.round)
         else:
             logger.info("complete: %d rounds", self.round)
         return metrics

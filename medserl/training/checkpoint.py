@@ -88,7 +88,7 @@ def damage(checkpoint: Path) -> str | None:
 
 def latest_usable(root: Path) -> tuple[Path | None, list[str]]:
     """The newest undamaged checkpoint, and one sentence for each newer one that had to be passed over."""
-    complaints = []
+    complaints: list[str] = []
     for step in reversed(steps(root)):
         checkpoint = root / f"{STEP_PREFIX}{step}"
         reason = damage(checkpoint)
@@ -96,6 +96,12 @@ def latest_usable(root: Path) -> tuple[Path | None, list[str]]:
             return checkpoint, complaints
         complaints.append(f"checkpoint {checkpoint} is damaged: {reason}; using an earlier one")
     return None, complaints
+
+
+def latest_step(root: Path) -> int:
+    """Round of the newest usable checkpoint; 0 where there is none."""
+    latest, _ = latest_usable(root)
+    return 0 if latest is None else int(latest.name.removeprefix(STEP_PREFIX))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Everything that can be known to be wrong before anything starts. No torch; transformers for the tokenizer only."""
+"""Everything that can be known to be wrong before anything starts. No torch; transformers for the tokenizer
+only."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     """Raise the first problem found, cheapest checks first.
 
     Raises:
-        ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown prompt set.
+        ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown
+        prompt set.
         DataError: unusable notes, or prompts longer than configured.
     """
     settings = game_settings(config)
@@ -61,7 +63,8 @@ def check_layout(config: DictConfig) -> None:
     if actor.ppo_mini_batch_size > config.data.train_batch_size:
         raise ConfigError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size: {actor.ppo_mini_batch_size} is more than the "
-            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its labelled share)"
+            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its "
+            "labelled share)"
         )
     dp = world // (tp * pp * cp)
     mini = actor.ppo_mini_batch_size * rollout.n
@@ -86,8 +89,8 @@ def check_layout(config: DictConfig) -> None:
     longest = config.data.max_prompt_length + config.data.max_response_length
     if rollout.max_model_len is not None and longest > rollout.max_model_len:
         raise ConfigError(
-            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than data.max_prompt_length + "
-            f"data.max_response_length = {longest}"
+            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
+            f"data.max_prompt_length + data.max_response_length = {longest}"
         )
 
 
@@ -97,13 +100,12 @@ def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
 
 
 def check_model(config: DictConfig) -> dict[str, Any]:
-    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns config.json."""
+    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
+    config.json."""
     path = Path(config.actor_rollout_ref.model.path)
     key = "actor_rollout_ref.model.path"
     if not path.is_dir():
-        raise ConfigError(
-            f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)"
-        )
+        raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
     try:
         model: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -115,9 +117,7 @@ def check_model(config: DictConfig) -> dict[str, Any]:
         found = ", ".join(architectures) or "no architecture"
         raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise ConfigError(
-            f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there"
-        )
+        raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
     megatron = config.actor_rollout_ref.actor.megatron
@@ -151,8 +151,8 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
         )
     if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
         raise DataError(
-            f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to mix in; "
-            "set medserl.labelled_share=0 or medserl.notes.labelled_path"
+            f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to "
+            "mix in; set medserl.labelled_share=0 or medserl.notes.labelled_path"
         )
 
 
@@ -189,20 +189,17 @@ def check_prompt_lengths(
             if needed > limit:
                 room = f" ({length} and room for an edit of {slack})" if grows else ""
                 raise DataError(
-                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {what} prompt needs "
-                    f"{needed} tokens{room}, data.max_prompt_length is {limit}; raise it or leave the note out"
+                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {what} "
+                    f"prompt needs {needed} tokens{room}, data.max_prompt_length is {limit}; raise it or "
+                    "leave the note out"
                 )
 
 
 def _labelled_extra(settings: GameSettings) -> list[Note]:
-    return (
-        labelled_notes(settings, []) if settings.notes.labelled_path and labelled_per_round(settings) else []
-    )
+    return labelled_notes(settings, []) if settings.notes.labelled_path and labelled_per_round(settings) else []
 
 
-def _prompts(
-    settings: GameSettings, notes: Iterable[Note]
-) -> Iterator[tuple[Note, str, list[dict[str, str]], bool]]:
+def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, str, list[dict[str, str]], bool]]:
     """Every prompt that the game can make: note, name, messages, and whether an edit can lengthen it."""
     prompts = make_setup(settings).prompts
     for note in notes:

@@ -1,4 +1,5 @@
-"""Composes a run's configuration: verl's defaults, one file of ``configs/``, overrides; unknown keys are errors.
+"""Composes a run's configuration: verl's defaults, one file of ``configs/``, overrides; unknown keys are
+errors.
 
 Imports Hydra and OmegaConf only, never torch or verl: verl's YAML files are found on disk.
 """
@@ -20,6 +21,7 @@ from medserl.training.settings import (
     DEVICES,
     INJECTOR_FORMATS,
     NORMALISATIONS,
+    ORACLE,
     TRAIN_ROLES,
     GameSettings,
     labelled_per_round,
@@ -59,9 +61,7 @@ def verl_config_dir() -> Path:
     """The folder of verl's own configuration files, found without importing verl."""
     spec = importlib.util.find_spec("verl")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            "verl is not installed; run `python3 bootstrap.py train` or install requirements/cpu.txt"
-        )
+        raise ConfigError("verl is not installed; run `python3 bootstrap.py train` or install requirements/cpu.txt")
     return Path(next(iter(spec.submodule_search_locations))) / "trainer" / "config"
 
 
@@ -96,9 +96,7 @@ def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = (
 
 def game_settings(config: DictConfig) -> GameSettings:
     """The typed ``medserl`` section of a configuration that ``load_config`` made."""
-    return cast(
-        GameSettings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GameSettings), config.medserl))
-    )
+    return cast(GameSettings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(GameSettings), config.medserl)))
 
 
 def _config_path(name_or_path: str) -> Path:
@@ -108,9 +106,7 @@ def _config_path(name_or_path: str) -> Path:
     known = configs_dir() / f"{name_or_path}.yaml"
     if known.is_file() and name_or_path != "base":
         return known
-    raise ConfigError(
-        f"--config {name_or_path}: no such configuration; known: {', '.join(available_configs())}"
-    )
+    raise ConfigError(f"--config {name_or_path}: no such configuration; known: {', '.join(available_configs())}")
 
 
 def _compose(directory: Path, name: str, overrides: Sequence[str]) -> DictConfig:
@@ -176,15 +172,15 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def _reject_unknown_keys(config: DictConfig) -> None:
-    """Hydra accepts any key that a configuration file or a ``+`` override names; verl would ignore it in silence."""
+    """Hydra accepts any key that a configuration file or a ``+`` override names; verl would ignore it in
+    silence."""
     known = {*_verl_keys(), *DATACLASS_ONLY_KEYS}
     for key in _keys(config):
         if key in known or any(key == node or key.startswith(f"{node}.") for node in OPEN_NODES):
             continue
         near = _nearest(key, known)
-        raise ConfigError(
-            f"configuration key {key}: neither verl nor MedSeRL knows it{f'; did you mean {near}?' if near else ''}"
-        )
+        hint = f"; did you mean {near}?" if near else ""
+        raise ConfigError(f"configuration key {key}: neither verl nor MedSeRL knows it{hint}")
 
 
 def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
@@ -192,10 +188,10 @@ def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
     from omegaconf import open_dict
 
     _check_choices(settings)
+    if settings.referee.name == "auto":
+        settings.referee.name = ORACLE if settings.notes.path is None else "instruction"
     if config.data.train_batch_size is not None:
-        raise ConfigError(
-            "data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead"
-        )
+        raise ConfigError("data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead")
     with open_dict(config):
         config.medserl = OmegaConf.structured(settings)
         config.data.train_batch_size = settings.rollout_batch_size + labelled_per_round(settings)

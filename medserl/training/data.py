@@ -1,4 +1,5 @@
-"""The notes of a run as verl's trainer sees them: something with rounds, a length and a state to checkpoint."""
+"""The notes of a run as verl's trainer sees them: something with rounds, a length and a state to
+checkpoint."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig
 
 from medserl.game import Batch, LabelledNote, Note, NoteStream, labelled_from_notes, load_notes
 from medserl.training.settings import GameSettings, labelled_per_round
@@ -42,6 +45,14 @@ def labelled_notes(settings: GameSettings, training: list[Note]) -> list[Note]:
     if settings.notes.labelled_path is not None:
         return load_notes(Path(settings.notes.labelled_path))
     return [note for note in training if note.error_text is not None]
+
+
+def planned_rounds(config: DictConfig, settings: GameSettings) -> int:
+    """Rounds of a run: ``medserl.max_rounds``, or as many as ``trainer.total_epochs`` passes over the notes take."""
+    if settings.max_rounds is not None:
+        return settings.max_rounds
+    per_epoch = len(training_notes(settings)) // settings.rollout_batch_size
+    return per_epoch * int(config.trainer.total_epochs)
 
 
 class NoteSource:

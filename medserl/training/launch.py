@@ -30,8 +30,8 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     device = choose_device(config.medserl.device)
     if device != config.trainer.device:
         raise ConfigError(
-            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; choose "
-            f"another --config or set medserl.device={config.trainer.device}"
+            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
+            f"choose another --config or set medserl.device={config.trainer.device}"
         )
     if device == "cpu":
         variables = cpu_environment()
@@ -62,7 +62,7 @@ class Cluster:
 
         self._temporary: Path | None = None
         self._log_dir = log_dir
-        options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)  # type: ignore[assignment]
+        options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
         runtime_env = OmegaConf.to_container(
             OmegaConf.merge(get_ppo_ray_runtime_env(config), options.pop("runtime_env", None) or {})
         )
@@ -73,8 +73,8 @@ class Cluster:
             for key in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
                 options.pop(key, None)  # belong to whoever started that cluster
         else:
-            # A short path of its own: socket names below it must stay under 107 bytes, and a machine's other users
-            # must not be able to read logs with clinical text.
+            # A short path of its own: socket names below it must stay under 107 bytes, and a machine's other
+            # users must not be able to read logs with clinical text.
             self._temporary = Path(tempfile.mkdtemp(prefix="medserl-"))
             options["_temp_dir"] = str(self._temporary)
             options["address"] = "local"

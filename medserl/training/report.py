@@ -14,9 +14,7 @@ from medserl.game import Game, round_metrics
 from medserl.training.run_log import open_private
 
 
-def with_game_metrics(
-    metrics: dict[str, float], games: Sequence[Game], max_attempts: int
-) -> dict[str, float]:
+def with_game_metrics(metrics: dict[str, float], games: Sequence[Game], max_attempts: int) -> dict[str, float]:
     """verl's metrics and the game's; a name may stand in one of them only."""
     own = round_metrics(games, max_attempts)
     clash = own.keys() & metrics.keys()
@@ -58,9 +56,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "payload"
-        }
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "payload"}
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

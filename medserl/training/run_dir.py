@@ -93,17 +93,13 @@ class RunDir:
         existing = self.path / CONFIG_FILE
         if not existing.exists():
             if self.path.is_dir() and any(p.name != LOCK_FILE for p in self.path.iterdir()):
-                raise ConfigError(
-                    f"run directory {self.path}: not empty and not of MedSeRL; give another --run-dir"
-                )
+                raise ConfigError(f"run directory {self.path}: not empty and not of MedSeRL; give another --run-dir")
             if self.path.exists() and not self.path.is_dir():
                 raise ConfigError(f"run directory {self.path}: is a file; give another --run-dir")
             return
         differing = differences(OmegaConf.load(existing), config)
         if differing:
-            shown = "; ".join(differing[:3]) + (
-                f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
-            )
+            shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise ConfigError(
                 f"run directory {self.path}: belongs to another configuration ({shown}); give another --run-dir"
             )
@@ -158,8 +154,9 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def provenance(config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """What is needed to repeat a run: versions, commit, command. No environment variables: they hold secrets."""
-    versions = {}
+    """What is needed to repeat a run: versions, commit, command. No environment variables: they hold
+    secrets."""
+    versions: dict[str, str | None] = {}
     for package in RECORDED_PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

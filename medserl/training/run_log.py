@@ -36,8 +36,8 @@ class RunLog:
 
     Args:
         directory: The run directory.
-        resumed_at: Last round that is already recorded; later records of an interrupted attempt are removed, so that
-            no round appears twice.
+        resumed_at: Last round that is already recorded; later records of an interrupted attempt are removed,
+            so that no round appears twice.
         total_rounds: For the progress on the round's line.
     """
 
@@ -92,7 +92,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def round_line(number: int, total: int, epoch: int, metrics: Mapping[str, float]) -> str:
-    """One line for people and for grep: ``round 3/12 epoch 0 vcf_acceptance_rate=0.71 …``; ``-`` where undefined."""
+    """One line for people and for grep: ``round 3/12 epoch 0 vcf_acceptance_rate=0.71 …``; ``-`` where
+    undefined."""
     parts = [f"round {number}/{total}", f"epoch {epoch}"]
     for name, metric, form in LINE:
         value = metrics.get(metric, math.nan)
@@ -121,7 +122,8 @@ def set_up_logging(directory: Path, console: TextIO | None = None) -> None:
 def divert_output(path: Path) -> TextIO:
     """Send this process's standard output and error, prints of C++ libraries included, to a private file.
 
-    verl, vLLM and Ray print thousands of lines that help nobody who watches a run, and help much when one failed.
+    verl, vLLM and Ray print thousands of lines that help nobody who watches a run, and help much when one
+    failed.
 
     Returns:
         The standard error as it was before, for what people should see.

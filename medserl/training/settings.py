@@ -1,7 +1,9 @@
-"""The game's own settings: the ``medserl`` section of a configuration, typed, with every default in this place."""
+"""The game's own settings: the ``medserl`` section of a configuration, typed, with every default in this
+place."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +16,15 @@ class NotesSettings:
     """Where the notes come from."""
 
     path: str | None = None
-    """A .jsonl, .csv or .parquet file of notes; null: synthetic notes of the ward that ships with the package."""
+    """A .jsonl, .csv or .parquet file of notes; null: synthetic notes of the ward that ships with the
+    package."""
     count: int = 384
     """Number of synthetic notes, when ``path`` is null."""
     seed: int = 7
     """Seed of the synthetic notes, when ``path`` is null."""
     labelled_path: str | None = None
-    """Gold-labelled notes for the assessor; null: the gold error variants of the training notes themselves."""
+    """Gold-labelled notes for the assessor; null: the gold error variants of the training notes
+    themselves."""
 
 
 @dataclass
@@ -37,7 +41,8 @@ class VcfSettings:
 
 @dataclass
 class RewardSettings:
-    """Rewards of a game: the fields, defaults and meanings of medserl.game.RewardConfig (a test compares them)."""
+    """Rewards of a game: the fields, defaults and meanings of medserl.game.RewardConfig (a test compares
+    them)."""
 
     assessor_right: float = 1.0
     assessor_wrong: float = -1.0
@@ -56,8 +61,8 @@ class AdvantageSettings:
     """How REINFORCE++ returns become advantages when two roles share a batch."""
 
     normalisation: str = "per_role"
-    """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a moving
-    average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
+    """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a
+    moving average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
     baseline_decay: float = 0.95
     """Decay of the moving average of ``role_baseline``."""
 
@@ -66,8 +71,8 @@ class AdvantageSettings:
 class RefereeSettings:
     """Who says what the label of a modified note is."""
 
-    name: str | None = "instruction"
-    """A referee that is registered in medserl.game; null: none."""
+    name: str | None = "auto"
+    """A registered referee; ``auto``: the ward's oracle for synthetic notes, ``instruction`` for others; null: none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the referee."""
 
@@ -82,6 +87,8 @@ class GameSettings:
     """Seed of the note order, the modes and every sampled token."""
     run_dir: str = "outputs/run"
     """Everything a run writes lies here."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules to import first in every process, e.g. one that registers a referee of your own."""
     notes: NotesSettings = field(default_factory=NotesSettings)
     rollout_batch_size: int = 64
     """Notes per round, half of them benign and half error mode."""
@@ -117,6 +124,7 @@ class GameSettings:
     """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
 
 
+ORACLE = "oracle"
 TRAIN_ROLES = ("both", "assessor", "alternate")
 NORMALISATIONS = ("global", "per_role", "role_baseline")
 DEVICES = ("auto", "cpu", "cuda")
@@ -152,6 +160,14 @@ def make_setup(settings: GameSettings) -> GameSetup:
         injector_format=settings.injector_format,
         rewards=RewardConfig(**vars(settings.rewards)),
     )
+    plugins = list(settings.plugins)
+    if ORACLE in (settings.referee.name, settings.second_referee.name):
+        plugins.append("medserl.ward.oracle")
+    for plugin in plugins:
+        try:
+            importlib.import_module(plugin)
+        except ImportError as error:
+            raise ConfigError(f"medserl.plugins: {plugin} cannot be imported ({error})") from None
     if settings.referee.name is None:
         raise ConfigError("medserl.referee.name: a game needs a referee; name one")
     second = settings.second_referee

@@ -1,15 +1,17 @@
 """verl's synchronous v1 PPO trainer, playing self-play rounds.
 
-A subclass of ``PPOTrainerSync`` (verl 0.9.1, verl/trainer/ppo/v1/trainer_sync.py). verl does generation, log-probs,
-KL in the reward, REINFORCE++ returns, the clipped update and the weight transfer; this class says which notes a round
-has, which trajectories train, and how advantages of two roles are normalised. tests/training/test_verl_contracts.py
-fails when verl changes a method that is overridden here.
+A subclass of ``PPOTrainerSync`` (verl 0.9.1, verl/trainer/ppo/v1/trainer_sync.py). verl does generation,
+log-probs,
+KL in the reward, REINFORCE++ returns, the clipped update and the weight transfer; this class says which
+notes a round has, which trajectories train, and how advantages of two roles are normalised.
+tests/training/test_verl_contracts.py fails when verl changes a method that is overridden here.
 """
 
 from __future__ import annotations
 
 import logging
 import pickle
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,10 @@ from medserl.training import checkpoint
 from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
 from medserl.training.config import game_settings
-from medserl.training.data import NoteSource, Round
+from medserl.training.data import NoteSource, Round, planned_rounds
 
 logger = logging.getLogger("medserl.trainer")
+SLOW_PHASE = 30.0  # seconds; longer phases are worth a line of their own
 GAME_FIELD = "medserl"  # in a trajectory's extra_fields: role, trains, and the game on its first trajectory
 
 
@@ -59,12 +62,11 @@ class SelfPlayTrainer(PPOTrainerSync):
         super().__init__(config)
         self.settings = game_settings(config)
         self.replay_buffer.poll_interval = self.settings.poll_seconds
-        self.advantages = RoleAdvantages(
-            self.settings.advantage.normalisation, self.settings.advantage.baseline_decay
-        )
+        self.advantages = RoleAdvantages(self.settings.advantage.normalisation, self.settings.advantage.baseline_decay)
         self.round = RoundState()
         self.timing_raw: dict[str, float] = {}
         self.curr_step_profile = False
+        self._round_began = 0.0
 
     # ---------------------------------------------------------------- one round
 
@@ -79,6 +81,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         """
         self.global_steps += 1
         self.round = RoundState(tasks=self._tasks(notes))
+        self._round_began = time.perf_counter()
         metrics: dict[str, Any] = {}
         self.timing_raw = {}
         with marked_timer("step", self.timing_raw):
@@ -109,7 +112,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         self.train_dataloader = NoteSource(self.settings)
         self.val_dataloader = None
         self.steps_per_epoch = self.train_dataloader.rounds_per_epoch
-        total = self.settings.max_rounds or self.steps_per_epoch * self.config.trainer.total_epochs
+        total = planned_rounds(self.config, self.settings)
         self.total_training_steps = total
         with open_dict(self.config):
             self.config.actor_rollout_ref.actor.optim.total_training_steps = total
@@ -119,9 +122,7 @@ class SelfPlayTrainer(PPOTrainerSync):
             NoteTask(round=self.global_steps, note=note, mode=mode)
             for note, mode in zip(notes.batch.notes, notes.batch.modes, strict=True)
         ]
-        labelled = [
-            NoteTask(round=self.global_steps, note=None, mode=None, labelled=item) for item in notes.labelled
-        ]
+        labelled = [NoteTask(round=self.global_steps, note=None, mode=None, labelled=item) for item in notes.labelled]
         # verl splits keys at "_": no underscore in a uid.
         return {f"r{self.global_steps:06d}n{i:05d}": task for i, task in enumerate(played + labelled)}
 
@@ -130,9 +131,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         tasks = self.round.tasks
         expected = self.config.data.train_batch_size
         if len(tasks) != expected:
-            raise ValueError(
-                f"a round has {len(tasks)} notes and labelled notes, the configuration says {expected}"
-            )
+            raise ValueError(f"a round has {len(tasks)} notes and labelled notes, the configuration says {expected}")
         batch = tu.get_tensordict(
             {
                 "uid": list(tasks),
@@ -147,11 +146,11 @@ class SelfPlayTrainer(PPOTrainerSync):
 
     # ---------------------------------------------------------------- which trajectories train
 
-    def _balance_batch(
-        self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> KVBatchMeta:
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Keep the trajectories that train, in an order that does not depend on which game ended first."""
         rows = self._collect_games(batch)
+        if (waited := time.perf_counter() - self._round_began) > SLOW_PHASE:
+            logger.info("round %d: %d games played in %.0f s", self.global_steps, len(self.round.games), waited)
         chosen = self._choose(rows)
         self.round.nothing_trains = not chosen
         if not chosen:
@@ -174,9 +173,7 @@ class SelfPlayTrainer(PPOTrainerSync):
 
     def _collect_games(self, batch: KVBatchMeta) -> dict[str, dict[str, Any]]:
         """Game information of every trajectory by key; the games themselves go to ``self.round``."""
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
-        )
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         # A list of dicts, wrapped or not, depending on how the TransferQueue stored it.
         extras = (getattr(extra, "data", extra) for extra in data["extra_fields"])
         rows = {key: extra[GAME_FIELD] for key, extra in zip(batch.keys, extras, strict=True)}
@@ -187,8 +184,8 @@ class SelfPlayTrainer(PPOTrainerSync):
         failed = [uid for uid in self.round.tasks if uid not in by_uid]
         if len(failed) > self.settings.max_failed_share * len(self.round.tasks):
             raise RolloutFailed(
-                f"round {self.global_steps}: {len(failed)} of {len(self.round.tasks)} games failed; the first error "
-                "is in the log above (medserl.max_failed_share says how many may)"
+                f"round {self.global_steps}: {len(failed)} of {len(self.round.tasks)} games failed; the "
+                "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
         return rows
@@ -197,9 +194,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         dropped_uids: set[str] = set()
         if self.settings.balance_modes:
             uids = list(self.round.games)
-            dropped = balance_modes(
-                list(self.round.games.values()), f"{self.settings.seed}/{self.global_steps}"
-            )
+            dropped = balance_modes(list(self.round.games.values()), f"{self.settings.seed}/{self.global_steps}")
             dropped_uids = {uids[i] for i in dropped}
         roles = self._trained_roles()
         return [
@@ -235,7 +230,8 @@ class SelfPlayTrainer(PPOTrainerSync):
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Skip the update when nothing trains: Adam's momentum would move the weights even on zero gradients."""
+        """Skip the update when nothing trains: Adam's momentum would move the weights even on zero
+        gradients."""
         if self.round.nothing_trains:
             return batch
         return super()._update_actor(batch, metrics)
@@ -248,9 +244,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         staging = checkpoint.staging_dir(root)
         with open_dict(self.config):
             self.config.trainer.default_local_dir = str(staging)
-            self.config.trainer.max_actor_ckpt_to_keep = (
-                None  # retention is ours: verl would look for staged paths
-            )
+            self.config.trainer.max_actor_ckpt_to_keep = None  # retention is ours: verl would look for staged paths
         try:
             super()._save_checkpoint()
         finally:
@@ -260,6 +254,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         checkpoint.publish(root, self.global_steps, {"baselines": self.advantages.state_dict()}, keep)
 
     def _load_checkpoint(self) -> None:
+        logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")
         self.global_steps = 0
         if self.config.trainer.resume_mode == "disable":
             return

@@ -1,13 +1,15 @@
 """The synthetic ward: a small world in which the game can be played and judged on two CPU cores.
 
 ``table`` reads the knowledge table, ``cases`` holds notes as facts with phrasings, ``generator`` makes notes
-from seeds, ``tokenizer`` and ``warmstart`` make the tiny model that ships in ``model/``.
+from seeds, ``facts`` and ``oracle`` say what an edit did to one, ``tokenizer`` and ``warmstart`` make the tiny
+model that ships in ``model/``. Importing the package registers the referee ``oracle``.
 """
 
 from pathlib import Path
 
 from medserl.ward.generator import SPLITS, ward_notes
 from medserl.ward.medec import medec_rows
+from medserl.ward.oracle import OracleReferee
 
 MODEL_DIR = Path(__file__).parent / "model"
 """The shipped model: a directory that ``from_pretrained`` and vLLM read."""
@@ -18,4 +20,4 @@ def model_dir() -> Path:
     return MODEL_DIR
 
 
-__all__ = ["MODEL_DIR", "SPLITS", "medec_rows", "model_dir", "ward_notes"]
+__all__ = ["MODEL_DIR", "SPLITS", "OracleReferee", "medec_rows", "model_dir", "ward_notes"]

@@ -15,7 +15,7 @@ from medserl.ward.table import Condition, Drug, Table, slots_of
 ERROR_TYPES = ("diagnosis", "management", "treatment", "pharmacotherapy", "causalorganism")
 """MEDEC's five error types, in lower case as notes carry them."""
 
-_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
                  "twelve")  # fmt: skip
 _SHORT_UNITS = {"minutes": "min", "hours": "hrs", "weeks": "wks", "months": "mos"}
 _ADULT = 14
@@ -143,8 +143,8 @@ def _duration_phrases(concept: str) -> tuple[str, ...]:
     count = int(number)
     shown = unit[:-1] if count == 1 else unit
     phrases = [f"{count} {shown}"]
-    if count < len(_NUMBER_WORDS):
-        phrases.append(f"{_NUMBER_WORDS[count]} {shown}")
+    if count < len(NUMBER_WORDS):
+        phrases.append(f"{NUMBER_WORDS[count]} {shown}")
     if unit in _SHORT_UNITS and count > 1:
         phrases.append(f"{count} {_SHORT_UNITS[unit]}")
     return tuple(phrases)

@@ -32,6 +32,8 @@ class Demonstration:
     messages: tuple[Message, ...]
     answer: str
     thinking: bool
+    note_is_right: bool
+    """Whether the note in the prompt is correct, so that its words may be learnt too."""
 
     @property
     def reply(self) -> str:
@@ -42,8 +44,8 @@ class Demonstration:
 class Mixture:
     """What a batch of demonstrations consists of."""
 
-    assessor_pairs: int = 16
-    injector_turns: int = 32
+    assessor_pairs: int = 14
+    injector_turns: int = 16
     """Half benign, half error."""
     label_noise: float = 0.2
     """Share of the assessor's pairs whose two answers are swapped."""
@@ -115,6 +117,7 @@ def _assessor_pair(
             tuple(prompts.assessor(text)),
             verdict_answer(label.other if swapped else label),
             rng.random() < mixture.thinking,
+            label is Label.CORRECT,
         )
         for label, text in texts.items()
     ]
@@ -127,4 +130,4 @@ def _injector_turn(
     if edit is None:  # no phrasing of this note passes the filter; an error always does
         mode, edit = Mode.ERROR, gold.error
     messages = tuple(prompts.injector(gold.case.text, mode))
-    return Demonstration("injector", messages, edit_answer(edit), rng.random() < mixture.thinking)
+    return Demonstration("injector", messages, edit_answer(edit), rng.random() < mixture.thinking, True)

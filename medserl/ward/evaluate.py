@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medserl.game.labels import Label, Mode
-from medserl.game.records import LabelledNote, Note, labelled_from_notes
 from medserl.game.parse import ParseFailure, parse_assessor, parse_edit
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
+from medserl.game.records import LabelledNote, Note, labelled_from_notes
 from medserl.game.vcf import apply_vcf
 from medserl.ward import MODEL_DIR
 from medserl.ward.demonstrations import PROMPT_SET

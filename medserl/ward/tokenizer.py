@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def _learn_merges(spelt: list[str], count: int) -> list[tuple[str, str]]:
     known = set(spelt)
     merges: list[tuple[str, str]] = []
     while count > 0:
-        pairs = Counter(pair for word in words for pair in zip(word, word[1:], strict=False))
+        pairs = Counter(pair for word in words for pair in pairwise(word))
         if not pairs:
             raise ValueError(f"the words give {count} merges too few to fill the vocabulary")
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))

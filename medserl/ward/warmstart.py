@@ -20,12 +20,13 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from medserl.game.labels import Label
 from medserl.game.prompts import load_prompt_set
 from medserl.ward.demonstrations import PROMPT_SET, Demonstration, Mixture, demonstration_batches, prompts_sha256
 from medserl.ward.evaluate import Player, evaluate, token_lengths
@@ -34,14 +35,13 @@ from medserl.ward.table import Table, load_table
 from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer
 
 WEIGHTS = "model.safetensors"
-_VERDICTS = ("CORRECT", "INCORRECT")
 _TOKENIZER_NOTES = 6000
 _IGNORED = -100
 _COPY_ROWS = 32
 _PROGRESS = 50
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""ids, targets and loss weights: see `Encoder.batch`."""
+_VERSIONED = ("torch", "transformers", "tokenizers")
+PARTS = ("answer", "text", "verdict")
+"""Kinds of tokens that are learnt: of an answer, of a correct note in a prompt, the assessor's verdict."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,19 @@ class Recipe:
     """Every number that the warm start depends on."""
 
     seed: int = 1
-    copy_steps: int = 400
+    copy_steps: int = 300
     """Steps on repeated random tokens before the demonstrations."""
-    steps: int = 500
+    steps: int = 600
     """Steps on demonstrations."""
     patients: int = 3000
     """Train patients that demonstrations are drawn from."""
     learning_rate: float = 3e-3
     warmup: int = 40
     weight_decay: float = 0.01
-    verdict_weight: float = 4.0
-    """Weight of the verdict's token in the loss; every other answer token has weight 1."""
+    text_weight: float = 1.0
+    """Weight of the mean loss over the words of correct notes, against 1 for the rest of the answers."""
+    verdict_weight: float = 1.0
+    """Weight of the mean loss over the assessor's verdicts."""
     hidden_size: int = 96
     layers: int = 4
     heads: int = 4
@@ -107,30 +109,40 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCa
     return Qwen3ForCausalLM(config)
 
 
-class Encoder:
-    """Turns demonstrations into padded tensors."""
+class Batch(NamedTuple):
+    """Token ids with their targets, both int64 [rows, longest row - 1], padded at the right.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, verdict_weight: float) -> None:
-        self._tokenizer, self._verdict_weight = tokenizer, verdict_weight
-        self._verdicts = {tokenizer.convert_tokens_to_ids(word) for word in _VERDICTS}
+    ``targets[i, t]`` is the token after ``ids[i, t]`` where it is to be learnt, else -100. ``parts`` has the same
+    shape and says what kind of token the target is: an index into `PARTS`.
+    """
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    parts: torch.Tensor
+
+
+class Encoder:
+    """Turns demonstrations into batches."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._verdicts = {tokenizer.convert_tokens_to_ids(label.value) for label in Label}
 
     def batch(self, demonstrations: Sequence[Demonstration]) -> Batch:
-        """ids, targets (int64) and loss weights (float32), each [demonstrations, longest - 1].
-
-        ``targets[i, t]`` is the token after ``ids[i, t]`` where that token belongs to the answer, else -100.
-        """
         rows = [self._row(demonstration) for demonstration in demonstrations]
         width = max(len(ids) for ids, _ in rows)
         ids = torch.full((len(rows), width), self._tokenizer.pad_token_id)
         targets = torch.full((len(rows), width), _IGNORED)
-        for i, (row, start) in enumerate(rows):
+        parts = torch.zeros((len(rows), width), dtype=torch.int64)
+        for i, ((row, start), demonstration) in enumerate(zip(rows, demonstrations, strict=True)):
             ids[i, : len(row)] = torch.tensor(row)
-            targets[i, start : len(row)] = ids[i, start : len(row)]
-        targets = targets[:, 1:]
-        weights = (targets != _IGNORED).float()
+            learnt = 0 if demonstration.note_is_right else start
+            targets[i, learnt : len(row)] = ids[i, learnt : len(row)]
+            parts[i, :start] = PARTS.index("text")
+        answered = parts == PARTS.index("answer")
         for verdict in self._verdicts:
-            weights[targets == verdict] = self._verdict_weight
-        return ids[:, :-1], targets, weights
+            parts[answered & (targets == verdict)] = PARTS.index("verdict")
+        return Batch(ids[:, :-1], targets[:, 1:], parts[:, 1:])
 
     def _row(self, demonstration: Demonstration) -> tuple[list[int], int]:
         """Token ids of prompt and reply, and where the reply starts."""
@@ -145,18 +157,16 @@ class Encoder:
         return ids + reply + [self._tokenizer.eos_token_id], len(ids)
 
 
-def training_loss(
-    model: Qwen3ForCausalLM, ids: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Weighted mean negative log-likelihood of the answers; logits are computed at their positions only.
+def training_losses(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
+    """Mean negative log-likelihood of each of the `PARTS` (0 where the batch has none), float32 [len(PARTS)].
 
     No padding mask: the rows are padded at the right, where causal attention does not look.
     """
-    hidden = model.model(input_ids=ids).last_hidden_state
-    chosen = targets != _IGNORED
-    logits = model.lm_head(hidden[chosen])
-    losses = torch.nn.functional.cross_entropy(logits, targets[chosen], reduction="none")
-    return (losses * weights[chosen]).sum() / weights[chosen].sum()
+    hidden = model.model(input_ids=batch.ids).last_hidden_state
+    chosen = batch.targets != _IGNORED
+    losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), batch.targets[chosen], reduction="none")
+    masks = torch.nn.functional.one_hot(batch.parts[chosen], len(PARTS)).float()
+    return (losses @ masks) / masks.sum(0).clamp(min=1)
 
 
 def copy_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
@@ -180,18 +190,19 @@ def copy_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batc
         targets = ids[:, 1:].clone()
         targets[:, :-length] = _IGNORED
         targets[:, -length] = _IGNORED  # nothing says where the repetition starts
-        yield ids[:, :-1], targets, (targets != _IGNORED).float()
+        yield Batch(ids[:, :-1], targets, torch.zeros_like(targets))
 
 
-def train(model: Qwen3ForCausalLM, batches: Iterator[Batch], recipe: Recipe) -> list[float]:
+def train(model: Qwen3ForCausalLM, batches: Iterator[Batch], recipe: Recipe) -> torch.Tensor:
     """AdamW; the rate warms up, stays during the copying and decays as a cosine over the demonstrations.
 
-    Returns the loss of every step.
+    Returns the loss of every step, by `PARTS`: float32 [steps, len(PARTS)].
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay
     )
-    losses = []
+    weights = torch.tensor([1.0, recipe.text_weight, recipe.verdict_weight])
+    history = []
     total = recipe.copy_steps + recipe.steps
     started = time.process_time()
     model.train()
@@ -200,17 +211,22 @@ def train(model: Qwen3ForCausalLM, batches: Iterator[Batch], recipe: Recipe) -> 
         rate = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * rate
-        loss = training_loss(model, *next(batches))
+        losses = training_losses(model, next(batches))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (losses @ weights).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.item())
+        history.append(losses.detach())
         if (step + 1) % _PROGRESS == 0:
-            mean = sum(losses[-_PROGRESS:]) / _PROGRESS
-            print(f"step {step + 1}/{total}  loss {mean:.4f}  {time.process_time() - started:.0f} CPU s", flush=True)
+            print(f"step {step + 1}/{total}  {_means(history)}  {time.process_time() - started:.0f} CPU s", flush=True)
     model.eval()
-    return losses
+    return torch.stack(history)
+
+
+def _means(history: Sequence[torch.Tensor]) -> dict[str, float]:
+    """Mean losses of the last steps, by part."""
+    means = torch.stack(list(history[-_PROGRESS:])).mean(0).tolist()
+    return {name: round(mean, 4) for name, mean in zip(PARTS, means, strict=True)}
 
 
 def warm_start(recipe: Recipe, directory: Path, eval_count: int) -> dict[str, Any]:
@@ -219,12 +235,10 @@ def warm_start(recipe: Recipe, directory: Path, eval_count: int) -> dict[str, An
     tokenizer = make_tokenizer(table, directory)
     model = make_model(recipe, tokenizer)
     cases = ward_cases("train", recipe.patients, recipe.seed, table)
-    encoder = Encoder(tokenizer, recipe.verdict_weight)
+    encoder = Encoder(tokenizer)
     prompts = load_prompt_set(PROMPT_SET)
     demonstrations = demonstration_batches(table, cases, prompts, recipe.mixture, recipe.seed)
-    batches = chain(
-        islice(copy_batches(tokenizer, recipe.seed), recipe.copy_steps), map(encoder.batch, demonstrations)
-    )
+    batches = chain(islice(copy_batches(tokenizer, recipe.seed), recipe.copy_steps), map(encoder.batch, demonstrations))
     started = time.process_time()
     losses = train(model, batches, recipe)
     seconds = time.process_time() - started
@@ -241,9 +255,9 @@ def warm_start(recipe: Recipe, directory: Path, eval_count: int) -> dict[str, An
         "weights_sha256": sha256(directory / WEIGHTS),
         "tokenizer_sha256": sha256(directory / "tokenizer.json"),
         "parameters": model.num_parameters(),
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "tokenizers")}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONED}},
         "cpu_seconds": round(seconds),
-        "loss": {"first": losses[recipe.copy_steps], "last_50": sum(losses[-50:]) / len(losses[-50:])},
+        "loss": {"first": _means(list(losses[: recipe.copy_steps + 1])[-1:]), "last": _means(list(losses))},
         "measured": {
             "split": "validation", "notes": eval_count, "seed": recipe.seed,
             **(evaluate(player, notes, recipe.seed) if eval_count else {}),
@@ -280,9 +294,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    recipe = Recipe(
-        seed=arguments.seed, steps=arguments.steps, mixture=Mixture(label_noise=arguments.label_noise)
-    )
+    recipe = Recipe(seed=arguments.seed, steps=arguments.steps, mixture=Mixture(label_noise=arguments.label_noise))
     out: Path = arguments.out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:

@@ -1,4 +1,4 @@
-"""slurm/train_multinode.sh as it is, on an emulated Slurm cluster of two nodes with a real Ray across them."""
+"""slurm/train_multinode.sh as it is, on an emulated Slurm cluster of two nodes with real Ray."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ stopped = []
 signal.signal(signal.SIGUSR1, lambda *_: stopped.append(1))
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
 signal.signal(signal.SIGUSR1, lambda *_: stopped.append(1))
-name = ray.remote(num_cpus=1)(socket.gethostname)
+name = ray.remote(num_cpus=1)(lambda: socket.gethostname())
 nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 names = ray.get([name.options(scheduling_strategy=On(node, soft=False)).remote() for node in nodes])
 print("driver sees", *sorted(names), "on", socket.gethostname(), "with", *sys.argv[1:], flush=True)
@@ -129,6 +129,29 @@ def node_folders(slurm: Slurm) -> list[Path]:
     ]
 
 
+def raylets(slurm: Slurm, job: int, node: str) -> list[int]:
+    """Process ids of a node's raylets for a job, as this machine numbers them."""
+    address = next(
+        line.split()[0] for line in (slurm.state / "hosts").read_text().splitlines() if node in line
+    )
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name, words = (
+                (process / "comm").read_text().strip(),
+                (process / "cmdline").read_text().split("\0"),
+            )
+        except OSError:  # gone in the meantime
+            continue
+        if (
+            name == "raylet"
+            and f"--node_ip_address={address}" in words
+            and f"medserl-{job}/" in " ".join(words)
+        ):
+            found.append(int(process.name))
+    return found
+
+
 def test_driver_sees_all_nodes_and_its_exit_code_is_the_jobs(slurm: Slurm, stand_in: dict[str, str]) -> None:
     job = slurm.submit("a=b", DRIVER="7", **stand_in)
     assert slurm.end(job, 300) == ("FAILED", 7), slurm.output(job)
@@ -139,13 +162,8 @@ def test_driver_sees_all_nodes_and_its_exit_code_is_the_jobs(slurm: Slurm, stand
 def test_node_that_dies_ends_the_job(slurm: Slurm, stand_in: dict[str, str]) -> None:
     job = slurm.submit(DRIVER="wait", **stand_in)
     slurm.wait_for(job, "driver waits", 300)
-    raylet = subprocess.run(
-        ["pgrep", "-f", f"raylet.*--node_ip_address=10.77.*.2 .*medserl-{job}"],
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    assert len(raylet) == 1
-    os.kill(int(raylet[0]), signal.SIGKILL)
+    (raylet,) = raylets(slurm, job, f"node{NODES}")
+    os.kill(raylet, signal.SIGKILL)
     assert slurm.end(job, 120) == ("FAILED", 1), slurm.output(job)
     assert "Ray ended on a node while the driver was running" in slurm.output(job)
 

@@ -28,8 +28,7 @@ class Run:
 
     def games(self, number: int) -> list[dict[str, Any]]:
         return [
-            json.loads(line)
-            for line in (self.path / "games" / f"round_{number:06d}.jsonl").read_text().splitlines()
+            json.loads(line) for line in (self.path / "games" / f"round_{number:06d}.jsonl").read_text().splitlines()
         ]
 
 

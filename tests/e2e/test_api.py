@@ -19,7 +19,8 @@ if __name__ == "__main__":
         metrics = trainer.training_step(batch)
         trainer.save()
     with open(sys.argv[1], "w") as file:
-        json.dump({"metrics": metrics, "notes": len(batch.batch.notes), "labelled": len(batch.labelled)}, file)
+        json.dump({"metrics": metrics, "notes": len(batch.batch.notes), "labelled": len(batch.labelled)},
+        file)
 """
 
 

@@ -1,4 +1,5 @@
-"""``medserl train`` on the embedded default: Ray, vLLM TP=2, Megatron TP=2, verl's trainer; nothing replaced."""
+"""``medserl train`` on the embedded default: Ray, vLLM TP=2, Megatron TP=2, verl's trainer; nothing
+replaced."""
 
 import math
 import re
@@ -14,18 +15,53 @@ from tests.e2e.runs import Run, descendants_of_runs, train
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
 
 # game.md, "What every round reports": metric names in TensorBoard.
-REPORTED = """
-vcf_acceptance_rate vcf_acceptance_rate/benign vcf_acceptance_rate/error vcf_acceptance_rate/attempt_1
-vcf_acceptance_rate/attempt_2 vcf_acceptance_rate/attempt_3 vcf_rejections/too_many_edits vcf_rejections/jaccard_low
-vcf_rejections/jaccard_high vcf_rejections/several_sentences vcf_rejections/leak vcf_rejections/identical
-vcf_rejections/empty vcf_rejections/unparseable mean_reward mean_reward/injector mean_reward/assessor
-assessor/accuracy assessor/balanced_accuracy assessor/recall_correct assessor/recall_incorrect assessor/mcc
-assessor/always_one_answer_rate injector/win_rate referee/void_rate label_inversion_rate injector/response_tokens
-assessor/response_tokens injector/thinking_tokens assessor/thinking_tokens injector/parse_failure_rate
-assessor/parse_failure_rate actor/reward_kl_penalty actor/entropy actor/grad_norm actor/pg_clipfrac
-perf/tokens_per_second timing_s/gen timing_s/old_log_prob timing_s/ref timing_s/adv timing_s/update_actor
-timing_s/update_weights timing_s/step edit/position
-""".split()
+REPORTED = [
+    "vcf_acceptance_rate",
+    "vcf_acceptance_rate/benign",
+    "vcf_acceptance_rate/error",
+    "vcf_acceptance_rate/attempt_1",
+    "vcf_acceptance_rate/attempt_2",
+    "vcf_acceptance_rate/attempt_3",
+    "vcf_rejections/too_many_edits",
+    "vcf_rejections/jaccard_low",
+    "vcf_rejections/jaccard_high",
+    "vcf_rejections/several_sentences",
+    "vcf_rejections/leak",
+    "vcf_rejections/identical",
+    "vcf_rejections/empty",
+    "vcf_rejections/unparseable",
+    "mean_reward",
+    "mean_reward/injector",
+    "mean_reward/assessor",
+    "assessor/accuracy",
+    "assessor/balanced_accuracy",
+    "assessor/recall_correct",
+    "assessor/recall_incorrect",
+    "assessor/mcc",
+    "assessor/always_one_answer_rate",
+    "injector/win_rate",
+    "referee/void_rate",
+    "label_inversion_rate",
+    "injector/response_tokens",
+    "assessor/response_tokens",
+    "injector/thinking_tokens",
+    "assessor/thinking_tokens",
+    "injector/parse_failure_rate",
+    "assessor/parse_failure_rate",
+    "actor/reward_kl_penalty",
+    "actor/entropy",
+    "actor/grad_norm",
+    "actor/pg_clipfrac",
+    "perf/tokens_per_second",
+    "timing_s/gen",
+    "timing_s/old_log_prob",
+    "timing_s/ref",
+    "timing_s/adv",
+    "timing_s/update_actor",
+    "timing_s/update_weights",
+    "timing_s/step",
+    "edit/position",
+]
 
 
 def test_it_plays_all_rounds_and_leaves_nothing_behind(uninterrupted: Run) -> None:
@@ -47,7 +83,8 @@ def test_the_game_is_really_played(uninterrupted: Run) -> None:
 
 
 def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Run) -> None:
-    """After three updates vLLM's log-probabilities still are the trainer's: the transfer works (bf16 weights)."""
+    """After three updates vLLM's log-probabilities still are the trainer's: the transfer works (bf16
+    weights)."""
     last = uninterrupted.metrics[-1]
     assert last["training/rollout_actor_probs_pearson_corr"] > 0.999
     assert last["training/rollout_probs_diff_mean"] < 0.01
@@ -110,16 +147,14 @@ def test_sigterm_ends_it_after_the_round_with_a_checkpoint(interrupted: tuple[Ru
     assert f"global_step_{stopped_at}" in first.output
 
 
-# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits, because
-# vLLM's batches hold other requests when other games end first.
+# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits,
+# because vLLM's batches hold other requests when other games end first.
 TOLERANCE = 1e-3
 EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
 CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl")
 
 
-def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
-    uninterrupted: Run, interrupted: tuple[Run, Run]
-) -> None:
+def test_a_resumed_run_goes_on_as_if_nothing_had_happened(uninterrupted: Run, interrupted: tuple[Run, Run]) -> None:
     _, resumed = interrupted
     assert resumed.exit_code == 0, resumed.output
     assert "resuming after round" in resumed.output
@@ -129,22 +164,17 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
         for name in EXACT:
             assert one[name] == other[name], f"round {number}: {name}"
         for name in CLOSE:
-            assert one[name] == pytest.approx(other[name], abs=TOLERANCE, rel=TOLERANCE), (
-                f"round {number}: {name}"
-            )
+            assert one[name] == pytest.approx(other[name], abs=TOLERANCE, rel=TOLERANCE), f"round {number}: {name}"
 
 
 def texts(games: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     """Everything that was written in a round, by note."""
     return sorted(
-        (f"{g['note_id']} {g['mode']} {g['truth']}", [t["reply"]["text"] for t in g["trajectories"]])
-        for g in games
+        (f"{g['note_id']} {g['mode']} {g['truth']}", [t["reply"]["text"] for t in g["trajectories"]]) for g in games
     )
 
 
-def test_a_finished_run_has_nothing_to_do(
-    uninterrupted: Run, interrupted: tuple[Run, Run], home: Path
-) -> None:
+def test_a_finished_run_has_nothing_to_do(uninterrupted: Run, interrupted: tuple[Run, Run], home: Path) -> None:
     before = uninterrupted.metrics
     again = train(uninterrupted.path, "--max-rounds", "4")
     assert again.exit_code == 0, again.output

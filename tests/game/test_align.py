@@ -24,9 +24,7 @@ def textbook() -> ModuleType:
 
 
 @given(WORDS, WORDS, st.integers(0, 12))
-def test_distance_and_script_equal_the_textbook(
-    textbook: ModuleType, a: list[str], b: list[str], bound: int
-) -> None:
+def test_distance_and_script_equal_the_textbook(textbook: ModuleType, a: list[str], b: list[str], bound: int) -> None:
     matrix = textbook.distance_matrix(a, b)
     alignment = align_words(a, b, bound)
     if matrix[-1][-1] > bound:

@@ -360,9 +360,7 @@ def test_balancing_leaves_as_many_of_both_modes(plan: list[tuple[str, Mode]], se
         "void": Game("n", Mode.BENIGN, accepted="x", ruling=Ruling(RulingKind.VOID)),
     }
     games = [
-        Game("n", None, accepted="x", truth=Label.CORRECT)
-        if kind == "labelled"
-        else replace(made[kind], mode=mode)
+        Game("n", None, accepted="x", truth=Label.CORRECT) if kind == "labelled" else replace(made[kind], mode=mode)
         for kind, mode in plan
     ]
     dropped = balance_modes(games, seed)

@@ -16,10 +16,7 @@ def test_the_game_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     modules = json.loads(done.stdout)
     roots = {name.partition(".")[0] for name in modules}
-    assert (
-        roots & {"torch", "verl", "vllm", "ray", "megatron", "transformers", "numpy", "pandas", "pyarrow"}
-        == set()
-    )
+    assert roots & {"torch", "verl", "vllm", "ray", "megatron", "transformers", "numpy", "pandas", "pyarrow"} == set()
     assert roots & {"asyncio", "multiprocessing", "unittest", "hydra", "omegaconf"} == set()
     assert "medserl.game.play" in modules
     assert len(modules) < 110

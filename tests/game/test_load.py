@@ -68,9 +68,7 @@ PAIR_NOTE = Note("a", "He is well.", "He is ill.", "diagnosis", "He is ill.", "H
 
 
 def test_jsonl_pairs_and_plain_rows(tmp_path: Path) -> None:
-    path = write_jsonl(
-        tmp_path / "n.jsonl", PAIR, "", {"note_id": "b", "text": "Fine.\u2028So.", "error_type": None}
-    )
+    path = write_jsonl(tmp_path / "n.jsonl", PAIR, "", {"note_id": "b", "text": "Fine.\u2028So.", "error_type": None})
     notes, report = load_notes_with_report(path)
     assert notes == [PAIR_NOTE, Note("b", "Fine.\u2028So.")]
     assert (report.rows, report.notes, report.with_error, report.dropped) == (2, 2, 1, {})

@@ -67,8 +67,6 @@ def test_judging_a_reply_with_the_default_rules(folder: Path) -> None:
     notes, _ = load_notes_with_report(folder / "MEDEC-MS-ValidationSet.csv")
     rules = GameRules()
     for note in notes[:50]:
-        modified, verdict = rules.judge(
-            f"sentence_id: 0\nnew_sentence: {sentence_texts(note.text)[0]}", note.text
-        )
+        modified, verdict = rules.judge(f"sentence_id: 0\nnew_sentence: {sentence_texts(note.text)[0]}", note.text)
         assert modified is not None
         assert not verdict.passed and verdict.word_edits == 0

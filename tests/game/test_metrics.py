@@ -101,9 +101,7 @@ def decided(
 
 GAMES = [
     decided(Mode.ERROR, RulingKind.ERROR, Label.INCORRECT, tries=(attempt(None, 4),)),
-    decided(
-        Mode.ERROR, RulingKind.ERROR, Label.CORRECT, tries=(attempt(Reason.LEAK), attempt(None, 2)), reward=-1
-    ),
+    decided(Mode.ERROR, RulingKind.ERROR, Label.CORRECT, tries=(attempt(Reason.LEAK), attempt(None, 2)), reward=-1),
     decided(Mode.BENIGN, RulingKind.BENIGN, Label.CORRECT),
     decided(Mode.BENIGN, RulingKind.ERROR, None, reward=-0.5),
     Game("n", Mode.BENIGN, (attempt(None),), "note", Ruling(RulingKind.VOID)),

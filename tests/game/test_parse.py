@@ -190,9 +190,7 @@ def test_any_text_parses_or_fails(text: str) -> None:
     assert parse_assessor(text) in (None, Label.CORRECT, Label.INCORRECT)
 
 
-@pytest.mark.parametrize(
-    "piece", ["<think>", "</think>", "<think></think>", "sentence_id: 1\n", "final_answer: "]
-)
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "<think></think>", "sentence_id: 1\n", "final_answer: "])
 def test_repeated_marks_in_a_long_reply(piece: str) -> None:
     text = piece * (300_000 // len(piece))
     assert "think>" not in strip_think(text)

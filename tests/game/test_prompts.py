@@ -14,12 +14,8 @@ NOTE = "He has {braces} and {note}. He takes\nmetformin 500 mg b.i.d. daily.\nNo
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "injector_benign.txt").write_text(
-        "=== system ===\nBe kind.\n=== user ===\nB {sentences}\n{note}\n"
-    )
-    (tmp_path / "injector_error.txt").write_text(
-        "=== user edit ===\nE {sentences}\n=== user note ===\nN {note}\n"
-    )
+    (tmp_path / "injector_benign.txt").write_text("=== system ===\nBe kind.\n=== user ===\nB {sentences}\n{note}\n")
+    (tmp_path / "injector_error.txt").write_text("=== user edit ===\nE {sentences}\n=== user note ===\nN {note}\n")
     (tmp_path / "assessor.txt").write_text('Say {{"yes"}}: {note}\n')
     return tmp_path
 
@@ -50,9 +46,7 @@ def test_clinical_injector_prompts_name_their_format() -> None:
 
 def test_ward_prompts_are_short_and_start_with_the_task() -> None:
     prompts = load_prompt_set("ward")
-    assert prompts.injector("A b. C d.", Mode.ERROR) == [
-        {"role": "user", "content": "INJECT error\n0 A b.\n1 C d."}
-    ]
+    assert prompts.injector("A b. C d.", Mode.ERROR) == [{"role": "user", "content": "INJECT error\n0 A b.\n1 C d."}]
     assert prompts.injector("A b.", Mode.BENIGN)[0]["content"].startswith("INJECT benign\n")
     assert prompts.assessor("A b. C d.\n") == [{"role": "user", "content": "ASSESS\nA b. C d."}]
 

@@ -53,9 +53,7 @@ def test_another_package_can_register_its_own() -> None:
         def rule(self, note: Note, mode: Mode, modified: str) -> Ruling:
             return Ruling(RulingKind(self.side))
 
-    assert (
-        make_referee("test-coin", side="lossy").rule(Note("n", "x"), Mode.ERROR, "y").kind is RulingKind.LOSSY
-    )
+    assert make_referee("test-coin", side="lossy").rule(Note("n", "x"), Mode.ERROR, "y").kind is RulingKind.LOSSY
     with pytest.raises(ValueError, match="registered already"):
         register_referee(type("Coin2", (Coin,), {}))
 
@@ -184,6 +182,4 @@ def test_words_that_exclude_each_other_are_never_synonyms() -> None:
     for a, b in [("left", "right"), ("hypertension", "hypotension"), ("with", "without"), ("no", "any")]:
         assert lexicon.tokens(a) != lexicon.tokens(b)
     assert lexicon.exclusive_class("left", "left") is None
-    assert (
-        lexicon.exclusive_class("left", "right") == lexicon.exclusive_class("right", "left") == "laterality"
-    )
+    assert lexicon.exclusive_class("left", "right") == lexicon.exclusive_class("right", "left") == "laterality"

@@ -23,9 +23,7 @@ def test_the_task_term_is_exactly_zero_sum(
     answer: Label | None,
 ) -> None:
     assume(right > wrong)
-    config = RewardConfig(
-        assessor_right=right, assessor_wrong=wrong, format_bonus=bonus, contradiction=penalty
-    )
+    config = RewardConfig(assessor_right=right, assessor_wrong=wrong, format_bonus=bonus, contradiction=penalty)
     score = score_game(config, mode, truth, answer)
     assert score.assessor_task + score.injector_task == 0.0
     assert score.assessor == score.assessor_task + score.assessor_local
@@ -48,9 +46,7 @@ def test_default_numbers(truth: Label, answer: Label | None, assessor: float, in
 
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize("answer", [None, *Label])
-def test_a_contradiction_costs_the_injector_only_and_can_be_switched_off(
-    mode: Mode, answer: Label | None
-) -> None:
+def test_a_contradiction_costs_the_injector_only_and_can_be_switched_off(mode: Mode, answer: Label | None) -> None:
     on = score_game(RewardConfig(contradiction=-0.7), mode, mode.label.other, answer)
     off = score_game(RewardConfig(contradiction=None), mode, mode.label.other, answer)
     assert on.injector == pytest.approx(off.injector - 0.7)

@@ -36,9 +36,7 @@ def test_only_accepted_samples_come_back_and_the_rest_is_retried() -> None:
     same = f"sentence_id: 0\nnew_sentence: {NOTES[1]}"
     model = Batches([edit(NOTES[0]), same, "?", "?"], [edit(NOTES[1]), "?", "?"], ["?", edit(NOTES[3])])
     prompts = [f"prompt {i}" for i in range(4)]
-    result = VCFRolloutGenerator(model).generate_with_vcf(
-        prompts, NOTES, ["error", "benign", "error", "benign"]
-    )
+    result = VCFRolloutGenerator(model).generate_with_vcf(prompts, NOTES, ["error", "benign", "error", "benign"])
     assert model.asked == [prompts, prompts[1:], prompts[2:]]
     assert [(s.index, s.attempt, s.prompt, s.mode) for s in result.samples] == [
         (0, 1, "prompt 0", Mode.ERROR),
@@ -89,15 +87,11 @@ class FakeVllm:
 
     def generate(self, prompts: list[str], sampling_params: Any = None) -> list[RequestOutput]:
         self.calls.append(("generate", len(prompts), sampling_params))
-        return [
-            RequestOutput([Completion(edit(NOTES[i])), Completion("another")]) for i in range(len(prompts))
-        ]
+        return [RequestOutput([Completion(edit(NOTES[i])), Completion("another")]) for i in range(len(prompts))]
 
     def chat(self, messages: list[list[dict[str, str]]], sampling_params: Any = None) -> list[RequestOutput]:
         self.calls.append(("chat", len(messages), sampling_params))
-        return [
-            RequestOutput([Completion("<think>x</think>" + edit(NOTES[i]))]) for i in range(len(messages))
-        ]
+        return [RequestOutput([Completion("<think>x</think>" + edit(NOTES[i]))]) for i in range(len(messages))]
 
 
 def test_a_vllm_model_is_called_by_kind_of_prompt() -> None:
@@ -135,6 +129,4 @@ def test_wrong_use_is_told() -> None:
     with pytest.raises(RuntimeError, match="1 replies to 2 prompts"):
         generator.generate_with_vcf(["p", "q"], NOTES[:2])
     with pytest.raises(ConfigError, match="all plain text or all chat"):
-        VCFRolloutGenerator(FakeVllm()).generate_with_vcf(
-            ["p", [{"role": "user", "content": "q"}]], NOTES[:2]
-        )
+        VCFRolloutGenerator(FakeVllm()).generate_with_vcf(["p", [{"role": "user", "content": "q"}]], NOTES[:2])

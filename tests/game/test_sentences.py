@@ -74,9 +74,7 @@ def test_lines_and_bullets_split_for_numbering_only() -> None:
 
 
 def test_a_line_break_inside_a_sentence_is_no_boundary() -> None:
-    assert sentence_texts("His blood pressure is\n120/70 mm\r\nHg.") == [
-        "His blood pressure is 120/70 mm Hg."
-    ]
+    assert sentence_texts("His blood pressure is\n120/70 mm\r\nHg.") == ["His blood pressure is 120/70 mm Hg."]
 
 
 def test_empty() -> None:
@@ -86,9 +84,7 @@ def test_empty() -> None:
 
 
 CLINICAL = st.lists(
-    st.sampled_from(
-        ["Dr.", "7.2", "mg.", "He", "no", "q.d.", "F.", "98.6", "(x)", "-", "1.", "...", "B.", "?", '."']
-    ),
+    st.sampled_from(["Dr.", "7.2", "mg.", "He", "no", "q.d.", "F.", "98.6", "(x)", "-", "1.", "...", "B.", "?", '."']),
     max_size=30,
 )
 SPACES = st.sampled_from([" ", "  ", "\n", "\t", "\r\n", "\n\n", "\u00a0"])

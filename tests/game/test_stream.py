@@ -26,9 +26,7 @@ def make_notes(count: int, with_error: int = 0) -> list[Note]:
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32), st.integers(1, 3))
-def test_an_epoch_deals_no_note_twice_and_halves_the_modes(
-    count: int, size: int, seed: int, epochs: int
-) -> None:
+def test_an_epoch_deals_no_note_twice_and_halves_the_modes(count: int, size: int, seed: int, epochs: int) -> None:
     if size > count:
         size = count
     stream = NoteStream(make_notes(count), size, seed)

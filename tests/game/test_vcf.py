@@ -260,9 +260,7 @@ MESSY = st.lists(
     WORD | st.sampled_from(["The", "end.", "mg."]),
     st.data(),
 )
-def test_one_swapped_word_passes_the_edit_and_sentence_checks(
-    words: list[str], word: str, data: st.DataObject
-) -> None:
+def test_one_swapped_word_passes_the_edit_and_sentence_checks(words: list[str], word: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(words) - 1))
     swapped = [*words[:place], word, *words[place + 1 :]]
     assume(swapped != words)

@@ -125,10 +125,10 @@ def test_runs_the_driver_on_the_whole_cluster(cluster: Cluster) -> None:
     code, output = cluster.run("actor_rollout_ref.model.path=/models/x y", "--max-rounds", "3")
     assert code == 0, output
     calls = cluster.calls.splitlines()
-    address = "10.1.1.1:17110"  # 10000 + 4711 % 2000 * 10
+    address = "10.1.1.1:31110"  # 20000 + 4711 % 1200 * 10
     starts = [call for call in calls if call.startswith("ray@") and " start " in call]
     assert [start.split()[0] for start in starts] == ["ray@node1", "ray@node2"]
-    assert "--head --port=17110" in starts[0]
+    assert "--head --port=31110" in starts[0]
     assert "--node-ip-address=10.1.1.1 --num-cpus=32 --num-gpus=4" in starts[0]
     assert "--node-ip-address=10.1.1.2 --num-cpus=32 --num-gpus=4" in starts[1]
     assert starts[1].endswith(f"--block --address={address}")

@@ -16,7 +16,8 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs ``medserl train`` (not even a dry run: it must stop before anything starts) and returns the sentence."""
+    """Runs ``medserl train`` (not even a dry run: it must stop before anything starts) and returns the
+    sentence."""
 
     def run(*arguments: str) -> str:
         before = sorted(tmp_path.rglob("*"))
@@ -62,9 +63,7 @@ def test_a_good_configuration_passes_the_dry_run(tmp_path: Path, capsys: pytest.
         ("notes.docx", b"x", "notes.docx"),
     ],
 )
-def test_unusable_data_files(
-    refused: Refused, tmp_path: Path, name: str, content: bytes | None, told: str
-) -> None:
+def test_unusable_data_files(refused: Refused, tmp_path: Path, name: str, content: bytes | None, told: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     message = refused("--prompt-data", str(tmp_path / name))
@@ -112,9 +111,7 @@ def test_sizes_and_names(refused: Refused, arguments: list[str], told: str) -> N
     assert told in refused(*arguments)
 
 
-@pytest.mark.parametrize(
-    "harm", ["no tokenizer", "no weights", "no config", "other architecture", "config no JSON"]
-)
+@pytest.mark.parametrize("harm", ["no tokenizer", "no weights", "no config", "other architecture", "config no JSON"])
 def test_unusable_model_directories(refused: Refused, tmp_path: Path, harm: str) -> None:
     model = tmp_path / "model"
     shutil.copytree(model_dir(), model)

@@ -54,9 +54,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str
 
 
 @given(steps=st.lists(st.integers(1, 50), min_size=1, max_size=6, unique=True), keep=st.integers(1, 4))
-def test_retention_keeps_the_newest(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[int], keep: int
-) -> None:
+def test_retention_keeps_the_newest(tmp_path_factory: pytest.TempPathFactory, steps: list[int], keep: int) -> None:
     root = tmp_path_factory.mktemp("checkpoints")
     for step in sorted(steps):
         saved(root, step, keep)

@@ -64,7 +64,7 @@ def test_an_unknown_key_in_a_users_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "defaults: [embedded, _self_]\nactor_rollout_ref:\n  actor:\n    clip_rato: 0.3\n"
     )
-    with pytest.raises(ConfigError, match="clip_rato.*did you mean actor_rollout_ref.actor.clip_ratio"):
+    with pytest.raises(ConfigError, match=r"clip_rato.*did you mean actor_rollout_ref.actor.clip_ratio"):
         load_config(str(tmp_path / "mine.yaml"))
 
 
@@ -74,8 +74,19 @@ def test_a_users_file_may_build_on_a_shipped_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_configuration_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="known: .*embedded"):
+    with pytest.raises(ConfigError, match=r"known: .*embedded"):
         load_config("nonsense")
+
+
+def test_the_oracle_judges_synthetic_notes_and_only_those() -> None:
+    assert load_config("embedded").medserl.referee.name == "oracle"
+    assert load_config("embedded", [NOTES]).medserl.referee.name == "instruction"
+    assert make_setup(game_settings(load_config("embedded"))).referee.name == "oracle"
+
+
+def test_a_plugin_that_cannot_be_imported_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"medserl\.plugins: no_such_module"):
+        make_setup(game_settings(load_config("embedded", ["medserl.plugins=[no_such_module]"])))
 
 
 def test_an_unknown_referee_is_refused_before_anything_starts() -> None:

@@ -70,7 +70,8 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.open(config(), "embedded", [])
     code = (
-        "from pathlib import Path; from omegaconf import OmegaConf; from medserl.training.run_dir import RunDir\n"
+        "from pathlib import Path; from omegaconf import OmegaConf\n"
+        "from medserl.training.run_dir import RunDir\n"
         f"p = Path({str(tmp_path / 'run')!r}); RunDir(p).open(OmegaConf.load(p / 'config.yaml'), 'x', [])"
     )
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -8,9 +8,7 @@ from medserl.training.run_log import METRICS_FILE, read_metrics, round_line
 
 
 def test_a_round_line_can_be_grepped_and_shows_undefined_values_as_a_dash() -> None:
-    line = round_line(
-        3, 12, 1, {"vcf_acceptance_rate": 0.714, "mean_reward": -0.25, "actor/entropy": math.nan}
-    )
+    line = round_line(3, 12, 1, {"vcf_acceptance_rate": 0.714, "mean_reward": -0.25, "actor/entropy": math.nan})
     assert line.startswith("round 3/12 epoch 1 ")
     assert "vcf_acceptance_rate=0.71" in line
     assert "mean_reward=-0.25" in line

@@ -1,7 +1,7 @@
 """The methods of verl that medserl.training overrides or relies on are those of verl 0.9.1.
 
-When this fails after an upgrade: read the method's new source, see whether ours still fits, then write the new digest
-(``python tests/training/test_verl_contracts.py`` prints the table). Nothing of verl is imported.
+When this fails after an upgrade: read the method's new source, see whether ours still fits, then write the
+new digest (``python tests/training/test_verl_contracts.py`` prints the table). Nothing of verl is imported.
 """
 
 import ast
@@ -53,9 +53,7 @@ CONTRACTS: dict[tuple[str, str], str] = {
 def method_digest(file: str, dotted: str) -> str:
     spec = importlib.util.find_spec("verl")
     assert spec is not None and spec.submodule_search_locations
-    node: ast.AST = ast.parse(
-        (Path(next(iter(spec.submodule_search_locations))) / file).read_text(encoding="utf-8")
-    )
+    node: ast.AST = ast.parse((Path(next(iter(spec.submodule_search_locations))) / file).read_text(encoding="utf-8"))
     for name in dotted.split("."):
         kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
         node = next(n for n in ast.iter_child_nodes(node) if isinstance(n, kinds) and n.name == name)

@@ -104,7 +104,8 @@ def test_impossible_requests_are_refused(split: str, count: int, message: str) -
 
 def test_medec_rows_hold_the_note_and_its_error() -> None:
     notes = ward_notes("validation", 30, 1)
-    for note, wrong, clean in zip(notes, medec_rows(notes, erroneous=True), medec_rows(notes, erroneous=False), strict=True):
+    rows = medec_rows(notes, erroneous=True), medec_rows(notes, erroneous=False)
+    for note, wrong, clean in zip(notes, *rows, strict=True):
         assert wrong["Text"] == note.error_text
         assert wrong["Corrected Text"] == clean["Text"] == note.text
         assert (wrong["Error Flag"], clean["Error Flag"], clean["Error Sentence ID"]) == ("1", "0", "-1")

@@ -79,12 +79,14 @@ def test_short_warm_start_is_deterministic_and_learns(tmp_path: Path) -> None:
     from medserl.ward.warmstart import Recipe, warm_start
 
     torch.set_num_threads(1)
-    recipe = Recipe(steps=6, patients=60, hidden_size=32, layers=2, head_dim=16, intermediate_size=64, warmup=1)
+    small = {"hidden_size": 32, "layers": 2, "head_dim": 16, "intermediate_size": 64}
+    recipe = Recipe(copy_steps=2, steps=8, patients=60, warmup=1, **small)
     written = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         written.append(warm_start(recipe, tmp_path / name, eval_count=0))
     assert written[0]["weights_sha256"] == written[1]["weights_sha256"]
     assert written[0]["tokenizer_sha256"] == RECIPE["tokenizer_sha256"]
-    assert written[0]["loss"]["last_50"] < written[0]["loss"]["first"]
+    losses = written[0]["loss"]
+    assert all(losses["last"][part] < losses["first"][part] for part in ("answer", "text"))
     assert len(Player.load(tmp_path / "a").answer([[{"role": "user", "content": "ASSESS\nA note."}]])) == 1

@@ -1,0 +1,153 @@
+"""The agent loop as verl drives it, with a scripted language model: trajectories, rewards, seeds, and what may leak."""
+
+import asyncio
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]  # imports torch and verl
+
+EDIT = "sentence_id: {index}\nnew_sentence: {sentence}"
+ANSWER = 'final_answer: "{label}"'
+
+
+@pytest.fixture(scope="module")
+def verl() -> Any:
+    from medserl.cpu.environment import cpu_environment
+
+    os.environ.update(cpu_environment())
+    import verl
+
+    return verl
+
+
+class ScriptedServer:
+    """Stands where verl's LLM client stands; keeps every request."""
+
+    def __init__(self, tokenizer: Any, replies: list[str]) -> None:
+        self.tokenizer = tokenizer
+        self.replies = list(replies)
+        self.requests: list[dict[str, Any]] = []
+
+    async def generate(self, *, request_id: str, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
+        self.requests.append({"id": request_id, "prompt_ids": prompt_ids, **sampling_params})
+        ids = self.tokenizer(self.replies.pop(0), add_special_tokens=False)["input_ids"]
+        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={"global_steps": 4})
+
+
+def loop_with(replies: list[str], overrides: tuple[str, ...] = ()) -> tuple[Any, ScriptedServer, Any]:
+    from transformers import AutoTokenizer
+    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+
+    from medserl.training.agent_loop import SelfPlayAgentLoop
+    from medserl.training.config import load_config
+
+    config = load_config("embedded", ["medserl.referee.name=instruction", *overrides])
+    tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
+    server = ScriptedServer(tokenizer, replies)
+
+    async def make() -> Any:
+        return SelfPlayAgentLoop(
+            trainer_config=DictConfigWrap(config),
+            server_manager=server,
+            tokenizer=tokenizer,
+            processor=None,
+            dataset_cls=None,
+            data_config=DictConfigWrap(config.data),
+            hf_model_type="qwen3",
+        )
+
+    return make, server, tokenizer
+
+
+def play(
+    replies: list[str], overrides: tuple[str, ...] = (), mode: str = "error"
+) -> tuple[list[Any], ScriptedServer, Any]:
+    from medserl.game import Mode
+    from medserl.training.agent_loop import NoteTask
+
+    make, server, tokenizer = loop_with(replies, overrides)
+
+    async def run() -> list[Any]:
+        loop = await make()
+        outputs: list[Any] = await loop.run({"temperature": 1.0}, task=NoteTask(round=3, note=note(), mode=Mode(mode)))
+        return outputs
+
+    return asyncio.run(run()), server, tokenizer
+
+
+def note() -> Any:
+    from medserl.ward import ward_notes
+
+    return next(n for n in ward_notes("train", 50, 7) if n.error_sentence and n.corrected_sentence)
+
+
+def gold_edit() -> str:
+    from medserl.game.sentences import sentence_texts
+
+    index = sentence_texts(note().text).index(note().corrected_sentence)
+    return EDIT.format(index=index, sentence=note().error_sentence)
+
+
+def test_both_roles_come_back_with_their_own_rewards(verl: Any) -> None:
+    outputs, _, _ = play([gold_edit(), ANSWER.format(label="INCORRECT")])
+    info = [output.extra_fields["medserl"] for output in outputs]
+    assert [(i["role"], i["trains"]) for i in info] == [("injector", True), ("assessor", True)]
+    assert [output.reward_score for output in outputs] == [pytest.approx(-1 + 0.1), pytest.approx(1 + 0.1)]
+    assert "game" in info[0] and "game" not in info[1]
+
+
+def test_rejected_attempts_are_made_again_and_then_the_note_is_given_up(verl: Any) -> None:
+    outputs, server, _ = play(["nonsense", "nonsense", "nonsense"])
+    assert len(server.requests) == 3
+    assert [output.reward_score for output in outputs] == [-0.5] * 3
+
+
+def test_the_assessors_tokens_hold_neither_original_nor_mode_nor_reasoning(verl: Any) -> None:
+    """On token ids: what the assessor's context has beyond an empty question is the modified note, nothing else."""
+    reasoning = "<think>swap the drug</think>\n"
+    outputs, server, tokenizer = play([reasoning + gold_edit(), ANSWER.format(label="INCORRECT")])
+    injector, assessor = server.requests
+    modified = note().error_text
+    expected = tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"ASSESS\n{modified}"}],
+        add_generation_prompt=True,
+        enable_thinking=False,
+        return_dict=False,
+    )
+    assert assessor["prompt_ids"] == list(expected)
+    for leaked in (note().corrected_sentence, "swap the drug", "error\n", "INJECT"):
+        ids = tokenizer(leaked, add_special_tokens=False)["input_ids"]
+        assert not contains(assessor["prompt_ids"], ids), leaked
+    assert contains(injector["prompt_ids"], tokenizer("INJECT", add_special_tokens=False)["input_ids"])
+    assert outputs[1].prompt_ids == assessor["prompt_ids"]
+
+
+def contains(haystack: list[int], needle: list[int]) -> bool:
+    return any(haystack[i : i + len(needle)] == needle for i in range(len(haystack) - len(needle) + 1))
+
+
+def test_every_request_has_a_seed_of_its_own_that_does_not_depend_on_order(verl: Any) -> None:
+    seeds = [[r["seed"] for r in play(["nonsense"] * 3)[1].requests] for _ in range(2)]
+    assert seeds[0] == seeds[1]
+    assert len(set(seeds[0])) == 3
+    benign = [r["seed"] for r in play(["nonsense"] * 3, mode="benign")[1].requests]
+    assert not set(benign) & set(seeds[0])
+    other = [r["seed"] for r in play(["nonsense"] * 3, ("medserl.seed=2",))[1].requests]
+    assert not set(other) & set(seeds[0])
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_not_a_cut(verl: Any) -> None:
+    from medserl.training.agent_loop import PromptTooLong
+
+    with pytest.raises(PromptTooLong, match="data.max_prompt_length is 20"):
+        play(["nonsense"], ("data.max_prompt_length=20",))
+
+
+def test_vllms_log_probabilities_and_weight_version_travel_along(verl: Any) -> None:
+    outputs, _, _ = play([gold_edit(), ANSWER.format(label="CORRECT")])
+    for output in outputs:
+        assert len(output.response_logprobs) == len(output.response_ids) == len(output.response_mask)
+        assert output.extra_fields["global_steps"] == 4
