@@ -58,9 +58,7 @@ class SDPAttention(MegatronModule):
         length, batch, heads, width = query.shape
         query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         grouped = key.shape[1] != heads
-        out = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=self.scale, enable_gqa=grouped
-        )
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale, enable_gqa=grouped)
         return out.permute(2, 0, 1, 3).reshape(length, batch, heads * width)
 
 

@@ -80,8 +80,8 @@ def install_stand_ins() -> None:
     cuda.current_stream = lambda device=None: HostStream()
     cuda.default_stream = lambda device=None: HostStream()
     cuda.stream = lambda stream: HostStream()
-    torch.Tensor.cuda = _same_tensor  # type: ignore[method-assign,assignment]
-    torch.nn.Module.cuda = _same_module  # type: ignore[method-assign,assignment]
+    torch.Tensor.cuda = _same_tensor
+    torch.nn.Module.cuda = _same_module
     _use_host_generator()
 
 

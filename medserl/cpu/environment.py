@@ -6,6 +6,7 @@ and (through Ray's ``runtime_env``) in every other. This module does not import 
 
 from __future__ import annotations
 
+import gc
 import glob
 import importlib.metadata
 import logging
@@ -60,9 +61,7 @@ def _has_nvidia_device() -> bool:
     if not os.path.exists("/dev/dxg") or shutil.which("nvidia-smi") is None:
         return False
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
-        )
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return listing.returncode == 0 and "GPU " in listing.stdout
@@ -133,3 +132,13 @@ def cpu_environment(
         # The processor cannot run what it advertises: see `medserl.cpu.probe`.
         variables["ONEDNN_MAX_CPU_ISA"] = isa
     return variables
+
+
+def relax_garbage_collector() -> None:
+    """Collects cycles after 50 000 new objects instead of 700 (Python 3.12's default).
+
+    A process imports some 15 000 modules' worth of long-lived objects, and the default spends a sixth of
+    that time looking for garbage among them (2.0 of 11.6 s per process). The plug-in calls this in every
+    process that imports verl; the command line may call it first of all.
+    """
+    gc.set_threshold(50_000, 20, 100)

@@ -5,6 +5,7 @@ Imported after ``verl.workers.engine.megatron`` by `medserl.cpu.plugin`; imports
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +70,18 @@ def restore_adam_steps(optimizer: Any) -> None:
                 adam.state[parameter]["step"] = torch.tensor(float(group["step"]))
 
 
+def keep_write_results_here() -> None:
+    """Results of synchronous checkpoint writes are collected in this process.
+
+    megatron collects them in a server process (patches.WRITE_RESULTS), which an asynchronous save needs. It
+    is a new interpreter that imports torch: 3 seconds and half a gigabyte per rank at the first save.
+    """
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+    if filesystem_async._results_queue is None:
+        filesystem_async._results_queue = queue.Queue()
+
+
 class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
     """verl's engine for language models; each entry point runs with "cuda" meaning the host.
 
@@ -105,6 +118,8 @@ class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
             return super().optimizer_step()
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if not self.checkpoint_config.async_save:
+            keep_write_results_here()
         with CudaToCPU():
             super().save_checkpoint(*args, **kwargs)
 

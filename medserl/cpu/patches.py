@@ -138,6 +138,11 @@ ADAM_STEP_VALUE = _mcore(
     "megatron.restore_adam_steps",
     "the shared step gets back its value from before the load: it is not among the tensors that are saved",
 )  # fmt: skip
+WRITE_RESULTS = _mcore(
+    "megatron/core/dist_checkpointing/strategies/filesystem_async.py", 55, "_get_write_results_queue",
+    "_results_queue = ctx.Manager().Queue()", "megatron.keep_write_results_here",
+    "a server process per rank, spawned, for what a synchronous save hands over within one process",
+)  # fmt: skip
 LAYER_SPEC = _mcore(
     "megatron/core/models/gpt/gpt_layer_specs.py", 614, "get_gpt_decoder_block_spec",
     "use_transformer_engine: bool", "bridge.CPUQwen3Bridge._get_transformer_layer_spec",
@@ -192,6 +197,15 @@ VLLM_AMX = _vllm(
     "vllm/v1/attention/backends/cpu_attn.py", 472, "_get_attn_isa",
     "supports_amx = torch.cpu._is_amx_tile_supported()", "vllm_plugin.avoid_amx",
     "AMX is taken where it is advertised, past oneDNN's cap; the worker dies silently where it faults",
+)  # fmt: skip
+VLLM_SPAWN = _vllm(
+    "vllm/platforms/cpu.py", 224, "CpuPlatform.check_and_update_config",
+    'os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"', "vllm_plugin.fork_processes",
+    "each of vLLM's processes would import everything anew, one after the other",
+)  # fmt: skip
+VLLM_SPAWN_IN_RAY = _vllm(
+    "vllm/utils/system_utils.py", 134, "_maybe_force_spawn", "if is_in_ray_actor():",
+    "vllm_plugin.fork_processes", "the same, decided once more in a Ray actor",
 )  # fmt: skip
 VLLM_NVML = _vllm(
     "vllm/env_override.py", 101, "", 'os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"',

@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry, get_platform
 
+from medserl.cpu.environment import relax_garbage_collector
+
 PLATFORM = "cpu"
 
 
@@ -203,6 +205,7 @@ def activate() -> None:
     """Registers the platform and installs the hooks; does nothing the second time."""
     if PlatformRegistry.get(PLATFORM) is PlatformCPU:
         return
+    relax_garbage_collector()
     PlatformRegistry.register(platform=PLATFORM)(PlatformCPU)
     for name, hook in AFTER_IMPORT.items():
         if name in sys.modules:

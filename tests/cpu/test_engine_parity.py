@@ -139,9 +139,7 @@ def state(found: dict[str, Any], key: str) -> dict[str, Any]:
 
 def updates(found: dict[str, Any]) -> dict[str, Any]:
     """What the five steps did to the master weights."""
-    return {
-        name: tensors["master"] - found["start"][name].float() for name, tensors in found["state"].items()
-    }
+    return {name: tensors["master"] - found["start"][name].float() for name, tensors in found["state"].items()}
 
 
 def losses(curve: list[Any]) -> list[float]:
@@ -170,9 +168,7 @@ def test_gradients_in_float32(engine: dict[str, Any], plain: dict[str, Any]) -> 
 def test_state_after_five_steps_in_float32(engine: dict[str, Any], plain: dict[str, Any]) -> None:
     found, wanted = engine["float32"], plain["float32"]
     assert losses(found["curve"]) == pytest.approx([loss for loss, _ in wanted["curve"]], rel=1e-5)
-    assert [step["norm"] for step in found["curve"]] == pytest.approx(
-        [n for _, n in wanted["curve"]], rel=1e-5
-    )
+    assert [step["norm"] for step in found["curve"]] == pytest.approx([n for _, n in wanted["curve"]], rel=1e-5)
     for key in ("master", "exp_avg", "exp_avg_sq"):
         assert worst(state(found, key), state(wanted, key)) < FP32_STATE, key
     assert worst(updates(found), updates(wanted)) < FP32_UPDATE
@@ -191,9 +187,7 @@ def test_log_probs_loss_and_gradients_in_bfloat16(engine: dict[str, Any], plain:
 def test_state_after_five_steps_in_bfloat16(engine: dict[str, Any], plain: dict[str, Any]) -> None:
     found, wanted, exact = engine["bfloat16"], plain["bfloat16"], plain["float32"]
     assert losses(found["curve"]) == pytest.approx([loss for loss, _ in wanted["curve"]], rel=0.02)
-    assert [step["norm"] for step in found["curve"]] == pytest.approx(
-        [n for _, n in wanted["curve"]], rel=0.02
-    )
+    assert [step["norm"] for step in found["curve"]] == pytest.approx([n for _, n in wanted["curve"]], rel=0.02)
     for key in ("exp_avg", "exp_avg_sq"):
         rounding = worst(state(wanted, key), state(exact, key))
         assert worst(state(found, key), state(wanted, key)) < BF16_SLACK * rounding, key

@@ -34,9 +34,7 @@ def test_auto_respects_hidden_gpus(hidden: str) -> None:
 
 
 @pytest.mark.usefixtures("gpu_machine")
-def test_auto_with_cpu_packages_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_auto_with_cpu_packages_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.24.0+cpu")
     with caplog.at_level(logging.WARNING):
         assert choose_device("auto", {}) == "cpu"

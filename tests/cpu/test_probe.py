@@ -80,9 +80,7 @@ def test_child_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     assert running._process is not None and running._process.returncode is not None
 
 
-def test_answer_is_remembered_for_this_processor_and_torch(
-    monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
+def test_answer_is_remembered_for_this_processor_and_torch(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     use_child(monkeypatch, ["AVX2"])
     assert probe().onednn_max_cpu_isa == "AVX2"
     assert stat.S_IMODE(cache.stat().st_mode) == 0o600
@@ -102,9 +100,7 @@ def test_several_machines_share_the_file(monkeypatch: pytest.MonkeyPatch, cache:
     assert len(json.loads(cache.read_text())) == 2
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"%s": 3}', '{"%s": {"onednn_max_cpu_isa": "X86_64_V9"}}']
-)
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"%s": 3}', '{"%s": {"onednn_max_cpu_isa": "X86_64_V9"}}'])
 def test_damaged_cache_is_ignored(monkeypatch: pytest.MonkeyPatch, cache: Path, content: str) -> None:
     use_child(monkeypatch, ["AVX2"])
     cache.parent.mkdir(parents=True)

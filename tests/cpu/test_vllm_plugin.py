@@ -46,19 +46,49 @@ for _ in range(3):
 """
 
 
-@pytest.mark.engine
-@pytest.mark.timeout(300)
-def test_new_weights_take_effect() -> None:
+FORK = """
+import os, sys
+from pathlib import Path
+from engine_reference import make_model
+from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.system_utils import get_mp_context
+
+model = Path(sys.argv[1])
+make_model(model)
+for threads, method in (("2", "spawn"), ("1", "fork")):
+    os.environ["OMP_NUM_THREADS"] = threads
+    arguments = EngineArgs(model=str(model), dtype="float32", enforce_eager=True)  # loads the plug-ins
+    arguments.create_engine_config()
+    assert get_mp_context().get_start_method() == method, (threads, method)
+    from medserl.cpu import vllm_plugin
+    os.environ["OMP_NUM_THREADS"] = "1"
+    vllm_plugin.register()
+"""
+
+
+def run(code: str, *arguments: str) -> None:
+    here = Path(__file__).parent
     environment = {**os.environ, **cpu_environment(ProbeResult()), "VLLM_LOGGING_LEVEL": "ERROR"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env=environment,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", code, *arguments],
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(here.parents[1]), str(here)])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_new_weights_take_effect() -> None:
+    run(CODE)
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_processes_are_forked_where_there_is_no_pool_of_threads(tmp_path: Path) -> None:
+    run(FORK, str(tmp_path))
 
 
 def test_vllm_finds_it() -> None:

@@ -36,7 +36,7 @@ def test_the_shipped_referees() -> None:
 
 
 def test_unknown_names_and_options() -> None:
-    with pytest.raises(ConfigError, match=r"'orakel'.*instruction, rules"):
+    with pytest.raises(ConfigError, match=r"'orakel'.*instruction.*rules"):
         make_referee("orakel")
     with pytest.raises(ConfigError, match=r"'rules'.*strict"):
         make_referee("rules", strict=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medserl.training import checkpoint
@@ -53,6 +53,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str
     assert len(complaints) == 1 and str(second) in complaints[0]
 
 
+@settings(max_examples=25)  # each writes a few files
 @given(steps=st.lists(st.integers(1, 50), min_size=1, max_size=6, unique=True), keep=st.integers(1, 4))
 def test_retention_keeps_the_newest(tmp_path_factory: pytest.TempPathFactory, steps: list[int], keep: int) -> None:
     root = tmp_path_factory.mktemp("checkpoints")
