@@ -74,9 +74,7 @@ def run(command: Sequence[object], failure: str, env: Optional[Dict[str, str]] =
 def answer(command: Sequence[object]) -> str:
     """The command's output, stripped; empty where it fails or is not there."""
     try:
-        done = subprocess.run(
-            [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError:
         return ""
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
@@ -105,9 +103,7 @@ def check_disk(folder: Path, device: str) -> None:
 def system_package(package: str, why: str) -> None:
     """Installs a Debian package where this process may; where it may not, SetupError names the command."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise SetupError(
-            f"{why}; run `sudo apt-get install {package}` (or your system's like), then this again"
-        )
+        raise SetupError(f"{why}; run `sudo apt-get install {package}` (or your system's like), then this again")
     with step(f"{why}: apt-get installs {package}"):
         env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
         failure = f"apt-get could not install {package}"
@@ -212,7 +208,7 @@ def get_python(uv: Path, asked: Optional[str], tools: Path) -> str:
     env = dict(os.environ, UV_PYTHON_INSTALL_DIR=str(tools / "python"))
     with step(f"no Python {version} on this machine: uv installs one"):
         run(
-            [uv, "python", "install", "--quiet", version],
+            [uv, "python", "install", version],
             f"uv could not download Python {version}; install it yourself (`apt-get install python{version} "
             f"python{version}-venv` or `pyenv install {version}`), then run this again",
             env,
@@ -226,9 +222,7 @@ def get_python(uv: Path, asked: Optional[str], tools: Path) -> str:
 def check_headers(python: str, device: str) -> None:
     headers = answer([python, "-c", "import sysconfig; print(sysconfig.get_path('include'))"])
     if device == "cuda" and not (Path(headers) / "Python.h").is_file():
-        system_package(
-            "python{}.{}-dev".format(*PYTHON_VERSION), f"{python} has no Python.h, which Triton needs"
-        )
+        system_package("python{}.{}-dev".format(*PYTHON_VERSION), f"{python} has no Python.h, which Triton needs")
 
 
 # ---------------------------------------------------------------------------------------------- stamps
@@ -307,13 +301,24 @@ def split_requirements(text: str, names: Iterable[str]) -> Tuple[str, str]:
     return "".join(rest), "".join(chosen)
 
 
-def uv_install(uv: Path, python: Path, *arguments: object) -> None:
+def uv_install(uv: Path, python: Path, *arguments: object, **variables: str) -> None:
     env = dict(os.environ, UV_HTTP_TIMEOUT=os.environ.get("UV_HTTP_TIMEOUT", "300"))
-    # Transformer Engine's build would otherwise fetch a wheel of its own, past the hashes, and take the
-    # machine's CUDA headers, of whatever version, before those of the pinned packages.
-    env.update(NVTE_PYTORCH_FORCE_BUILD="TRUE", NVTE_BUILD_USE_NVIDIA_WHEELS="1")
+    env.update(variables)
     command = [uv, "pip", "install", "--python", python, "--no-deps", "--compile-bytecode", *arguments]
     run(command, "uv could not install the packages; is the package registry reachable?", env)
+
+
+def cuda_build_variables(site_packages: Path) -> Dict[str, str]:
+    """Makes Transformer Engine compile against the pinned CUDA packages, whatever CUDA the machine has.
+
+    Left alone, its build takes a wheel from elsewhere, past the hashes, or the machine's headers before these.
+    """
+    headers = sorted(str(path) for path in site_packages.glob("nvidia/*/include"))
+    return {
+        "NVTE_PYTORCH_FORCE_BUILD": "TRUE",
+        "CUDA_HOME": str(site_packages / "nvidia" / "cu13"),
+        "CPATH": os.pathsep.join(headers),
+    }
 
 
 def install_packages(uv: Path, python: str, venv: Path, device: str) -> None:
@@ -323,11 +328,15 @@ def install_packages(uv: Path, python: str, venv: Path, device: str) -> None:
     run([uv, "venv", "--quiet", "--python", python, venv], f"could not make {venv}")
     inside = venv / "bin" / "python"
     with tempfile.TemporaryDirectory() as folder:
-        for part, options in ((at_once, []), (afterwards, ["--no-build-isolation"])):
-            if part.strip():
-                file = Path(folder) / "requirements.txt"
-                file.write_text(part, encoding="utf-8")
-                uv_install(uv, inside, "--quiet", "--require-hashes", *options, "-r", file)
+        file = Path(folder) / "requirements.txt"
+        file.write_text(at_once, encoding="utf-8")
+        uv_install(uv, inside, "--quiet", "--require-hashes", "-r", file)
+        if afterwards:
+            file.write_text(afterwards, encoding="utf-8")
+            (site_packages,) = venv.glob("lib/python*/site-packages")
+            with step("Transformer Engine from source: half an hour on two cores, minutes on many"):
+                options = ["--quiet", "--require-hashes", "--no-build-isolation", "-r", file]
+                uv_install(uv, inside, *options, **cuda_build_variables(site_packages))
 
 
 def install_project(uv: Path, venv: Path, device: str, editable: bool) -> None:
@@ -374,9 +383,7 @@ def set_up(options: argparse.Namespace, dev: bool, only_packages: bool = False) 
                 install_project(uv, venv, device, not options.no_editable)
         if "dev" in stale:
             with step("test tools of requirements/dev.txt"):
-                uv_install(
-                    uv, venv / "bin" / "python", "--quiet", "--require-hashes", "-r", REQUIREMENTS / "dev.txt"
-                )
+                uv_install(uv, venv / "bin" / "python", "--quiet", "--require-hashes", "-r", REQUIREMENTS / "dev.txt")
         kept = have.get("dev", "") if "packages" not in stale else ""
         write_stamp(venv / STAMP, dict(want, dev=want["dev"] or kept))
         say(f"ready after {time.monotonic() - start:.0f} s")
@@ -411,16 +418,10 @@ def make_parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: cuda where an NVIDIA GPU is found",
     )
-    parser.add_argument(
-        "--venv", default=str(ROOT / ".venv"), metavar="DIR", help="where to install (.venv here)"
-    )
+    parser.add_argument("--venv", default=str(ROOT / ".venv"), metavar="DIR", help="where to install (.venv here)")
     parser.add_argument("--python", metavar="PATH", help="the Python 3.12 to use (found by itself)")
-    parser.add_argument(
-        "--no-editable", action="store_true", help="install a copy of the project, as images want it"
-    )
-    parser.add_argument(
-        "command", choices=("train", "test", "setup"), help="what to do; its arguments follow"
-    )
+    parser.add_argument("--no-editable", action="store_true", help="install a copy of the project, as images want it")
+    parser.add_argument("command", choices=("train", "test", "setup"), help="what to do; its arguments follow")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="passed on as they are")
     return parser
 
@@ -444,9 +445,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if options.command == "train":
         replace_process(venv, [str(venv / "bin" / "medserl"), "train", *options.arguments])
     if options.command == "test":
-        replace_process(
-            venv, [str(venv / "bin" / "python"), str(ROOT / "tools" / "check.py"), *options.arguments]
-        )
+        replace_process(venv, [str(venv / "bin" / "python"), str(ROOT / "tools" / "check.py"), *options.arguments])
     return 0
 
 

@@ -28,7 +28,8 @@ compile_one() {
 upgrade=${1:-}
 compile_one uv uv.txt
 compile_one cpu cpu.txt --override overrides.txt
-upgrade=""   # from here on the seed is this run's cpu.txt
-compile_one gpu "$work/cpu.txt" --override overrides.txt
-compile_one dev "$work/cpu.txt" --constraint "$work/cpu.txt"
-for name in cpu gpu dev uv; do mv "$work/$name.out" "$name.txt"; done
+for name in uv cpu; do mv "$work/$name.out" "$name.txt"; done
+upgrade=""   # from here on the seed is the cpu.txt just made
+compile_one gpu cpu.txt --override overrides.txt
+compile_one dev cpu.txt --constraint cpu.txt
+for name in gpu dev; do mv "$work/$name.out" "$name.txt"; done

@@ -45,7 +45,7 @@ venv=$(realpath -m "${MEDSERL_VENV:-.venv}")
 run_dir=$(realpath -m "${MEDSERL_RUN_DIR:-outputs/${SLURM_JOB_NAME:-medserl}-$SLURM_JOB_ID}")
 tmp=${MEDSERL_TMP:-/tmp/medserl-$SLURM_JOB_ID}
 timeout=${MEDSERL_START_TIMEOUT:-600}
-attempt_dir=$run_dir/launcher/attempt-${SLURM_RESTART_COUNT:-0}
+attempt_dir=$run_dir.launcher/attempt-${SLURM_RESTART_COUNT:-0} # beside the run directory, which is medserl's own
 
 # "8", "a100:8" or, where a job asked in another way, what is on this node.
 gpus=${MEDSERL_GPUS_PER_NODE:-${SLURM_GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-}}}

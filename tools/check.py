@@ -85,13 +85,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="lint, quick, engine and e2e, as in CI")
     parser.add_argument("--lint", action="store_true", help="ruff, mypy, bash -n, shellcheck, hadolint")
     parser.add_argument("--quick", action="store_true", help="tests that need no other process (the default)")
-    parser.add_argument(
-        "--engine", action="store_true", help="tests that spawn torch, Megatron or vLLM processes"
-    )
+    parser.add_argument("--engine", action="store_true", help="tests that spawn torch, Megatron or vLLM processes")
     parser.add_argument("--e2e", action="store_true", help="tests that run the whole trainer")
-    parser.add_argument(
-        "--cluster", action="store_true", help="tests on an emulated Slurm cluster; needs root"
-    )
+    parser.add_argument("--cluster", action="store_true", help="tests on an emulated Slurm cluster; needs root")
     parser.add_argument("pytest", nargs="*", metavar="-- …", help="passed to pytest")
     return parser.parse_args(argv)
 
@@ -109,9 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "MEDSERL_MEDEC_DIR" not in os.environ and MEDEC_BESIDE.is_dir():
         os.environ["MEDSERL_MEDEC_DIR"] = str(MEDEC_BESIDE)
     # The checkers lie beside this Python, also where it was started without its environment activated.
-    os.environ["PATH"] = os.pathsep.join(
-        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    )
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     rows = []
     for step in chosen_steps(options):
         start = time.monotonic()

@@ -1,8 +1,8 @@
 """What verl, Megatron and vLLM need on a machine without an accelerator.
 
 Everything in this package acts only in processes whose environment says ``VERL_PLATFORM=cpu``
-(`medserl.cpu.environment.cpu_environment` says so; nothing else does). On GPUs the package is not
-imported at all, except for its vLLM plug-in, which returns at once.
+(`medserl.cpu.environment.cpu_environment` says so; nothing else does). On GPUs nothing of it runs but
+`environment.choose_device` and the vLLM plug-in, which returns at once.
 
 ==================  ============================================================================
 `probe`             finds instructions that the processor advertises and cannot run (child process)
@@ -11,7 +11,7 @@ imported at all, except for its vLLM plug-in, which returns at once.
 `megatron`          verl's Megatron engine on CPUs (imported in Megatron workers only)
 `cuda_names`        answers the CUDA names that megatron-core spells out
 `bridge`            Qwen3 in Megatron without Transformer Engine
-`vllm_plugin`       vLLM's CPU layers keep their weights, so that new ones can be loaded
+`vllm_plugin`       vLLM's CPU layers keep their weights for new ones; its processes are forked
 `patches`           the table of every upstream symbol that is replaced: where, why, which version
 ==================  ============================================================================
 

@@ -135,10 +135,10 @@ def cpu_environment(
 
 
 def relax_garbage_collector() -> None:
-    """Collects cycles after 50 000 new objects instead of 700 (Python 3.12's default).
+    """Looks for cyclic garbage after 50 000 new objects instead of 700 (Python 3.12's default).
 
-    A process imports some 15 000 modules' worth of long-lived objects, and the default spends a sixth of
-    that time looking for garbage among them (2.0 of 11.6 s per process). The plug-in calls this in every
-    process that imports verl; the command line may call it first of all.
+    What a process imports stays for good, and the default spends a sixth of the import's time searching it
+    for garbage (2.0 of 11.6 s of processor time). The plug-in calls this in every process that imports
+    verl; the command line may call it first of all.
     """
     gc.set_threshold(50_000, 20, 100)

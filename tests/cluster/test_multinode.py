@@ -72,9 +72,7 @@ class Slurm:
         """State and exit code of a job that has ended."""
         deadline = time.monotonic() + seconds
         while True:
-            shown = subprocess.run(
-                ["scontrol", "-o", "show", "job", str(job)], capture_output=True, text=True
-            ).stdout
+            shown = subprocess.run(["scontrol", "-o", "show", "job", str(job)], capture_output=True, text=True).stdout
             fields = dict(word.split("=", 1) for word in shown.split() if "=" in word)
             if fields["JobState"] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
                 return fields["JobState"], int(fields["ExitCode"].split(":")[0])
@@ -84,9 +82,7 @@ class Slurm:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    missing = [
-        name for name in ("slurmctld", "slurmd", "sbatch", "munged", "ip") if shutil.which(name) is None
-    ]
+    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged", "ip") if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"needs root and Debian's Slurm packages (missing: {', '.join(missing) or 'root'})")
     folder = tmp_path_factory.mktemp("slurm")
@@ -123,17 +119,13 @@ def stand_in(slurm: Slurm) -> dict[str, str]:
 
 def node_folders(slurm: Slurm) -> list[Path]:
     return [
-        path
-        for number in range(1, NODES + 1)
-        for path in (slurm.state / "tmp" / f"node{number}").glob("medserl-*")
+        path for number in range(1, NODES + 1) for path in (slurm.state / "tmp" / f"node{number}").glob("medserl-*")
     ]
 
 
 def raylets(slurm: Slurm, job: int, node: str) -> list[int]:
     """Process ids of a node's raylets for a job, as this machine numbers them."""
-    address = next(
-        line.split()[0] for line in (slurm.state / "hosts").read_text().splitlines() if node in line
-    )
+    address = next(line.split()[0] for line in (slurm.state / "hosts").read_text().splitlines() if node in line)
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -143,11 +135,7 @@ def raylets(slurm: Slurm, job: int, node: str) -> list[int]:
             )
         except OSError:  # gone in the meantime
             continue
-        if (
-            name == "raylet"
-            and f"--node_ip_address={address}" in words
-            and f"medserl-{job}/" in " ".join(words)
-        ):
+        if name == "raylet" and f"--node_ip_address={address}" in words and f"medserl-{job}/" in " ".join(words):
             found.append(int(process.name))
     return found
 

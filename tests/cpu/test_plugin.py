@@ -15,8 +15,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 
 ACTIVE = """
-import sys, torch
+import gc, sys, torch
 import verl
+assert gc.get_threshold()[0] == 50_000
 from medserl.cpu import plugin
 assert "megatron.core" not in sys.modules, "the plug-in loaded Megatron"
 plugin.assert_active()
@@ -52,11 +53,12 @@ assert (torch.cuda.is_available, torch.Tensor.cuda) == (available, tensor_cuda),
 """
 
 INACTIVE = """
-import importlib, os, sys
+import gc, os, sys
 import verl
 from medserl.cpu import plugin
 from verl.plugin.platform import PlatformRegistry, get_platform
 assert "cpu" not in PlatformRegistry.registered_names()
+assert gc.get_threshold()[0] < 50_000
 assert not any(type(finder).__module__ == plugin.__name__ for finder in sys.meta_path)
 
 def refusal():

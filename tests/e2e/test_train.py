@@ -102,8 +102,12 @@ def test_roles_have_their_own_rewards(uninterrupted: Run) -> None:
     decisive = [g for n in (1, 2) for g in uninterrupted.games(n) if g["mode"] and g["truth"]]
     assert decisive
     for game in decisive:
-        by_role = {t["role"]: t["reward"] for t in game["trajectories"] if t["trains"]}
-        assert by_role["injector"] - 0.1 == pytest.approx(-(by_role["assessor"] - 0.1))
+        by_role = {t["role"]: t for t in game["trajectories"] if t["trains"]}
+        injector, assessor = by_role["injector"], by_role["assessor"]
+        assert injector["info"]["task_reward"] == -assessor["info"]["task_reward"] != 0
+        for trajectory in (injector, assessor):
+            parts = trajectory["info"]["task_reward"] + trajectory["info"]["local_reward"]
+            assert trajectory["reward"] == pytest.approx(parts)
 
 
 def test_the_assessor_sees_nothing_but_the_modified_note(uninterrupted: Run) -> None:

@@ -62,9 +62,7 @@ def test_arguments_after_the_command_are_passed_on_as_they_are(bootstrap: Module
 # ------------------------------------------------------------------------------------------- finding Python
 
 
-def test_find_python_passes_over_what_is_broken_or_of_another_version(
-    bootstrap: ModuleType, tmp_path: Path
-) -> None:
+def test_find_python_passes_over_what_is_broken_or_of_another_version(bootstrap: ModuleType, tmp_path: Path) -> None:
     shim = program(tmp_path / "shim" / "python3.12", "echo 'command not found' >&2; exit 127")
     other = program(tmp_path / "other" / "python3.12", "echo cpython 3 11")
     pypy = program(tmp_path / "pypy" / "python3.12", "echo pypy 3 12")
@@ -74,9 +72,7 @@ def test_find_python_passes_over_what_is_broken_or_of_another_version(
     assert bootstrap.find_python(candidates[:-1]) is None
 
 
-def test_find_python_leaves_the_environment_that_may_be_deleted(
-    bootstrap: ModuleType, tmp_path: Path
-) -> None:
+def test_find_python_leaves_the_environment_that_may_be_deleted(bootstrap: ModuleType, tmp_path: Path) -> None:
     real = program(tmp_path / "usr" / "python3.12", "echo cpython 3 12")
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "python").symlink_to(real)
@@ -103,12 +99,8 @@ def test_asked_for_python_must_work(bootstrap: ModuleType, tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------------------ the machine
 
 
-@pytest.mark.parametrize(
-    ("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")]
-)
-def test_other_platforms_are_refused_in_one_sentence(
-    bootstrap: ModuleType, system: str, machine: str
-) -> None:
+@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
+def test_other_platforms_are_refused_in_one_sentence(bootstrap: ModuleType, system: str, machine: str) -> None:
     with pytest.raises(bootstrap.SetupError, match=f"{system} on {machine}"):
         bootstrap.check_platform(system, machine)
 
@@ -131,9 +123,7 @@ def test_missing_system_package_is_named_where_it_cannot_be_installed(
         bootstrap.check_system("cpu")
 
 
-def test_device_follows_the_machine_unless_asked(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_follows_the_machine_unless_asked(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "has_nvidia_gpu", lambda: True)
     assert bootstrap.choose_device("auto") == "cuda"
     assert bootstrap.choose_device("cpu") == "cpu"
@@ -222,6 +212,16 @@ def test_split_takes_a_package_with_its_hashes(root: Path, bootstrap: ModuleType
 def test_split_leaves_a_file_without_such_packages_alone(root: Path, bootstrap: ModuleType) -> None:
     text = (root / "requirements" / "cpu.txt").read_text()
     assert bootstrap.split_requirements(text, bootstrap.BUILT_AGAINST_TORCH) == (text, "")
+
+
+def test_gpu_build_sees_the_pinned_cuda_only(bootstrap: ModuleType, tmp_path: Path) -> None:
+    for name in ("cu13", "cudnn", "nccl"):
+        (tmp_path / "nvidia" / name / "include").mkdir(parents=True)
+    (tmp_path / "nvidia" / "nvtx").mkdir()
+    variables = bootstrap.cuda_build_variables(tmp_path)
+    assert variables["CUDA_HOME"] == f"{tmp_path}/nvidia/cu13"
+    assert variables["CPATH"].split(":") == [f"{tmp_path}/nvidia/{name}/include" for name in ("cu13", "cudnn", "nccl")]
+    assert variables["NVTE_PYTORCH_FORCE_BUILD"] == "TRUE"
 
 
 @pytest.fixture
@@ -324,24 +324,16 @@ def test_environment_of_what_runs(bootstrap: ModuleType, tmp_path: Path) -> None
 # --------------------------------------------------------------------------------------------- the wheel
 
 
-def test_wheel_carries_configurations_and_data(
-    root: Path, tmp_path: Path, need: Callable[[str], str]
-) -> None:
+def test_wheel_carries_configurations_and_data(root: Path, tmp_path: Path, need: Callable[[str], str]) -> None:
     import zipfile
 
     subprocess.run([need("hatchling"), "build", "-t", "wheel", "-d", tmp_path], cwd=root, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"medserl/configs/{path.name}" for path in (root / "configs").glob("*.yaml")} <= names
-    data = [
-        path
-        for path in (root / "medserl").rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
-    ]
+    data = [path for path in (root / "medserl").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert {str(path.relative_to(root)) for path in data} <= names
     assert not [name for name in names if name.startswith(("tests", "tools", "benchmarks", "packaging"))]
-    entry_points = (
-        zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    )
+    entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "medserl = medserl.cli:main" in entry_points
     assert "medserl_cpu = medserl.cpu.vllm_plugin:register" in entry_points

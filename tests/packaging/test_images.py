@@ -1,4 +1,4 @@
-"""Dockerfile and apptainer.def say the same: environment, entry point, default command, labels."""
+"""Dockerfile and apptainer.def say the same: environment, entry point, default command."""
 
 import json
 import re
@@ -30,9 +30,7 @@ def pairs(argument: str) -> dict[str, str]:
 
 
 def section(root: Path, name: str) -> list[str]:
-    body = re.search(
-        rf"^%{name}\n(.*?)(?=^%|\Z)", (root / "apptainer.def").read_text(), re.MULTILINE | re.DOTALL
-    )
+    body = re.search(rf"^%{name}\n(.*?)(?=^%|\Z)", (root / "apptainer.def").read_text(), re.MULTILINE | re.DOTALL)
     assert body, f"apptainer.def has no %{name}"
     return [line.strip() for line in body[1].splitlines() if line.strip()]
 
@@ -62,7 +60,6 @@ def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path) -> None
     (recipe,) = parsers.SingularityParser(str(tmp_path / "recipe.def")).recipe.values()
     image = stages(root)["cpu"]
     assert dict(line.split("=", 1) for line in recipe.environ) == pairs(image["ENV"])
-    assert dict(line.split(" ", 1) for line in recipe.labels) == pairs(image["LABEL"])
 
 
 def test_apptainer_runscript_is_the_images_entry_point(root: Path) -> None:

@@ -90,9 +90,7 @@ class Cluster:
 @pytest.fixture
 def cluster(root: Path, tmp_path: Path) -> Iterator[Cluster]:
     programs = {"bin/scontrol": SCONTROL, "bin/srun": SRUN, "bin/hostname": HOSTNAME}
-    programs |= {
-        f".venv/bin/{name}": text for name, text in (("ray", RAY), ("python", PYTHON), ("medserl", MEDSERL))
-    }
+    programs |= {f".venv/bin/{name}": text for name, text in (("ray", RAY), ("python", PYTHON), ("medserl", MEDSERL))}
     for name, text in programs.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +160,7 @@ def test_head_that_does_not_start_is_told_at_once(cluster: Cluster) -> None:
     code, output = cluster.run(DIES_AT_START="node1")
     assert code == 1
     assert "Ray ended on node1 while starting" in output
-    log = cluster.folder / "outputs" / "game-4711" / "launcher" / "attempt-0" / "ray-node1.log"
+    log = cluster.folder / "outputs" / "game-4711.launcher" / "attempt-0" / "ray-node1.log"
     assert "ray says no" in log.read_text()
     assert "medserl" not in cluster.calls
 
@@ -200,7 +198,7 @@ def test_secrets_stay_out_of_output_and_logs(cluster: Cluster) -> None:
 
 def test_logs_are_for_their_owner_only(cluster: Cluster) -> None:
     cluster.run()
-    run_dir = cluster.folder / "outputs" / "game-4711"
+    run_dir = cluster.folder / "outputs" / "game-4711.launcher"
     assert not [path for path in (run_dir, *run_dir.rglob("*")) if path.stat().st_mode & 0o077]
 
 

@@ -39,9 +39,7 @@ def test_shell_scripts_parse(root: Path, check: ModuleType) -> None:
 
 
 def test_shell_scripts_pass_shellcheck(root: Path, check: ModuleType, need: Callable[[str], str]) -> None:
-    done = subprocess.run(
-        [need("shellcheck"), *check.shell_scripts()], cwd=root, capture_output=True, text=True
-    )
+    done = subprocess.run([need("shellcheck"), *check.shell_scripts()], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -71,6 +69,4 @@ def test_no_file_names_a_place_of_one_machine_or_a_registry_host(root: Path, pla
 
 def test_runs_and_environments_are_not_tracked(root: Path) -> None:
     names = [path.relative_to(root).as_posix() for path in tracked(root)]
-    assert not [
-        name for name in names if name.startswith((".venv", "outputs/")) or name.endswith((".pyc", ".sif"))
-    ]
+    assert not [name for name in names if name.startswith((".venv", "outputs/")) or name.endswith((".pyc", ".sif"))]
