@@ -113,6 +113,8 @@ def _breaks_line(gap: str, following: str) -> bool:
 
 
 def _ends_sentence(before: str, word: str, following: str) -> bool:
+    if word[-1] == "." and len(word) > 4 and following[0].isupper() and word[:-1].isalpha():
+        return word[:-1].lower() not in _TITLES  # the usual end; what follows decides the same, slower
     core = word.rstrip(_CLOSERS)
     if not core or core[-1] not in _TERMINATORS:
         return False
