@@ -199,6 +199,7 @@ def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         config.data.seed = settings.seed
         config.actor_rollout_ref.actor.data_loader_seed = settings.seed
         config.actor_rollout_ref.rollout.seed = settings.seed
+        config.actor_rollout_ref.rollout.agent.num_workers = max(1, settings.rollout_workers)
         config.trainer.default_local_dir = str(Path(settings.run_dir).absolute() / "checkpoints")
         config.trainer.experiment_name = Path(settings.run_dir).name
         if settings.max_rounds is not None:

@@ -116,6 +116,11 @@ def test_reward_settings_mirror_the_games_own() -> None:
     assert fields(RewardSettings) == fields(RewardConfig)
 
 
+def test_one_key_sets_the_number_of_agent_loop_workers() -> None:
+    assert load_config("qwen3_4b_1node", [NOTES]).actor_rollout_ref.rollout.agent.num_workers == 8
+    assert load_config("embedded").actor_rollout_ref.rollout.agent.num_workers == 1
+
+
 def test_every_setting_survives_the_round_trip_through_yaml() -> None:
     config = load_config("embedded", ["medserl.second_referee.name=rules", "medserl.rewards.retried=-0.1"])
     again = OmegaConf.create(OmegaConf.to_yaml(config))
