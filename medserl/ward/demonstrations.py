@@ -10,14 +10,32 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medserl.game.labels import Label, Mode
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
-from medserl.ward.cases import Case, Edit
-from medserl.ward.generator import GoldCase, benign_edit, error_edit
+from medserl.ward.cases import Case, Edit, benign_edits, error_edits
+from medserl.ward.generator import GoldCase, benign_edit, error_edit, first_accepted
 from medserl.ward.table import Table
+
+FOCUS: Mapping[Mode, Mapping[str, tuple[str, ...]]] = {
+    Mode.BENIGN: {
+        "presentation": ("person",), "denial": ("pattern",), "vitals": ("pattern",), "exam": ("pattern",),
+        "test": ("pattern",), "organism": ("organism",), "diagnosis": ("diagnosis",), "drug": ("drug", "frequency"),
+        "treatment": ("treatment",), "management": ("pattern",),
+    },
+    Mode.ERROR: {
+        "exam": ("side",), "test": ("side",), "organism": ("organism",), "diagnosis": ("diagnosis",),
+        "drug": ("drug", "dose"), "treatment": ("treatment",), "management": ("management",),
+    },
+}  # fmt: skip
+"""What the demonstrated injector changes in each kind of sentence.
+
+One place per sentence on purpose: where a change may come at every word, the likeliest next word is always the
+old one, and a model that has learnt it copies the whole sentence. Of two places it is the sentence's pattern,
+which the model sees, that says which.
+"""
 
 PROMPT_SET = "ward"
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
@@ -44,15 +62,15 @@ class Demonstration:
 class Mixture:
     """What a batch of demonstrations consists of."""
 
-    assessor_pairs: int = 14
-    injector_turns: int = 16
+    assessor_pairs: int = 16
+    injector_turns: int = 24
     """Half benign, half error."""
-    label_noise: float = 0.2
+    label_noise: float = 0.1
     """Share of the assessor's pairs whose two answers are swapped."""
     benign_variant: float = 0.5
     """Share of the assessor's correct notes that carry a benign edit, as they do in the game."""
     gold_error: float = 0.3
-    """Share of the erroneous notes and edits that use the note's own gold error."""
+    """Share of the assessor's erroneous notes that are the note's own gold error."""
     thinking: float = 0.15
     """Share of the turns in which the model writes the empty thought itself."""
 
@@ -123,11 +141,20 @@ def _assessor_pair(
     ]
 
 
+def _in_focus(table: Table, case: Case, edit: Edit, mode: Mode) -> bool:
+    sentence = case.sentences[edit.index]
+    places = FOCUS[mode].get(sentence.kind)
+    if places is None:
+        return False
+    return edit.slot == places[table.sentences[sentence.kind].index(sentence.pattern) % len(places)]
+
+
 def _injector_turn(
     table: Table, gold: GoldCase, prompts: PromptSet, mode: Mode, mixture: Mixture, rng: random.Random
 ) -> Demonstration:
-    edit = _error(table, gold, mixture, rng) if mode is Mode.ERROR else benign_edit(table, gold.case, rng)
-    if edit is None:  # no phrasing of this note passes the filter; an error always does
+    edits = error_edits(table, gold.case) if mode is Mode.ERROR else benign_edits(table, gold.case)
+    edit = first_accepted(gold.case, [edit for edit in edits if _in_focus(table, gold.case, edit, mode)], rng)
+    if edit is None:  # nothing in focus passes the filter; the note's own error always does
         mode, edit = Mode.ERROR, gold.error
     messages = tuple(prompts.injector(gold.case.text, mode))
     return Demonstration("injector", messages, edit_answer(edit), rng.random() < mixture.thinking, True)

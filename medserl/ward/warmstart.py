@@ -33,11 +33,12 @@ from medserl.ward.evaluate import Player, evaluate, token_lengths
 from medserl.ward.generator import ward_cases, ward_notes
 from medserl.ward.table import Table, load_table
 from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer
+from medserl.ward.wiring import wire_copying_heads
 
 WEIGHTS = "model.safetensors"
 _TOKENIZER_NOTES = 6000
 _IGNORED = -100
-_COPY_ROWS = 32
+_COPY_ROWS, _COPY_TOKENS, _COPY_WORDS = 32, 64, 256
 _PROGRESS = 50
 _VERSIONED = ("torch", "transformers", "tokenizers")
 PARTS = ("answer", "text", "verdict")
@@ -49,9 +50,9 @@ class Recipe:
     """Every number that the warm start depends on."""
 
     seed: int = 1
-    copy_steps: int = 300
+    copy_steps: int = 150
     """Steps on repeated random tokens before the demonstrations."""
-    steps: int = 600
+    steps: int = 800
     """Steps on demonstrations."""
     patients: int = 3000
     """Train patients that demonstrations are drawn from."""
@@ -87,7 +88,7 @@ def make_tokenizer(table: Table, directory: Path) -> PreTrainedTokenizerFast:
 
 
 def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """The untrained model, float32, seeded."""
+    """The untrained model, float32, seeded, with its copying heads wired."""
     torch.manual_seed(recipe.seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -98,7 +99,7 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCa
         num_key_value_heads=recipe.kv_heads,
         head_dim=recipe.head_dim,
         max_position_embeddings=MAX_LENGTH,
-        rope_theta=10000.0,
+        rope_theta=1e6,
         tie_word_embeddings=True,
         use_cache=True,
         bos_token_id=None,
@@ -106,7 +107,9 @@ def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCa
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
     )
-    return Qwen3ForCausalLM(config)
+    model = Qwen3ForCausalLM(config)
+    wire_copying_heads(model, recipe.seed)
+    return model
 
 
 class Batch(NamedTuple):
@@ -170,26 +173,19 @@ def training_losses(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
 
 
 def copy_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Random words that come twice, with noise before and between; the second time is the target.
+    """Rows of random words that repeat after 8 to 23 tokens; the repetitions are the targets.
 
-    Rewriting one word of a sentence is mostly copying, and what copies in a transformer (induction heads, Olsson
-    et al. 2022, arXiv 2209.11895) forms in seconds on such rows, where 700 steps of demonstrations alone did not
-    bring it about.
+    Each batch draws from its own few words, or a model would learn which words there are before it learns to copy.
     """
     generator = torch.Generator().manual_seed(seed)
-
-    def draw(low: int, high: int, *shape: int) -> torch.Tensor:
-        return torch.randint(low, high, shape or (1,), generator=generator)
-
-    first, last = len(ByteLevel.alphabet()), tokenizer.pad_token_id
+    words = torch.arange(len(ByteLevel.alphabet()), tokenizer.pad_token_id)
     while True:
-        length, before, between = (int(draw(low, high)) for low, high in ((12, 40), (0, 8), (0, 8)))
-        segment = draw(first, last, _COPY_ROWS, length)
-        noise = draw(first, last, _COPY_ROWS, before + between)
-        ids = torch.cat([noise[:, :before], segment, noise[:, before:], segment], 1)
+        pool = words[torch.randperm(len(words), generator=generator)[:_COPY_WORDS]]
+        period = int(torch.randint(8, 24, (1,), generator=generator))
+        segment = pool[torch.randint(0, _COPY_WORDS, (_COPY_ROWS, period), generator=generator)]
+        ids = segment.repeat(1, _COPY_TOKENS // period + 1)[:, :_COPY_TOKENS]
         targets = ids[:, 1:].clone()
-        targets[:, :-length] = _IGNORED
-        targets[:, -length] = _IGNORED  # nothing says where the repetition starts
+        targets[:, :period] = _IGNORED  # nothing says what the words are, nor that they start again
         yield Batch(ids[:, :-1], targets, torch.zeros_like(targets))
 
 

@@ -54,7 +54,7 @@ def test_words_numbers_and_verdicts_of_the_game_are_whole_tokens() -> None:
     assert TOKENIZER.encode(answer).ids[:3] == TOKENIZER.encode('final_answer: "CORRECT"').ids[:3]
     assert TOKENIZER.encode("sentence_id: 3\nnew_sentence: Lasix 40 mg").tokens[0] == "sentence_id"
     assert len(TOKENIZER.encode(" ceftriaxone 40 mg hyperinflation").ids) == 4
-    assert len(TOKENIZER.encode("Started on aspirin.").ids) == 4
+    assert len(TOKENIZER.encode(" Started on aspirin.").ids) == 4
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -90,9 +90,9 @@ def test_shipped_template_is_the_one_in_the_code() -> None:
 
 def test_building_is_deterministic_and_fills_the_vocabulary() -> None:
     texts = [note.text for note in ward_notes("train", 60, 0)] * 2
-    built = build_tokenizer(texts, 1024)
-    assert built.get_vocab_size() == 1024
-    assert built.to_str() == build_tokenizer(reversed(texts), 1024).to_str()
+    built = build_tokenizer(texts, 1280)
+    assert built.get_vocab_size() == 1280
+    assert built.to_str() == build_tokenizer(reversed(texts), 1280).to_str()
     assert built.decode(built.encode(texts[0]).ids) == texts[0]
 
 
