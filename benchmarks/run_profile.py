@@ -3,7 +3,7 @@
 usage: python benchmarks/run_profile.py [--rounds N] [overrides of `medserl train` ...]
 
 Prints a Markdown table. Memory is the proportional set size (pages shared by processes count once) summed
-over the process tree, sampled twice a second; on Linux only.
+over the process tree, sampled every two seconds; on Linux only.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> int:
             metrics = run / "metrics.jsonl"
             if not first and metrics.exists() and metrics.stat().st_size:
                 first = time.perf_counter() - began
-            time.sleep(0.5)
+            time.sleep(2.0)  # reading the memory maps of a dozen processes is slow
         total = time.perf_counter() - began
         log = process.stderr.read() if process.stderr else ""
         if process.returncode:
