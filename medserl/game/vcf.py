@@ -147,8 +147,8 @@ def _aligned_similarity(before: list[str], after: list[str], alignment: Alignmen
         return shingle_similarity(a, b)
     head, tail = alignment.prefix, alignment.suffix
     shortest = min(len(a), len(b))
-    front = min(sum(map(len, before[:head])) + head, shortest)
-    back = min(sum(map(len, before[len(before) - tail :])) + tail, shortest - front)
+    front = min(len(" ".join(before[:head])) + 1, shortest) if head else 0
+    back = min(len(" ".join(before[len(before) - tail :])) + 1, shortest - front) if tail else 0
     reach = max(front - 2, 0)
     pieces = (a[:front], a[len(a) - back :], a[reach : len(a) - back + 2], b[reach : len(b) - back + 2])
     first, last, of_a, of_b = _grams(pieces)
