@@ -94,9 +94,12 @@ class Edit:
 
     def apply(self, case: Case) -> str:
         """The text of the note with the edit made."""
-        parts = [sentence.text for sentence in case.sentences]
-        parts[self.index] = self.sentence.text
-        return " ".join(parts)
+        return self.case(case).text
+
+    def case(self, case: Case) -> Case:
+        """The case with the edit made."""
+        before, after = case.sentences[: self.index], case.sentences[self.index + 1 :]
+        return replace(case, sentences=(*before, self.sentence, *after))
 
 
 def phrasings(table: Table, slot: Slot) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from medserl.game.labels import Label, Mode
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
 from medserl.ward.cases import Case, Edit, benign_edits, error_edits
 from medserl.ward.generator import GoldCase, benign_edit, error_edit, first_accepted
+from medserl.ward.heldout import seen_table
 from medserl.ward.table import Table
 
 FOCUS: Mapping[Mode, Mapping[str, tuple[str, ...]]] = {
@@ -94,7 +95,8 @@ def verdict_answer(label: Label) -> str:
 def demonstration_batches(
     table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int
 ) -> Iterator[list[Demonstration]]:
-    """Endless batches over ``cases``; the same arguments give the same batches."""
+    """Endless batches over ``cases``, without held-out phrasings; the same arguments give the same batches."""
+    table = seen_table(table)
     rng = random.Random(f"medserl demonstrations {seed}")
     while True:
         batch: list[Demonstration] = []

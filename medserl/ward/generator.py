@@ -1,7 +1,8 @@
 """Seeded ward notes: the same split, count and seed give the same notes on every machine.
 
 A patient belongs to the split that a hash of the patient's facts says, so no patient, in whatever phrasing and
-under whatever seed, is in two splits.
+under whatever seed, is in two of train, validation and test. The split ``test_heldout`` has test patients again, and
+each of its notes says a fact in a phrasing that no note of the other splits has (`medserl.ward.heldout`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ from medserl.ward.cases import (
     person_concept,
     phrasings,
 )
+from medserl.ward.heldout import conditions_with_unseen, has_unseen_fact, seen_table
 from medserl.ward.table import Condition, Table, load_table, slots_of
 
-SPLITS = ("train", "validation", "test")
+PATIENT_SPLITS = ("train", "validation", "test")
+HELDOUT_SPLIT = "test_heldout"
+SPLITS = (*PATIENT_SPLITS, HELDOUT_SPLIT)
 MIN_WORDS, MAX_WORDS = 30, 80
 _SHARES = (70, 85)  # of 100 hash buckets: train below the first, validation below the second, test above
 _ORDER = ("presentation", "denial", "vitals", "exam", "test", "organism", "diagnosis", "drug", "treatment",
@@ -53,7 +57,7 @@ class GoldCase(NamedTuple):
 def split_of(patient: Patient) -> str:
     """The split a patient belongs to: 70 % train, 15 % validation, 15 % test, by SHA-256 of the facts."""
     bucket = int.from_bytes(hashlib.sha256(patient.key.encode()).digest()[:8], "big") % 100
-    return SPLITS[sum(bucket >= share for share in _SHARES)]
+    return PATIENT_SPLITS[sum(bucket >= share for share in _SHARES)]
 
 
 def ward_notes(split: str, count: int, seed: int, table: Table | None = None) -> list[Note]:
@@ -67,12 +71,17 @@ def ward_notes(split: str, count: int, seed: int, table: Table | None = None) ->
 
 
 def ward_cases(split: str, count: int, seed: int, table: Table | None = None) -> list[GoldCase]:
-    """The cases behind `ward_notes`, for whoever needs the facts (demonstrations, the oracle)."""
+    """The cases behind `ward_notes`, for whoever needs the facts (demonstrations, the oracle).
+
+    ``table`` is the complete one: the splits other than ``test_heldout`` leave its held-out phrasings out themselves.
+    """
     if split not in SPLITS:
         raise ConfigError(f"ward split '{split}' does not exist; choose one of {', '.join(SPLITS)}.")
     if count < 0:
         raise ConfigError(f"ward count={count} must not be negative.")
     table = table or load_table()
+    if split != HELDOUT_SPLIT:
+        table = seen_table(table)
     if count > sum(map(_patient_count, table.conditions.values())):
         raise ConfigError(_too_many(split, count))
     rng = random.Random(f"medserl ward {split} {seed}")
@@ -88,7 +97,9 @@ def _too_many(split: str, count: int) -> str:
 
 def _patients(table: Table, split: str, rng: random.Random) -> Iterator[Patient]:
     """Patients of a split in random order, each once, the conditions taking turns until their patients run out."""
-    seen: dict[str, set[Patient]] = {name: set() for name in table.conditions}
+    conditions = conditions_with_unseen(table) if split == HELDOUT_SPLIT else table.conditions
+    seen: dict[str, set[Patient]] = {name: set() for name in table.conditions if name in conditions}
+    split = PATIENT_SPLITS[-1] if split == HELDOUT_SPLIT else split
     while seen:
         names = list(seen)
         rng.shuffle(names)
@@ -138,6 +149,10 @@ def _gold_case(table: Table, patient: Patient, rng: random.Random) -> GoldCase:
         if not MIN_WORDS <= len(case.text.split()) <= MAX_WORDS:
             continue
         errors = [edit for edit in error_edits(table, case) if edit.error_type == error_type]
+        if table.complete:  # of the split test_heldout: both variants of the note say a fact in an unseen phrasing
+            errors = [edit for edit in errors if has_unseen_fact(table, edit.case(case))]
+            if not has_unseen_fact(table, case):
+                continue
         error = first_accepted(case, errors, rng)
         if error is not None:
             return GoldCase(case, error)

@@ -108,6 +108,8 @@ class Table:
     concepts: Mapping[str, Mapping[str, tuple[str, ...]]]
     vitals: Mapping[str, Mapping[str, tuple[float, float]]]
     conditions: Mapping[str, Condition]
+    complete: bool = True
+    """False where phrasings are held out (`medserl.ward.heldout.seen_table`)."""
 
 
 @lru_cache(maxsize=4)

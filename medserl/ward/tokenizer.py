@@ -9,6 +9,7 @@ merges and then to bytes, so every text survives encoding and decoding. The adde
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from medserl.ward.table import Table
 
 VOCAB_SIZE = 1792
 """Tokens in all, added ones included: equal to the model's vocab_size, and a multiple of 128."""
@@ -74,6 +77,20 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Token
     for name in _VISIBLE:
         tokenizer.add_tokens([AddedToken(name, special=False, normalized=False)])
     return tokenizer
+
+
+def table_texts(table: Table) -> list[str]:
+    """Every phrase and sentence pattern of the table twice, so that `build_tokenizer` takes its words as repeated.
+
+    Also those that no training note has: a held-out phrasing of whole words measures what a model makes of it, one
+    cut into bytes what its tokenizer does.
+    """
+    phrases = [phrase for named in table.concepts.values() for group in named.values() for phrase in group]
+    for c in table.conditions.values():
+        phrases += [phrase for group in (*c.exam, c.test) for phrase in group]
+    patterns = [pattern for group in table.sentences.values() for pattern in group]
+    texts = [f" {phrase}." for phrase in phrases] + patterns
+    return [text for text in (re.sub(r"\{\w+\}", "left", text) for text in texts) for _ in range(2)]
 
 
 def _learn_merges(spelt: list[str], count: int) -> list[tuple[str, str]]:

@@ -32,7 +32,7 @@ from medserl.ward.demonstrations import PROMPT_SET, Demonstration, Mixture, demo
 from medserl.ward.evaluate import Player, evaluate, token_lengths
 from medserl.ward.generator import ward_cases, ward_notes
 from medserl.ward.table import Table, load_table
-from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer
+from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer, table_texts
 from medserl.ward.wiring import wire_copying_heads
 
 WEIGHTS = "model.safetensors"
@@ -81,7 +81,7 @@ def make_tokenizer(table: Table, directory: Path) -> PreTrainedTokenizerFast:
     batches = demonstration_batches(table, cases, prompts, Mixture(), 0)
     for batch in islice(batches, 20):
         texts += [text for demo in batch for text in (demo.messages[-1]["content"], demo.answer)]
-    texts += [f"{i} {i}\n{i}\n" for i in range(10)]
+    texts += [f"{i} {i}\n{i}\n" for i in range(10)] + table_texts(table)
     save_tokenizer(build_tokenizer(texts, VOCAB_SIZE), directory)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
     return tokenizer

@@ -13,7 +13,7 @@ from medserl.game.sentences import sentence_texts
 from medserl.game.vcf import apply_vcf
 from medserl.ward import SPLITS, medec_rows, ward_notes
 from medserl.ward.cases import ERROR_TYPES, Patient
-from medserl.ward.generator import split_of, ward_cases
+from medserl.ward.generator import PATIENT_SPLITS, split_of, ward_cases
 from medserl.ward.table import load_table
 
 seeds = st.integers(0, 10_000)
@@ -56,6 +56,7 @@ def test_no_patient_or_text_is_in_two_splits() -> None:
     patients = {split: {g.case.patient for seed in range(2) for g in ward_cases(split, 150, seed)} for split in SPLITS}
     for a, b in itertools.combinations(SPLITS, 2):
         assert not texts[a] & texts[b]
+    for a, b in itertools.combinations(PATIENT_SPLITS, 2):
         assert not patients[a] & patients[b]
 
 
@@ -84,7 +85,7 @@ def test_a_split_can_be_drawn_to_its_last_patient() -> None:
         for age in range(12, 25) for hours in range(2, 9) for side in ("right", "left")
     }  # fmt: skip
     drawn = 0
-    for split in SPLITS:
+    for split in PATIENT_SPLITS:
         mine = {patient for patient in everyone if split_of(patient) == split}
         assert {gold.case.patient for gold in ward_cases(split, len(mine), 0, small)} == mine
         with pytest.raises(ConfigError, match="fewer than"):
