@@ -72,6 +72,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("checkpoint", help="a checkpoint (global_step_N), or a run directory: its best or newest one")
     export.add_argument("--out", required=True, help="the directory to make")
+    ablate = commands.add_parser(
+        "ablate",
+        help="run a grid of settings on the ward and compare them",
+        description="Run every arm of a grid with every seed; one table and one plot of them all.",
+    )
+    ablate.add_argument("grid", help="a YAML file, or the name of one in configs/ablations")
+    ablate.add_argument("--out", required=True, help="directory of the bench; the same directory goes on")
+    ablate.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    ablate.add_argument("--seeds", type=int, nargs="+", help="seeds, instead of the grid's")
+    ablate.add_argument("--only", nargs="+", default=[], metavar="ARM", help="these arms only")
+    ablate.add_argument("--notes", type=int, default=300, help="test patients of each split (default: 300)")
+    ablate.add_argument("--report", action="store_true", help="run nothing, write the table and plot of what is there")
     config = commands.add_parser("config", help="print the resolved configuration", epilog=OVERRIDES_HELP)
     _add_configuration(config)
     config.add_argument(
@@ -137,6 +149,10 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         from medserl.cli.sft import sft
 
         return sft(options, overrides)
+    if options.command == "ablate":
+        from medserl.cli.ablate import ablate
+
+        return ablate(options)
     if options.command == "export":
         from medserl.cli.export import export
 

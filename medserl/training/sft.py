@@ -113,7 +113,7 @@ class SftRun:
             table = load_table()
             cases = ward_cases("train", settings.notes.count, settings.notes.seed, table)
             own = Mixture(**vars(mixture))
-            yield from demonstration_batches(table, cases, prompts, own, settings.seed)
+            yield from demonstration_batches(table, cases, prompts, own, settings.seed, batches_made(settings))
             return
         maker = NoteDemonstrations(prompts, settings.injector_format, mixture.label_noise, mixture.thinking)
         notes = load_notes(Path(settings.notes.path))

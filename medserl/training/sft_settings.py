@@ -21,6 +21,8 @@ class MixtureSettings:
     missed_errors: float = 0.0
     """Ward only: share of the assessor's erroneous notes that are called correct, as by a reader who overlooks
     errors: a warm start that errs on one side."""
+    missed_after: float = 0.0
+    """Ward only: share of the batches before errors begin to be missed."""
     thinking: float = 0.0
     """Share of the turns in which the model writes the empty thought itself."""
     benign_variant: float = 0.5

@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from medserl.game.demonstrations import Demonstration, edit_answer, verdict_answer
 from medserl.game.labels import Label, Mode
@@ -55,6 +56,9 @@ class Mixture:
     """Share of the assessor's pairs whose two answers are swapped."""
     missed_errors: float = 0.0
     """Share of the assessor's erroneous notes that are called correct, as a reader who overlooks errors would."""
+    missed_after: float = 0.0
+    """Share of the batches before errors begin to be missed: a model learns to tell the two kinds of note apart much
+    later when its answers are noisy from the first."""
     benign_variant: float = 0.5
     """Share of the assessor's correct notes that carry a benign edit, as they do in the game."""
     gold_error: float = 0.3
@@ -74,23 +78,27 @@ def prompts_sha256() -> str:
 
 
 def demonstration_batches(
-    table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int
+    table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int, total: int = 0
 ) -> Iterator[list[Demonstration]]:
-    """Endless batches over ``cases``, without held-out phrasings; the same arguments give the same batches."""
+    """Endless batches over ``cases``, of which ``total`` are wanted, without held-out phrasings.
+
+    The same arguments give the same batches.
+    """
     table = seen_table(table)
     rng = random.Random(f"medserl demonstrations {seed}")
-    while True:
+    for number in count():
+        misses = mixture.missed_errors if number >= mixture.missed_after * total else 0.0
         batch: list[Demonstration] = []
         for gold in _sample(cases, mixture.assessor_pairs, rng):
-            batch.extend(_assessor_pair(table, gold, prompts, mixture, rng))
+            batch.extend(_assessor_pair(table, gold, prompts, mixture, misses, rng))
         for i, gold in enumerate(_sample(cases, mixture.injector_turns, rng)):
             mode = Mode.ERROR if i % 2 else Mode.BENIGN
             batch.append(_injector_turn(table, gold, prompts, mode, mixture, rng))
         yield batch
 
 
-def _sample(cases: Sequence[GoldCase], count: int, rng: random.Random) -> list[GoldCase]:
-    return [cases[rng.randrange(len(cases))] for _ in range(count)]
+def _sample(cases: Sequence[GoldCase], wanted: int, rng: random.Random) -> list[GoldCase]:
+    return [cases[rng.randrange(len(cases))] for _ in range(wanted)]
 
 
 def _error(table: Table, gold: GoldCase, mixture: Mixture, rng: random.Random) -> Edit:
@@ -105,14 +113,14 @@ def _benign_text(table: Table, case: Case, mixture: Mixture, rng: random.Random)
 
 
 def _assessor_pair(
-    table: Table, gold: GoldCase, prompts: PromptSet, mixture: Mixture, rng: random.Random
+    table: Table, gold: GoldCase, prompts: PromptSet, mixture: Mixture, misses: float, rng: random.Random
 ) -> list[Demonstration]:
     texts = {
         Label.CORRECT: _benign_text(table, gold.case, mixture, rng),
         Label.INCORRECT: _error(table, gold, mixture, rng).apply(gold.case),
     }
     swapped = rng.random() < mixture.label_noise
-    missed = rng.random() < mixture.missed_errors
+    missed = rng.random() < misses
     pair = []
     for label, text in texts.items():
         verdict = label.other if swapped else label

@@ -19,7 +19,7 @@ from medserl.game.prompts import load_prompt_set
 from medserl.ward.demonstrations import PROMPT_SET, Mixture, demonstration_batches
 from medserl.ward.generator import ward_cases
 from medserl.ward.table import Table, load_table
-from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer
+from medserl.ward.tokenizer import MAX_LENGTH, VOCAB_SIZE, build_tokenizer, save_tokenizer, table_texts
 from medserl.ward.wiring import wire_copying_heads
 
 HIDDEN_SIZE, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE_SIZE = 96, 4, 4, 2, 32, 256
@@ -62,7 +62,7 @@ def make_tokenizer(table: Table, directory: Path) -> PreTrainedTokenizerFast:
     # Both prompts and answers, twice, so that their words count as repeated; numbers: sentence indices and counts.
     for batch in islice(demonstration_batches(table, cases, prompts, Mixture(), 0), 20):
         texts += [text for demo in batch for text in (demo.messages[-1]["content"], demo.answer)]
-    texts += [f"{i} {i}\n{i}\n" for i in range(10)]
+    texts += [f"{i} {i}\n{i}\n" for i in range(10)] + table_texts(table)
     save_tokenizer(build_tokenizer(texts, VOCAB_SIZE), directory)
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory)
     return tokenizer

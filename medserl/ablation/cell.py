@@ -1,0 +1,112 @@
+"""One run of a bench, in a process of its own: train, choose a checkpoint by validation, judge it on test patients.
+
+``python -m medserl.ablation.cell FOLDER NOTES CONFIG train|sft [OVERRIDE…]``; writes ``FOLDER/result.json`` last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from medserl.ablation.runner import COMMON_TEST_SPLITS, RESULT
+from medserl.training import checkpoint
+from medserl.training.run_log import METRICS_FILE, read_metrics
+
+SEED = 5
+LAST_ROUNDS = 10
+CURVES = (
+    "val/greedy/balanced_accuracy",
+    "val/sampled/balanced_accuracy",
+    "vcf_acceptance_rate",
+    "label_inversion_rate",
+    "injector/win_rate",
+    "assessor/balanced_accuracy",
+)
+
+
+def main(arguments: list[str]) -> int:
+    folder, notes, config, kind = Path(arguments[0]), int(arguments[1]), arguments[2], arguments[3]
+    overrides = [*arguments[4:], f"medserl.run_dir={folder}"]
+    began = time.monotonic()
+    if kind == "sft":
+        from medserl.training.sft import SftRun
+
+        model = SftRun(config, overrides).run()
+        result: dict[str, Any] = {}
+    else:
+        model, result = _train(config, overrides, folder)
+    result["minutes"] = (time.monotonic() - began) / 60
+    result |= {split: judge(model, split, notes) for split in COMMON_TEST_SPLITS}
+    checkpoint.write_atomically(folder / RESULT, json.dumps(result) + "\n")
+    return 0
+
+
+def _train(config: str, overrides: list[str], folder: Path) -> tuple[Path, dict[str, Any]]:
+    from medserl.training.api import MedSeRLTrainer
+    from medserl.training.export import export_checkpoint, find_checkpoint
+
+    trainer = MedSeRLTrainer(config, overrides, verbose=False)
+    try:
+        trainer.fit()
+        if trainer.stopped_by:
+            raise SystemExit(128 + trainer.stopped_by)
+    finally:
+        trainer.close()
+    chosen = find_checkpoint(folder)
+    model = folder / "model"
+    if not model.exists():
+        export_checkpoint(chosen, model)
+    return model, summary(read_metrics(folder / METRICS_FILE), int(chosen.name.removeprefix(checkpoint.STEP_PREFIX)))
+
+
+def summary(rows: list[dict[str, Any]], chosen: int) -> dict[str, Any]:
+    """Curves of a run, and means over its last rounds."""
+    curves = {name: [(row["round"], row[name]) for row in rows if name in row] for name in CURVES}
+    last = [row for row in rows if not row.get("validation")][-LAST_ROUNDS:]
+    means = {}
+    for name in CURVES:
+        values = [row[name] for row in last if name in row]
+        means[name] = sum(values) / len(values) if values else None
+    return {"rounds": rows[-1]["round"] if rows else 0, "chosen_round": chosen, "curves": curves, "last": means}
+
+
+def judge(model: Path, split: str, count: int) -> dict[str, float]:
+    """The assessor on patients that nothing was chosen by: balanced accuracy, greedy and sampled, and saturation."""
+    import torch
+
+    from medserl.game import Label, labelled_from_notes, load_prompt_set
+    from medserl.ward.demonstrations import PROMPT_SET
+    from medserl.ward.evaluate import Player, assessor_figures, verdict_probabilities
+    from medserl.ward.generator import ward_notes
+
+    torch.set_num_threads(1)
+    player, prompts = Player.load(model), load_prompt_set(PROMPT_SET)
+    labelled = labelled_from_notes(ward_notes(split, count, SEED))
+    found: dict[str, float] = {}
+    for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        torch.manual_seed(SEED)
+        figures = assessor_figures(player, prompts, labelled, temperature)
+        found[name] = figures["balanced_accuracy"]
+        found[f"{name}_recall_correct"] = figures["recall"]["CORRECT"]
+        found[f"{name}_recall_incorrect"] = figures["recall"]["INCORRECT"]
+    probabilities = verdict_probabilities(player, prompts, labelled)
+    found["mean_min_p"] = sum(min(p, 1 - p) for p in probabilities) / len(probabilities)
+    wrong, right = (
+        [p for p, note in zip(probabilities, labelled, strict=True) if note.label is label]
+        for label in (Label.INCORRECT, Label.CORRECT)
+    )
+    found["auc"] = _auc(wrong, right)
+    return found
+
+
+def _auc(positive: list[float], negative: list[float]) -> float:
+    """Chance that a wrong note gets a higher p(INCORRECT) than a right one."""
+    wins = sum((a > b) + 0.5 * (a == b) for a in positive for b in negative)
+    return wins / (len(positive) * len(negative))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""Runs the cells of a grid as processes of their own, some at a time; finished cells are not run again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from medserl.ablation.grid import Cell, Grid
+from medserl.training.config import is_sft_config
+
+logger = logging.getLogger("medserl.ablation")
+RESULT = "result.json"
+_POLL = 1.0
+COMMON_TEST_SPLITS = ("test", "test_heldout")
+
+
+class Bench:
+    """A grid in a directory.
+
+    Args:
+        grid: The runs.
+        out: Directory of the bench; each cell has a folder below ``runs``.
+        jobs: Runs at a time.
+        notes: Patients of each test split that a finished model is judged on.
+    """
+
+    def __init__(self, grid: Grid, out: Path, jobs: int, notes: int) -> None:
+        self.grid, self.out, self.jobs, self.notes = grid, out.absolute(), jobs, notes
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell's run lies."""
+        return self.out / "runs" / cell.name
+
+    def run(self, only: Sequence[str] = ()) -> list[Cell]:
+        """Run what is not finished; returns the cells that failed."""
+        (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        waiting = [
+            cell
+            for cell in self.grid.cells()
+            if (not only or cell.arm.name in only) and not (self.folder(cell) / RESULT).exists()
+        ]
+        running: dict[subprocess.Popen[bytes], tuple[Cell, float]] = {}
+        failed: list[Cell] = []
+        total = len(waiting)
+        logger.info("%d runs, %d at a time", total, self.jobs)
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.jobs:
+                    cell = waiting.pop(0)
+                    logger.info("%s begins", cell.name)
+                    running[self._start(cell)] = (cell, time.monotonic())
+                for process in [p for p in running if p.poll() is not None]:
+                    cell, began = running.pop(process)
+                    seconds = time.monotonic() - began
+                    good = process.returncode == 0
+                    if not good:
+                        failed.append(cell)
+                    end = "finished" if good else f"FAILED with code {process.returncode}, see {self._log(cell)}"
+                    logger.info("%s %s after %.0f s; %d to go", cell.name, end, seconds, len(waiting) + len(running))
+                time.sleep(_POLL)
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+        return failed
+
+    def _log(self, cell: Cell) -> Path:
+        return self.out / "runs" / f"{cell.name}.log"
+
+    def _start(self, cell: Cell) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable,
+            "-m",
+            "medserl.ablation.cell",
+            str(self.folder(cell)),
+            str(self.notes),
+            cell.arm.config,
+        ]
+        kind = "sft" if is_sft_config(cell.arm.config) else "train"
+        command += [kind, *cell.arm.overrides, f"medserl.seed={cell.seed}"]
+        with open(os.open(self._log(cell), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def read_result(folder: Path) -> dict[str, object] | None:
+    """What a finished cell measured; None while it is not finished."""
+    try:
+        found: dict[str, object] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found

@@ -1,0 +1,35 @@
+"""``medserl ablate``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError
+
+
+def ablate(options: argparse.Namespace) -> int:
+    """Run a grid and write its table and plot; the same command goes on with what is not finished."""
+    from medserl.ablation.cell import judge
+    from medserl.ablation.grid import Grid, read_grid
+    from medserl.ablation.report import write_report
+    from medserl.ablation.runner import COMMON_TEST_SPLITS, Bench
+    from medserl.training.config import configs_dir
+    from medserl.ward import MODEL_DIR
+
+    given = Path(options.grid)
+    shipped = configs_dir() / "ablations" / f"{options.grid}.yaml"
+    grid = read_grid(shipped if not given.exists() and shipped.is_file() else given)
+    if options.seeds:
+        grid = Grid(grid.title, grid.arms, tuple(options.seeds))
+    unknown = next((name for name in options.only if name not in {arm.name for arm in grid.arms}), None)
+    if unknown is not None:
+        raise ConfigError(f"--only {unknown}: no such arm; known: {', '.join(arm.name for arm in grid.arms)}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    bench = Bench(grid, Path(options.out), options.jobs, options.notes)
+    failed = [] if options.report else bench.run(options.only)
+    start = {split: judge(MODEL_DIR, split, options.notes) for split in COMMON_TEST_SPLITS}
+    print(write_report(bench, start))
+    return EXIT_FAILURE if failed else EXIT_OK
