@@ -25,7 +25,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
-from medserl.game import Game, Role, balance_modes
+from medserl.game import Game, Role, balance_modes, draw_error_type
 from medserl.training import checkpoint
 from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
@@ -118,8 +118,10 @@ class SelfPlayTrainer(PPOTrainerSync):
             self.config.actor_rollout_ref.actor.optim.total_training_steps = total
 
     def _tasks(self, notes: Round) -> dict[str, NoteTask]:
+        seed = f"{self.settings.seed}/{self.global_steps}"
+        types = self.settings.error_types
         played = [
-            NoteTask(round=self.global_steps, note=note, mode=mode)
+            NoteTask(self.global_steps, note, mode, error_type=draw_error_type(types, seed, note.note_id))
             for note, mode in zip(notes.batch.notes, notes.batch.modes, strict=True)
         ]
         labelled = [NoteTask(round=self.global_steps, note=None, mode=None, labelled=item) for item in notes.labelled]
@@ -188,7 +190,22 @@ class SelfPlayTrainer(PPOTrainerSync):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
+        self._check_referee()
         return rows
+
+    def _check_referee(self) -> None:
+        """A referee that fails now and then makes games void; one that always fails makes the run pointless."""
+        rulings = [game.ruling for game in self.round.games.values() if game.ruling is not None]
+        failures = [ruling for ruling in rulings if ruling.failed]
+        if not failures:
+            return
+        logger.warning("round %d: the referee failed in %d of %d games; the first time: %s",
+                       self.global_steps, len(failures), len(rulings), failures[0].detail)  # fmt: skip
+        if len(failures) == len(rulings):
+            raise RolloutFailed(
+                f"round {self.global_steps}: the referee {self.settings.referee.name} failed in all {len(rulings)} "
+                f"games ({failures[0].detail}); see medserl.referee"
+            )
 
     def _choose(self, rows: dict[str, dict[str, Any]]) -> list[str]:
         dropped_uids: set[str] = set()
