@@ -136,20 +136,25 @@ def test_the_same_judge_can_be_asked_from_several_event_loops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("options", "told"),
     [
-        ("votes=0", "votes: 0 is no whole number"),
-        ("votes=3", "set a temperature"),
-        ("max_tokens=many", "max_tokens: 'many'"),
-        ("temperature=-1", "temperature: -1"),
-        ("url=localhost", "http://"),
-        ("tensor_parallel_size=0", "tensor_parallel_size: 0"),
-        ("vote=3", "unexpected keyword argument 'vote'"),
+        ({"votes": 0}, "votes: 0 is no whole number"),
+        ({"votes": 3}, "set a temperature"),
+        ({"max_tokens": "many"}, "max_tokens: 'many'"),
+        ({"temperature": -1}, "temperature: -1"),
+        ({"url": "localhost"}, "http://"),
+        ({"tensor_parallel_size": 0}, "tensor_parallel_size: 0"),
+        ({"vote": 3}, "unexpected keyword argument 'vote'"),
     ],
 )
-def test_options_that_cannot_work_are_refused(option: str, told: str) -> None:
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        load_config("embedded", [JUDGE, f"+medserl.referee.options.{option}"])
+        make_referee("judge", prompts=load_prompt_set("ward"), **options)
+
+
+def test_a_misspelt_option_is_refused_when_the_configuration_is_made() -> None:
+    with pytest.raises(ConfigError, match="unexpected keyword argument 'vote'"):
+        load_config("embedded", [JUDGE, "+medserl.referee.options.vote=3"])
 
 
 def test_without_a_url_verl_starts_a_frozen_replica_on_devices_of_its_own() -> None:
