@@ -31,6 +31,7 @@ from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
 from medserl.training.config import game_settings
 from medserl.training.data import NoteSource, Round, planned_rounds
+from medserl.training.report import referee_complaint
 
 logger = logging.getLogger("medserl.trainer")
 SLOW_PHASE = 30.0  # seconds; longer phases are worth a line of their own
@@ -190,22 +191,9 @@ class SelfPlayTrainer(PPOTrainerSync):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
-        self._check_referee()
+        if complaint := referee_complaint(list(by_uid.values()), self.settings.referee.name):
+            logger.warning("round %d: %s", self.global_steps, complaint)
         return rows
-
-    def _check_referee(self) -> None:
-        """A referee that fails now and then makes games void; one that always fails makes the run pointless."""
-        rulings = [game.ruling for game in self.round.games.values() if game.ruling is not None]
-        failures = [ruling for ruling in rulings if ruling.failed]
-        if not failures:
-            return
-        logger.warning("round %d: the referee failed in %d of %d games; the first time: %s",
-                       self.global_steps, len(failures), len(rulings), failures[0].detail)  # fmt: skip
-        if len(failures) == len(rulings):
-            raise RolloutFailed(
-                f"round {self.global_steps}: the referee {self.settings.referee.name} failed in all {len(rulings)} "
-                f"games ({failures[0].detail}); see medserl.referee"
-            )
 
     def _choose(self, rows: dict[str, dict[str, Any]]) -> list[str]:
         dropped_uids: set[str] = set()

@@ -18,10 +18,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
-from medserl.game import Mode, Note, Ruling, load_prompt_set, make_referee
+from medserl.game import Game, Mode, Note, Ruling, RulingKind, load_prompt_set, make_referee
 from medserl.training.checks import check_judge
 from medserl.training.config import game_settings, load_config
 from medserl.training.judge import API_KEY_VARIABLE, JudgeReferee, point_at
+from medserl.training.report import RefereeFailed, referee_complaint
 from medserl.training.settings import make_setup
 
 JUDGE = "medserl.referee.name=judge"
@@ -205,6 +206,25 @@ def test_the_users_server_is_asked_before_anything_starts() -> None:
         check(f"url={url}")
     with pytest.raises(ConfigError, match="no model directory"):
         check("model=/nowhere")
+
+
+# ------------------------------------------------------------------------------------------- a round with failures
+
+
+def games(*rulings: Ruling | None) -> list[Game]:
+    return [Game(f"n{i}", Mode.ERROR, ruling=ruling) for i, ruling in enumerate(rulings)]
+
+
+def test_a_round_in_which_the_judge_always_fails_ends_the_run_with_a_sentence() -> None:
+    failure, decided = Ruling.of_failure("http://x/v1: no answer within 300 s"), Ruling(RulingKind.ERROR, "judge")
+    assert referee_complaint(games(decided, None), "judge") is None
+    assert referee_complaint(games(None), "judge") is None
+    complaint = referee_complaint(games(failure, decided, None), "judge")
+    assert complaint == "the referee judge failed in 1 of 2 games (first: http://x/v1: no answer within 300 s)"
+    with pytest.raises(RefereeFailed, match=r"failed in 2 of 2 games .*no answer.*last checkpoint"):
+        referee_complaint(games(failure, failure, None), "judge")
+    undecided = Ruling(RulingKind.VOID, "judge_undecidable")
+    assert referee_complaint(games(undecided, undecided), "judge") is None
 
 
 # ------------------------------------------------------------------------------------------- a real vLLM
