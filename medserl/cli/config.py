@@ -11,12 +11,13 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print a resolved configuration as YAML, or the names of the shipped ones."""
     from omegaconf import OmegaConf
 
-    from medserl.training.config import available_configs, load_config
+    from medserl.training.config import available_configs, is_sft_config, load_config, load_sft_config
 
     if options.list:
         print("\n".join(available_configs()))
         return EXIT_OK
-    config = load_config(options.config, overrides)
+    load = load_sft_config if is_sft_config(options.config) else load_config
+    config = load(options.config, overrides)
     node = OmegaConf.select(config, options.section) if options.section else config
     if node is None:
         raise ConfigError(f"--section {options.section}: the configuration has no such key")

@@ -13,8 +13,9 @@ EXIT_INTERRUPTED = 130
 
 DESCRIPTION = """Self-play reinforcement learning on clinical notes: one model plants errors and finds them."""
 OVERRIDES_HELP = "Hydra overrides, e.g. actor_rollout_ref.actor.optim.lr=1e-6 medserl.referee.name=rules"
-# Option, key that it sets, type, help.
-TRAIN_OPTIONS = (
+Option = tuple[str, str, type, str]
+"""Option, key that it sets, type, help."""
+TRAIN_OPTIONS: tuple[Option, ...] = (
     (
         "--prompt-data",
         "medserl.notes.path",
@@ -34,6 +35,12 @@ TRAIN_OPTIONS = (
     ("--max-rounds", "medserl.max_rounds", int, "stop after this many rounds in total"),
     ("--run-dir", "medserl.run_dir", str, "where the run writes; the same directory resumes"),
 )
+SFT_OPTIONS: tuple[Option, ...] = (
+    ("--data", "medserl.notes.path", str, "notes with gold errors: .jsonl, .csv or .parquet (default: the ward)"),
+    ("--model", "model.path", str, "model directory to start from"),
+    ("--steps", "medserl.steps", int, "optimizer steps"),
+    ("--run-dir", "medserl.run_dir", str, "where the run writes; the finished model is RUN_DIR/model"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,6 +57,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_configuration(train)
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     train.add_argument("--verbose", action="store_true", help="show all that verl, vLLM and Ray print")
+    sft = commands.add_parser(
+        "sft",
+        help="warm start by supervised fine-tuning on demonstrations of the game",
+        description="Fine-tune on demonstrations of both roles, through the Megatron engine that `train` uses.",
+        epilog=OVERRIDES_HELP,
+    )
+    _add_configuration(sft, SFT_OPTIONS, "sft_embedded")
+    sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+    export = commands.add_parser(
+        "export",
+        help="turn a checkpoint into a Hugging Face model directory",
+        description="Copy a checkpoint's weights, tokenizer and configuration into a model directory.",
+    )
+    export.add_argument("checkpoint", help="a checkpoint (global_step_N), or a run directory: its best or newest one")
+    export.add_argument("--out", required=True, help="the directory to make")
     config = commands.add_parser("config", help="print the resolved configuration", epilog=OVERRIDES_HELP)
     _add_configuration(config)
     config.add_argument(
@@ -59,14 +81,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_configuration(parser: argparse.ArgumentParser) -> None:
+def _add_configuration(
+    parser: argparse.ArgumentParser, options: Sequence[Option] = TRAIN_OPTIONS, default: str = "embedded"
+) -> None:
     parser.add_argument(
         "--config",
-        default="embedded",
+        default=default,
         metavar="NAME",
-        help="a shipped configuration or a YAML file (default: embedded)",
+        help=f"a shipped configuration or a YAML file (default: {default})",
     )
-    for option, key, kind, text in TRAIN_OPTIONS:
+    for option, key, kind, text in options:
         parser.add_argument(option, dest=key, type=kind, help=text)
 
 
@@ -95,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _option_overrides(options: argparse.Namespace) -> list[str]:
     """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
     overrides = []
-    for _, key, kind, _ in TRAIN_OPTIONS:
-        value = getattr(options, key)
+    for _, key, kind, _ in SFT_OPTIONS if options.command == "sft" else TRAIN_OPTIONS:
+        value = getattr(options, key, None)
         if value is None:
             continue
         quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
@@ -109,6 +133,14 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         from medserl.cli.config import show_config
 
         return show_config(options, overrides)
+    if options.command == "sft":
+        from medserl.cli.sft import sft
+
+        return sft(options, overrides)
+    if options.command == "export":
+        from medserl.cli.export import export
+
+        return export(options)
     from medserl.cli.train import train
 
     return train(options, overrides)

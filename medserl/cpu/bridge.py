@@ -56,10 +56,13 @@ class SDPAttention(MegatronModule):
         if packed_seq_params is not None or attention_bias is not None:
             raise ValueError("packed sequences and attention biases are not supported on CPUs")
         length, batch, heads, width = query.shape
-        query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        dtype = query.dtype
+        # In float32: torch's bf16 attention takes four times as long here (131 against 35 ms for 40 rows of 160
+        # tokens, forward and backward, one thread), and rounds more.
+        query, key, value = (x.permute(1, 2, 0, 3).float() for x in (query, key, value))
         grouped = key.shape[1] != heads
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale, enable_gqa=grouped)
-        return out.permute(2, 0, 1, 3).reshape(length, batch, heads * width)
+        return out.permute(2, 0, 1, 3).reshape(length, batch, heads * width).to(dtype)
 
 
 @register_model("qwen3")

@@ -5,7 +5,7 @@ It knows nothing of any training framework, and importing it takes milliseconds.
 
 from medserl.game.labels import Label, Mode
 from medserl.game.load import LoadReport, load_notes, load_notes_with_report
-from medserl.game.metrics import round_metrics
+from medserl.game.metrics import answer_metrics, round_metrics
 from medserl.game.play import (
     Game,
     GameRules,
@@ -52,6 +52,7 @@ __all__ = [
     "VCFRolloutResult",
     "VCFSample",
     "VcfVerdict",
+    "answer_metrics",
     "apply_vcf",
     "assess_labelled",
     "balance_modes",

@@ -110,6 +110,21 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     return metrics
 
 
+def answer_metrics(answers: Sequence[tuple[Label, Label | None]], prefix: str = "") -> dict[str, float]:
+    """An assessor's figures from (truth, answer) pairs; an answer of None, not parsed, counts as wrong."""
+    table = confusion(answers)
+    given = [answer for _, answer in answers if answer is not None]
+    return {
+        f"{prefix}accuracy": table.accuracy,
+        f"{prefix}balanced_accuracy": table.balanced_accuracy,
+        f"{prefix}recall_correct": table.recall_correct,
+        f"{prefix}recall_incorrect": table.recall_incorrect,
+        f"{prefix}mcc": table.mcc,
+        f"{prefix}always_one_answer_rate": ratio(max(given.count(label) for label in Label), len(given)),
+        f"{prefix}parse_failure_rate": ratio(len(answers) - len(given), len(answers)),
+    }
+
+
 def _vcf_metrics(games: Sequence[Game], max_attempts: int) -> dict[str, float]:
     def attempts_rate(chosen: Iterable[Attempt]) -> float:
         return mean(float(attempt.verdict.passed) for attempt in chosen)
@@ -157,17 +172,7 @@ def _assessor_metrics(games: Sequence[Game], prefix: str) -> dict[str, float]:
     answers = [
         (game.truth, game.assessor.answer) for game in games if game.truth is not None and game.assessor is not None
     ]
-    table = confusion(answers)
-    given = [answer for _, answer in answers if answer is not None]
-    return {
-        f"{prefix}accuracy": table.accuracy,
-        f"{prefix}balanced_accuracy": table.balanced_accuracy,
-        f"{prefix}recall_correct": table.recall_correct,
-        f"{prefix}recall_incorrect": table.recall_incorrect,
-        f"{prefix}mcc": table.mcc,
-        f"{prefix}always_one_answer_rate": ratio(max(given.count(label) for label in Label), len(given)),
-        f"{prefix}parse_failure_rate": ratio(len(answers) - len(given), len(answers)),
-    }
+    return answer_metrics(answers, prefix)
 
 
 def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:

@@ -114,9 +114,12 @@ class NoteStream:
         seed: int,
         labelled: Sequence[LabelledNote] | None = None,
     ) -> None:
-        """Raises ConfigError for a batch size not in 1..len(notes), DataError for a repeated id."""
-        if batch_size < 1:
-            raise ConfigError(f"the rollout batch size is {batch_size}; it must be at least 1")
+        """Batch size 0 deals empty batches: a run on labelled notes only.
+
+        Raises ConfigError for a batch size not in 0..len(notes), DataError for a repeated id.
+        """
+        if batch_size < 0:
+            raise ConfigError(f"the rollout batch size is {batch_size}; it must not be negative")
         if batch_size > len(notes):
             raise ConfigError(
                 f"the rollout batch size is {batch_size}, but there are only {len(notes)} notes; "
@@ -137,7 +140,7 @@ class NoteStream:
 
     @property
     def rounds_per_epoch(self) -> int:
-        return len(self._notes) // self._batch_size
+        return len(self._notes) // self._batch_size if self._batch_size else 1
 
     @property
     def rounds_done(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -69,6 +70,8 @@ class MedSeRLTrainer:
         self._dump: GameDump | None = None
         self._stop_signal: int | None = None
         self._saved_round = 0
+        self._best: dict[str, Any] | None = None
+        self._without_better = 0
         self._handles_signals = False
 
     def __enter__(self) -> MedSeRLTrainer:
@@ -130,6 +133,7 @@ class MedSeRLTrainer:
         trainer.agent_loop_manager = self._manager
         self._trainer = trainer
         self._saved_round = trainer.global_steps
+        self._best = checkpoint.best(self.run_dir.checkpoints) if trainer.global_steps else None
         self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps)
         self._dump = GameDump(self.run_dir.path) if self.settings.dump_games else None
         logger.info(
@@ -197,20 +201,58 @@ class MedSeRLTrainer:
         games = list(trainer.round.games.values())
         metrics = with_game_metrics(metrics, games, self.settings.max_attempts)
         metrics |= speed_metrics(metrics, games)
+        if self._validates_after(trainer.global_steps):
+            metrics |= trainer.validate()
         assert self._log is not None
         self._log.round(trainer.global_steps, batch.batch.epoch, metrics)
         if self._dump is not None:
             self._dump.write(trainer.global_steps, games)
+        improved = self._remember_best(metrics)
         save_freq = self.config.trainer.save_freq
-        if save_freq > 0 and trainer.global_steps % save_freq == 0:
+        if improved or (save_freq > 0 and trainer.global_steps % save_freq == 0):
             self.save()
         return metrics
+
+    def _validates_after(self, number: int) -> bool:
+        test_freq = self.config.trainer.test_freq
+        return test_freq > 0 and (number % test_freq == 0 or number == self.total_rounds)
+
+    def _remember_best(self, metrics: dict[str, float]) -> bool:
+        """Whether this round's validation is the best so far; its checkpoint is marked when it is saved."""
+        value = metrics.get(self.settings.validation.best_metric)
+        if value is None or math.isnan(value):
+            return False
+        number = self.trainer.global_steps
+        if self._best is None or value > self._best["value"]:
+            self._best = {"step": number, "metric": self.settings.validation.best_metric, "value": value}
+            self._without_better = 0
+            return True
+        self._without_better += 1
+        return False
+
+    def validate(self) -> dict[str, float]:
+        """Judge the held-out notes with the present weights and record it, without training.
+
+        Returns:
+            ``val/greedy/*`` and ``val/sampled/*``: balanced accuracy, MCC, recall of each class and more.
+        """
+        metrics = self.trainer.validate()
+        assert self._log is not None
+        self._log.validation(self.trainer.global_steps, metrics)
+        return metrics
+
+    @property
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.validation.patience
+        return patience is not None and self._without_better >= patience
 
     def save(self) -> Path:
         """Write a checkpoint of the current round."""
         began = time.perf_counter()
         path = self.trainer.save()
         self._saved_round = self.trainer.global_steps
+        if self._best is not None and self._best["step"] == self._saved_round:
+            checkpoint.mark_best(self.run_dir.checkpoints, **self._best)
         logger.info("checkpoint %s (%.1f s)", path, time.perf_counter() - began)
         return path
 
@@ -227,12 +269,16 @@ class MedSeRLTrainer:
             return metrics
         with self._stop_on_signals():
             self.start()
-            while self.round < self.total_rounds and self._stop_signal is None:
+            if self.config.trainer.val_before_train and self.round == 0:
+                self.validate()
+            while self.round < self.total_rounds and self._stop_signal is None and not self._out_of_patience:
                 metrics = self.training_step(self.sample_batch())
             if self.round > self._saved_round:
                 self.save()
         if self._stop_signal is not None:
             logger.info("stopped by signal %d after round %d; the same command resumes", self._stop_signal, self.round)
+        elif self._out_of_patience:
+            logger.info("stopped after round %d: %d validations without a better one", self.round, self._without_better)
         else:
             logger.info("complete: %d rounds", self.round)
         return metrics

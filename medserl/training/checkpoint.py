@@ -16,6 +16,7 @@ STEP_PREFIX = "global_step_"
 STAGING = ".saving"
 MANIFEST = "medserl.json"
 TRACKER = "latest_checkpointed_iteration.txt"
+BEST = "best.json"
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
@@ -58,9 +59,25 @@ def publish(root: Path, step: int, state: dict[str, Any], keep: int | None) -> P
     shutil.rmtree(root / STAGING, ignore_errors=True)
     write_atomically(root / TRACKER, str(step))
     if keep is not None:
+        spared = best(root)
         for old in steps(root)[: -max(keep, 1)]:
-            shutil.rmtree(root / f"{STEP_PREFIX}{old}")
+            if spared is None or old != spared["step"]:
+                shutil.rmtree(root / f"{STEP_PREFIX}{old}")
     return final
+
+
+def mark_best(root: Path, step: int, metric: str, value: float) -> None:
+    """Say that the checkpoint of ``step`` is the best so far; retention spares it."""
+    write_atomically(root / BEST, json.dumps({"step": step, "metric": metric, "value": value}) + "\n")
+
+
+def best(root: Path) -> dict[str, Any] | None:
+    """``step``, ``metric`` and ``value`` of the best checkpoint; None where none was marked."""
+    try:
+        marked: dict[str, Any] = json.loads((root / BEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return marked
 
 
 def steps(root: Path) -> list[int]:
@@ -96,6 +113,14 @@ def latest_usable(root: Path) -> tuple[Path | None, list[str]]:
             return checkpoint, complaints
         complaints.append(f"checkpoint {checkpoint} is damaged: {reason}; using an earlier one")
     return None, complaints
+
+
+def tracked_step(root: Path) -> int:
+    """The step that verl's tracker file names; 0 where there is none."""
+    try:
+        return int((root / TRACKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def latest_step(root: Path) -> int:

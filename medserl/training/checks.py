@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from medserl.errors import ConfigError, DataError
 from medserl.game import Mode, Note
 from medserl.training.config import game_settings
-from medserl.training.data import labelled_notes, training_notes
+from medserl.training.data import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.training.run_dir import RunDir
 from medserl.training.settings import JUDGE, GameSettings, labelled_per_round, make_setup
 
@@ -36,11 +36,19 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     make_setup(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         check_judge(config, settings)
-    model = check_model(config)
+    actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    model = check_model(
+        Path(config.actor_rollout_ref.model.path),
+        "actor_rollout_ref.model.path",
+        actor.tensor_model_parallel_size,
+        actor.pipeline_model_parallel_size,
+        rollout.tensor_model_parallel_size,
+    )
     run_dir.check(config)
     notes = training_notes(settings)
     check_notes(settings, notes)
-    check_prompt_lengths(config, settings, notes, model)
+    held_out = check_validation(config, settings, notes)
+    check_prompt_lengths(config, settings, [*notes, *held_out], model)
 
 
 def check_layout(config: DictConfig) -> None:
@@ -101,11 +109,9 @@ def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
         raise ConfigError(f"{whole_name} cannot be divided by {part_name}; change one of them")
 
 
-def check_model(config: DictConfig) -> dict[str, Any]:
+def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
     """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
     config.json."""
-    path = Path(config.actor_rollout_ref.model.path)
-    key = "actor_rollout_ref.model.path"
     if not path.is_dir():
         raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
     try:
@@ -122,24 +128,13 @@ def check_model(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
-    megatron = config.actor_rollout_ref.actor.megatron
-    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
     for name in ("num_attention_heads", "num_key_value_heads"):
         _divides(model[name], tp, f"the model's {name} {model[name]}", f"tensor_model_parallel_size {tp}")
-        rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
-        if name == "num_attention_heads":
-            _divides(
-                model[name],
-                rollout_tp,
-                f"the model's {name} {model[name]}",
-                f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
-            )
-    _divides(
-        model["num_hidden_layers"],
-        pp,
-        f"the model's num_hidden_layers {model['num_hidden_layers']}",
-        f"pipeline_model_parallel_size {pp}",
-    )
+    heads = model["num_attention_heads"]
+    rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
+    _divides(heads, rollout_tp, f"the model's num_attention_heads {heads}", rollout_key)
+    layers = model["num_hidden_layers"]
+    _divides(layers, pp, f"the model's num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
     return model
 
 
@@ -169,6 +164,27 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
             f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to "
             "mix in; set medserl.labelled_share=0 or medserl.notes.labelled_path"
         )
+
+
+def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence[Note]) -> list[Note]:
+    """Held-out notes, when the run validates: there must be some, with both classes, and none that trains.
+
+    Returns:
+        The held-out notes; empty when the run does not validate.
+    """
+    if config.trainer.test_freq <= 0 and not config.trainer.val_before_train:
+        return []
+    held_out = validation_notes(settings)
+    where = settings.validation.path or "the synthetic ward"
+    if not held_out:
+        raise ConfigError(
+            "medserl.validation.path: trainer.test_freq asks for validation, but no held-out notes are named; give "
+            "a file or set trainer.test_freq=-1"
+        )
+    if not any(note.error_text is not None for note in held_out):
+        raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
+    check_no_leak([*notes, *_labelled_extra(settings)], held_out, where)
+    return held_out
 
 
 def check_prompt_lengths(

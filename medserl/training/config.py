@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib.util
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +29,11 @@ from medserl.training.settings import (
     GameSettings,
     labelled_per_round,
 )
+from medserl.training.sft_settings import SftSettings
 
 DEFAULT_CONFIG = "embedded"
+DEFAULT_SFT_CONFIG = "sft_embedded"
+BASES = ("base", "sft_base")
 # Dictionaries that verl hands on to another library as they are: it does not list their keys.
 OPEN_NODES = (
     "medserl",
@@ -41,6 +45,11 @@ OPEN_NODES = (
     "actor_rollout_ref.ref.megatron.override_transformer_config",
     "actor_rollout_ref.model.override_config",
     "data.apply_chat_template_kwargs",
+    "engine.override_transformer_config",
+    "engine.override_ddp_config",
+    "engine.override_mcore_model_config",
+    "optim.override_optimizer_config",
+    "model.override_config",
 )
 # Keys of verl's configuration dataclasses that its YAML files do not list.
 DATACLASS_ONLY_KEYS = (
@@ -68,7 +77,25 @@ def verl_config_dir() -> Path:
 
 def available_configs() -> list[str]:
     """Names that ``--config`` takes."""
-    return sorted(p.stem for p in configs_dir().glob("*.yaml") if p.stem != "base")
+    return sorted(p.stem for p in configs_dir().glob("*.yaml") if p.stem not in BASES)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Configurations that stand on the same defaults of verl's."""
+
+    base: str
+    """verl's configuration, in verl/trainer/config."""
+    chosen: tuple[str, ...]
+    """Overrides on it that choose Megatron, for the list of known keys."""
+    settings: type
+    """Our ``medserl`` section."""
+    group: str
+    """Name under which files name that section's defaults."""
+
+
+TRAIN = Family("ppo_trainer", ("model_engine=megatron",), GameSettings, "defaults")
+SFT = Family("sft_trainer_engine", ("engine=megatron", "optim=megatron"), SftSettings, "sft")
 
 
 def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = ()) -> DictConfig:
@@ -85,14 +112,50 @@ def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = (
         ConfigError: an unknown configuration, an unknown or misspelt key, a value of the wrong type.
     """
     path = _config_path(name_or_path)
-    config = _compose(path.parent, path.stem, overrides)
-    _reject_unknown_keys(config)
-    config = _complete(config, game_settings(config))
+    config = _compose(path.parent, path.stem, overrides, TRAIN)
+    if "engine" in config:
+        raise ConfigError(f"--config {name_or_path}: is for `medserl sft`")
+    _reject_unknown_keys(config, TRAIN)
+    return _resolved(_complete(config, game_settings(config)), name_or_path)
+
+
+def load_sft_config(name_or_path: str = DEFAULT_SFT_CONFIG, overrides: Sequence[str] = ()) -> DictConfig:
+    """``load_config`` for ``medserl sft``: verl's keys of its supervised trainer, ours under ``medserl``.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    path = _config_path(name_or_path)
+    config = _compose(path.parent, path.stem, overrides, SFT)
+    if "engine" not in config:
+        raise ConfigError(
+            f"--config {name_or_path}: is for `medserl train`, `medserl sft` needs one such as sft_embedded"
+        )
+    _reject_unknown_keys(config, SFT)
+    return _resolved(_complete_sft(config, sft_settings(config)), name_or_path)
+
+
+def is_sft_config(name_or_path: str) -> bool:
+    """Whether a configuration is one of ``medserl sft``: it stands on ``sft_base``, or on one that does."""
+    path = _config_path(name_or_path)
+    defaults = [item for item in OmegaConf.load(path).get("defaults", []) if isinstance(item, str)]
+    parents = [item for item in defaults if item != "_self_" and item not in BASES]
+    return "sft_base" in defaults or any(
+        (configs_dir() / f"{item}.yaml").is_file() and is_sft_config(item) for item in parents
+    )
+
+
+def _resolved(config: DictConfig, name: str) -> DictConfig:
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"configuration {name_or_path}: {_first_line(error)}") from None
+        raise ConfigError(f"configuration {name}: {_first_line(error)}") from None
     return config
+
+
+def sft_settings(config: DictConfig) -> SftSettings:
+    """The typed ``medserl`` section of a configuration that ``load_sft_config`` made."""
+    return cast(SftSettings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SftSettings), config.medserl)))
 
 
 def game_settings(config: DictConfig) -> GameSettings:
@@ -105,49 +168,50 @@ def _config_path(name_or_path: str) -> Path:
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path.resolve()
     known = configs_dir() / f"{name_or_path}.yaml"
-    if known.is_file() and name_or_path != "base":
+    if known.is_file() and name_or_path not in BASES:
         return known
     raise ConfigError(f"--config {name_or_path}: no such configuration; known: {', '.join(available_configs())}")
 
 
-def _compose(directory: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+def _compose(directory: Path, name: str, overrides: Sequence[str], family: Family) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     search_path = f"hydra.searchpath=[file://{configs_dir()},file://{verl_config_dir()}]"
-    ConfigStore.instance().store(group="medserl", name="defaults", node=GameSettings)
+    for known in (TRAIN, SFT):
+        ConfigStore.instance().store(group="medserl", name=known.group, node=known.settings)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(directory), version_base=None):
             return compose(config_name=name, overrides=[search_path, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, overrides)) from None
+        raise ConfigError(_explain(error, overrides, family)) from None
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> str:
+def _explain(error: Exception, overrides: Sequence[str], family: Family) -> str:
     """One sentence from Hydra's several lines, naming the override that caused it where that can be told."""
     text = _first_line(error)
     cause = _first_line(error.__cause__) if error.__cause__ else ""
     culprit = next((o for o in overrides if o.lstrip("+~").split("=")[0] in text), None)
     if culprit is not None and "Could not override" in text:
         key = culprit.lstrip("+~").split("=")[0]
-        near = _nearest(key, _all_keys())
+        near = _nearest(key, _all_keys(family))
         hint = f"; did you mean {near}?" if near else ""
         return f"override {culprit!r}: neither verl nor MedSeRL has a key {key}{hint}"
     where = f"override {culprit!r}: " if culprit else ""
     return f"{where}{text}{' (' + cause + ')' if cause and cause not in text else ''}"
 
 
-def _all_keys() -> list[str]:
-    settings = [f"medserl.{key}" for key in _keys(OmegaConf.structured(GameSettings))]
-    return [*settings, *_verl_keys()]
+def _all_keys(family: Family) -> list[str]:
+    settings = [f"medserl.{key}" for key in _keys(OmegaConf.structured(family.settings))]
+    return [*settings, *_verl_keys(family)]
 
 
 @functools.cache
-def _verl_keys() -> tuple[str, ...]:
-    return tuple(_keys(_compose(verl_config_dir(), "ppo_trainer", ["model_engine=megatron"])))
+def _verl_keys(family: Family) -> tuple[str, ...]:
+    return tuple(_keys(_compose(verl_config_dir(), family.base, list(family.chosen), family)))
 
 
 def _first_line(error: BaseException) -> str:
@@ -172,10 +236,10 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
     return found
 
 
-def _reject_unknown_keys(config: DictConfig) -> None:
+def _reject_unknown_keys(config: DictConfig, family: Family) -> None:
     """Hydra accepts any key that a configuration file or a ``+`` override names; verl would ignore it in
     silence."""
-    known = {*_verl_keys(), *DATACLASS_ONLY_KEYS}
+    known = {*_verl_keys(family), *DATACLASS_ONLY_KEYS}
     for key in _keys(config):
         if key in known or any(key == node or key.startswith(f"{node}.") for node in OPEN_NODES):
             continue
@@ -227,6 +291,36 @@ def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
         serve_with_verl(config, options)
 
 
+def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
+    """Set what follows from other keys, so that it is written in one place only."""
+    from omegaconf import open_dict
+
+    from medserl.training import sft_data, sft_settings
+
+    if settings.injector_format not in INJECTOR_FORMATS:
+        raise ConfigError(
+            f"medserl.injector_format: {settings.injector_format!r} is none of {', '.join(INJECTOR_FORMATS)}"
+        )
+    if settings.steps < 1:
+        raise ConfigError(f"medserl.steps: {settings.steps} is less than 1")
+    with open_dict(config):
+        config.medserl = OmegaConf.structured(settings)
+        config.data.train_batch_size = sft_settings.batch_size(settings)
+        config.data.custom_cls.path = sft_data.__file__
+        config.data.custom_cls.name = "DemonstrationDataset"
+        config.trainer.total_training_steps = settings.steps
+        config.trainer.total_epochs = sft_settings.epochs(settings)
+        config.trainer.seed = settings.seed
+        config.trainer.default_local_dir = str(Path(settings.run_dir).absolute() / "checkpoints")
+        config.trainer.experiment_name = Path(settings.run_dir).name
+        config.engine.seed = settings.seed
+        if config.model.path == BUILTIN_MODEL:
+            from medserl.ward import model_dir
+
+            config.model.path = str(model_dir())
+    return config
+
+
 def _check_choices(settings: GameSettings) -> None:
     for key, value, choices in (
         ("device", settings.device, DEVICES),
@@ -237,12 +331,17 @@ def _check_choices(settings: GameSettings) -> None:
         if value not in choices:
             raise ConfigError(f"medserl.{key}: {value!r} is none of {', '.join(choices)}")
     for key, number, least in (
-        ("rollout_batch_size", settings.rollout_batch_size, 2),
+        ("rollout_batch_size", settings.rollout_batch_size, 0),
+        ("labelled_batch_size", settings.labelled_batch_size or 0, 0),
+        ("validation.count", settings.validation.count, 1),
+        ("validation.patience", 1 if settings.validation.patience is None else settings.validation.patience, 1),
         ("max_attempts", settings.max_attempts, 1),
         ("rollout_workers", settings.rollout_workers, 0),
     ):
         if number < least:
             raise ConfigError(f"medserl.{key}: {number} is less than {least}")
+    if settings.advantage.injector_weight < 0:
+        raise ConfigError(f"medserl.advantage.injector_weight: {settings.advantage.injector_weight} is negative")
     if settings.max_rounds is not None and settings.max_rounds < 1:
         raise ConfigError(f"medserl.max_rounds: {settings.max_rounds} is less than 1")
     for key, share in (
@@ -251,6 +350,14 @@ def _check_choices(settings: GameSettings) -> None:
     ):
         if not 0.0 <= share <= 1.0:
             raise ConfigError(f"medserl.{key}: {share} is not between 0 and 1")
+    if settings.rollout_batch_size == 0 and not settings.labelled_batch_size:
+        raise ConfigError("medserl.rollout_batch_size: 0, and no medserl.labelled_batch_size: nothing to train on")
+    if settings.rollout_batch_size == 1:
+        raise ConfigError("medserl.rollout_batch_size: 1 is less than 2, one note of each mode")
+    if labelled_per_round(settings) % 2:
+        raise ConfigError(
+            f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; both classes come equally often"
+        )
     vcf = settings.vcf
     if not 0.0 <= vcf.min_jaccard <= vcf.max_jaccard <= 1.0:
         raise ConfigError(

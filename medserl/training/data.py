@@ -3,13 +3,14 @@ checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from medserl.errors import DataError
 from medserl.game import Batch, LabelledNote, Note, NoteStream, labelled_from_notes, load_notes
 from medserl.training.settings import GameSettings, labelled_per_round
 
@@ -47,11 +48,44 @@ def labelled_notes(settings: GameSettings, training: list[Note]) -> list[Note]:
     return [note for note in training if note.error_text is not None]
 
 
+def validation_notes(settings: GameSettings) -> list[Note]:
+    """The held-out notes; empty where a run on a file of notes names no ``medserl.validation.path``.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    chosen = settings.validation
+    if chosen.path is not None:
+        return load_notes(Path(chosen.path))
+    if settings.notes.path is not None:
+        return []
+    from medserl.ward import ward_notes
+
+    return ward_notes("validation", chosen.count, chosen.seed)
+
+
+def check_no_leak(training: Sequence[Note], held_out: Sequence[Note], where: str) -> None:
+    """No held-out note may be a training note, by id or by text.
+
+    Raises:
+        DataError: the first one that is.
+    """
+    ids = {note.note_id for note in training}
+    texts = {" ".join(note.text.split()) for note in training}
+    for note in held_out:
+        if note.note_id in ids or " ".join(note.text.split()) in texts:
+            raise DataError(f"{where}: note {note.note_id} is a training note too; take it out of one of the two")
+
+
 def planned_rounds(config: DictConfig, settings: GameSettings) -> int:
     """Rounds of a run: ``medserl.max_rounds``, or as many as ``trainer.total_epochs`` passes over the notes take."""
     if settings.max_rounds is not None:
         return settings.max_rounds
-    per_epoch = len(training_notes(settings)) // settings.rollout_batch_size
+    notes = training_notes(settings)
+    if settings.rollout_batch_size:
+        per_epoch = len(notes) // settings.rollout_batch_size
+    else:
+        per_epoch = 2 * len(labelled_notes(settings, notes)) // labelled_per_round(settings)
     return per_epoch * int(config.trainer.total_epochs)
 
 

@@ -35,7 +35,8 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
         )
     if device == "cpu":
         variables = cpu_environment()
-        if config.ray_kwargs.ray_init.get("address"):  # several nodes: not only the loopback interface
+        if config.trainer.nnodes > 1 or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
+            # Several nodes: not only the loopback interface.
             for name in ("GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"):
                 variables.pop(name, None)
     else:

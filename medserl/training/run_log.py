@@ -28,6 +28,7 @@ LINE = (
     ("grad_norm", "actor/grad_norm", ".2f"),
     ("tokens/s", "perf/tokens_per_second", ".0f"),
     ("s", "timing_s/step", ".1f"),
+    ("val_bal_acc", "val/greedy/balanced_accuracy", ".3f"),
 )
 
 
@@ -61,6 +62,18 @@ class RunLog:
         line = round_line(number, self.total_rounds, epoch, metrics)
         logging.getLogger("medserl.round").info(line)
         return line
+
+    def validation(self, number: int, metrics: Mapping[str, float]) -> str:
+        """Record a validation that stands by itself, such as the one before the first round."""
+        finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
+        for name, value in finite.items():
+            self._writer.add_scalar(name, value, number)
+        self._writer.flush()
+        self._metrics.write(json.dumps({"round": number, "validation": True, **finite}) + "\n")
+        self._metrics.flush()
+        figures = " ".join(f"{name}={value:.3f}" for name, value in finite.items() if "balanced" in name)
+        logging.getLogger("medserl.round").info("validation after round %d: %s", number, figures)
+        return figures
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -97,6 +110,8 @@ def round_line(number: int, total: int, epoch: int, metrics: Mapping[str, float]
     parts = [f"round {number}/{total}", f"epoch {epoch}"]
     for name, metric, form in LINE:
         value = metrics.get(metric, math.nan)
+        if name == "val_bal_acc" and not math.isfinite(value):
+            continue  # most rounds are not validated
         parts.append(f"{name}={value:{form}}" if math.isfinite(value) else f"{name}=-")
     return " ".join(parts)
 

@@ -63,6 +63,9 @@ class AdvantageSettings:
     normalisation: str = "per_role"
     """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a
     moving average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
+    injector_weight: float = 1.0
+    """Factor of the injector's advantages. Its answers have far more undecided tokens than the assessor's one
+    verdict, so that unweighted updates are mostly the injector's."""
     baseline_decay: float = 0.95
     """Decay of the moving average of ``role_baseline``."""
 
@@ -75,6 +78,24 @@ class RefereeSettings:
     """A registered referee; ``auto``: the ward's oracle for synthetic notes, ``instruction`` for others; null: none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the referee."""
+
+
+@dataclass
+class ValidationSettings:
+    """Held-out labelled notes, judged every ``trainer.test_freq`` rounds."""
+
+    path: str | None = None
+    """Notes with gold errors; null: held-out patients of the ward, when the training notes are the ward's."""
+    count: int = 100
+    """Held-out patients of the ward, when ``path`` is null; each is judged with and without its error."""
+    seed: int = 11
+    """Seed of the held-out patients."""
+    sampled: bool = True
+    """Judge by sampling too, not only greedily."""
+    best_metric: str = "val/greedy/balanced_accuracy"
+    """Metric (greater is better) that chooses the best checkpoint, which is kept whatever else is removed."""
+    patience: int | None = None
+    """Stop after this many validations without a better one; null: never."""
 
 
 @dataclass
@@ -94,6 +115,9 @@ class GameSettings:
     """Notes per round, half of them benign and half error mode."""
     labelled_share: float = 0.25
     """Gold-labelled notes mixed into the assessor's batch, as a share of ``rollout_batch_size``."""
+    labelled_batch_size: int | None = None
+    """Gold-labelled notes per round, whatever the share says; with ``rollout_batch_size`` 0 nothing else trains."""
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
     prompt_set: str = "clinical"
     """A shipped prompt set or a directory with prompt files."""
     error_types: list[str] | None = None
@@ -148,6 +172,8 @@ class GameSetup:
 
 def labelled_per_round(settings: GameSettings) -> int:
     """Number of gold-labelled notes per round, even, so that both classes have the same count."""
+    if settings.labelled_batch_size is not None:
+        return settings.labelled_batch_size
     return 2 * round(settings.rollout_batch_size * settings.labelled_share / 2)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
@@ -30,8 +31,10 @@ from medserl.training import checkpoint
 from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
 from medserl.training.config import game_settings
-from medserl.training.data import NoteSource, Round, planned_rounds
+from medserl.training.data import NoteSource, Round, planned_rounds, validation_notes
 from medserl.training.report import referee_complaint
+from medserl.training.settings import make_setup
+from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
 SLOW_PHASE = 30.0  # seconds; longer phases are worth a line of their own
@@ -68,6 +71,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         self.timing_raw: dict[str, float] = {}
         self.curr_step_profile = False
         self._round_began = 0.0
+        self._validator: Validator | None = None
 
     # ---------------------------------------------------------------- one round
 
@@ -98,6 +102,17 @@ class SelfPlayTrainer(PPOTrainerSync):
         )
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
         return {name: float(value) for name, value in metrics.items()}
+
+    def validate(self) -> dict[str, float]:
+        """Judge the held-out notes with the present weights; nothing is trained."""
+        if self._validator is None:
+            notes = validation_notes(self.settings)
+            prompts = make_setup(self.settings).prompts
+            self._validator = Validator(self.config, self.get_llm_client(), self.tokenizer, prompts, notes)
+        timing: dict[str, float] = {}
+        with marked_timer("validate", timing):
+            metrics = self._validator()
+        return {**metrics, "timing_s/validate": timing["validate"]}
 
     def save(self) -> Path:
         """Write a checkpoint of the current round; whole or not at all."""
@@ -220,17 +235,23 @@ class SelfPlayTrainer(PPOTrainerSync):
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """REINFORCE++ by verl; per-role normalisation replaces its global one where configured."""
+        """REINFORCE++ by verl; per-role normalisation and weights where configured."""
         batch = super()._compute_advantage(batch, metrics)
-        if self.settings.advantage.normalisation == "global":
+        settings = self.settings.advantage
+        if settings.normalisation == "global" and settings.injector_weight == 1.0:
             return batch
         data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["returns", "response_mask"]
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["returns", "advantages", "response_mask"]
         )
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, "padding") for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        if settings.normalisation == "global":
+            advantages = padded["advantages"]
+        else:
+            advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        weights = [settings.injector_weight if role == Role.INJECTOR.value else 1.0 for role in roles]
+        advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
 

@@ -1,8 +1,8 @@
 """The synthetic ward: a small world in which the game can be played and judged on two CPU cores.
 
 ``table`` reads the knowledge table, ``cases`` holds notes as facts with phrasings, ``generator`` makes notes
-from seeds, ``facts`` and ``oracle`` say what an edit did to one, ``tokenizer`` and ``warmstart`` make the tiny
-model that ships in ``model/``. Importing the package registers the referee ``oracle``.
+from seeds, ``facts`` and ``oracle`` say what an edit did to one, ``tokenizer`` and ``untrained`` make the start
+of the tiny model that ships in ``model/``. Importing the package registers the referee ``oracle``.
 """
 
 from pathlib import Path

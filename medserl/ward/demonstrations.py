@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from medserl.game.demonstrations import Demonstration, edit_answer, verdict_answer
 from medserl.game.labels import Label, Mode
-from medserl.game.prompts import Message, PromptSet, load_prompt_set
-from medserl.ward.cases import Case, Edit, benign_edits, error_edits
-from medserl.ward.generator import GoldCase, benign_edit, error_edit, first_accepted
+from medserl.game.prompts import PromptSet, load_prompt_set
+from medserl.game.vcf import apply_vcf
+from medserl.ward.cases import Case, Edit, benign_edits, error_edits, phrasings
+from medserl.ward.generator import GoldCase, benign_edit, error_edit
 from medserl.ward.heldout import seen_table
 from medserl.ward.table import Table
 
 FOCUS: Mapping[Mode, Mapping[str, tuple[str, ...]]] = {
     Mode.BENIGN: {
-        "presentation": ("person",), "denial": ("pattern",), "vitals": ("pattern",), "exam": ("pattern",),
-        "test": ("pattern",), "organism": ("organism",), "diagnosis": ("diagnosis",), "drug": ("drug", "frequency"),
+        "organism": ("organism",), "diagnosis": ("diagnosis",), "drug": ("drug", "frequency"),
         "treatment": ("treatment",), "management": ("pattern",),
     },
     Mode.ERROR: {
-        "exam": ("side",), "test": ("side",), "organism": ("organism",), "diagnosis": ("diagnosis",),
-        "drug": ("drug", "dose"), "treatment": ("treatment",), "management": ("management",),
+        "organism": ("organism",), "diagnosis": ("diagnosis",), "drug": ("drug", "dose"), "treatment": ("treatment",),
+        "management": ("management",),
     },
 }  # fmt: skip
-"""What the demonstrated injector changes in each kind of sentence.
+"""What the demonstrated injector changes in each kind of sentence: short sentences, in which a tiny model copies the
+rest without a slip, and all five error types.
 
 One place per sentence on purpose: where a change may come at every word, the likeliest next word is always the
 old one, and a model that has learnt it copies the whole sentence. Of two places it is the sentence's pattern,
@@ -39,24 +42,6 @@ which the model sees, that says which.
 """
 
 PROMPT_SET = "ward"
-EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """One turn of one role. With ``thinking`` the answer opens with an empty thought of its own, as Qwen3's
-    answers do when its chat template does not write one into the prompt."""
-
-    role: str
-    messages: tuple[Message, ...]
-    answer: str
-    thinking: bool
-    note_is_right: bool
-    """Whether the note in the prompt is correct, so that its words may be learnt too."""
-
-    @property
-    def reply(self) -> str:
-        return EMPTY_THOUGHT + self.answer if self.thinking else self.answer
 
 
 @dataclass(frozen=True)
@@ -68,10 +53,15 @@ class Mixture:
     """Half benign, half error."""
     label_noise: float = 0.1
     """Share of the assessor's pairs whose two answers are swapped."""
+    missed_errors: float = 0.0
+    """Share of the assessor's erroneous notes that are called correct, as a reader who overlooks errors would."""
     benign_variant: float = 0.5
     """Share of the assessor's correct notes that carry a benign edit, as they do in the game."""
     gold_error: float = 0.3
     """Share of the assessor's erroneous notes that are the note's own gold error."""
+    habit: float = 0.85
+    """Share of the injector's edits that replace a phrase by its usual successor: one likely answer per place, where
+    many unlikely ones would leave the old phrase the likeliest."""
     thinking: float = 0.15
     """Share of the turns in which the model writes the empty thought itself."""
 
@@ -81,15 +71,6 @@ def prompts_sha256() -> str:
     prompts, note = load_prompt_set(PROMPT_SET), "First sentence. Second sentence."
     chats = [*(prompts.injector(note, mode) for mode in Mode), prompts.assessor(note)]
     return hashlib.sha256(json.dumps(chats, sort_keys=True).encode()).hexdigest()
-
-
-def edit_answer(edit: Edit) -> str:
-    """The injector's answer in the ``edit`` format."""
-    return f"sentence_id: {edit.index}\nnew_sentence: {edit.sentence.text}"
-
-
-def verdict_answer(label: Label) -> str:
-    return f'final_answer: "{label.value}"'
 
 
 def demonstration_batches(
@@ -131,16 +112,17 @@ def _assessor_pair(
         Label.INCORRECT: _error(table, gold, mixture, rng).apply(gold.case),
     }
     swapped = rng.random() < mixture.label_noise
-    return [
-        Demonstration(
-            "assessor",
-            tuple(prompts.assessor(text)),
-            verdict_answer(label.other if swapped else label),
-            rng.random() < mixture.thinking,
-            label is Label.CORRECT,
-        )
-        for label, text in texts.items()
-    ]
+    missed = rng.random() < mixture.missed_errors
+    pair = []
+    for label, text in texts.items():
+        verdict = label.other if swapped else label
+        if label is Label.INCORRECT and missed:
+            verdict = Label.CORRECT
+        messages = tuple(prompts.assessor(text))
+        thinking = rng.random() < mixture.thinking
+        right = label is Label.CORRECT
+        pair.append(Demonstration("assessor", messages, verdict_answer(verdict), thinking, right, verdict))
+    return pair
 
 
 def _in_focus(table: Table, case: Case, edit: Edit, mode: Mode) -> bool:
@@ -155,8 +137,45 @@ def _injector_turn(
     table: Table, gold: GoldCase, prompts: PromptSet, mode: Mode, mixture: Mixture, rng: random.Random
 ) -> Demonstration:
     edits = error_edits(table, gold.case) if mode is Mode.ERROR else benign_edits(table, gold.case)
-    edit = first_accepted(gold.case, [edit for edit in edits if _in_focus(table, gold.case, edit, mode)], rng)
+    edit = _demonstrated(table, gold.case, [e for e in edits if _in_focus(table, gold.case, e, mode)], mixture, rng)
     if edit is None:  # nothing in focus passes the filter; the note's own error always does
         mode, edit = Mode.ERROR, gold.error
     messages = tuple(prompts.injector(gold.case.text, mode))
-    return Demonstration("injector", messages, edit_answer(edit), rng.random() < mixture.thinking, True)
+    return Demonstration(
+        "injector", messages, edit_answer(edit.index, edit.sentence.text), rng.random() < mixture.thinking, True
+    )
+
+
+def _demonstrated(table: Table, case: Case, edits: Sequence[Edit], mixture: Mixture, rng: random.Random) -> Edit | None:
+    """An edit that the filter accepts, at a random place; there mostly the usual one."""
+    places: dict[tuple[int, str], list[Edit]] = {}
+    for edit in edits:
+        places.setdefault((edit.index, edit.slot), []).append(edit)
+    order = list(places.values())
+    rng.shuffle(order)
+    for choices in order:
+        if rng.random() < mixture.habit:
+            choices.sort(key=lambda edit: _unusualness(table, case, edit))
+        else:
+            rng.shuffle(choices)
+        accepted = next((edit for edit in choices if apply_vcf(case.text, edit.apply(case)).passed), None)
+        if accepted is not None:
+            return accepted
+    return None
+
+
+def _unusualness(table: Table, case: Case, edit: Edit) -> float:
+    """0 for the usual successor of what is replaced, which follows from the old phrase alone: the next phrasing in
+    the table's order, the first wrong fact, ten times the dose."""
+    old, new = case.sentences[edit.index], edit.sentence
+    if edit.slot == "pattern":
+        return _steps(table.sentences[old.kind], old.pattern, new.pattern)
+    before, after = old.slots[edit.slot], new.slots[edit.slot]
+    if edit.error_type is None:
+        return _steps(phrasings(table, before), before.phrase, after.phrase)
+    return abs(math.log(float(after.concept) / (10 * float(before.concept)))) if edit.slot == "dose" else 0.0
+
+
+def _steps(cycle: Sequence[str], old: str, new: str) -> int:
+    """Steps from the old to the new member; a phrase outside the cycle stands before its first member."""
+    return (cycle.index(new) - (cycle.index(old) if old in cycle else -1)) % len(cycle)

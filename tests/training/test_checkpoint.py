@@ -73,3 +73,13 @@ def test_files_are_private(tmp_path: Path) -> None:
     checkpoint.write_atomically(tmp_path / "file", "text")
     assert (tmp_path / "file").stat().st_mode & 0o077 == 0
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_retention_spares_the_best_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint.best(tmp_path) is None
+    saved(tmp_path, 1, keep=2)
+    checkpoint.mark_best(tmp_path, 1, "val/greedy/balanced_accuracy", 0.8)
+    for step in (2, 3, 4):
+        saved(tmp_path, step, keep=2)
+    assert checkpoint.steps(tmp_path) == [1, 3, 4]
+    assert checkpoint.best(tmp_path) == {"step": 1, "metric": "val/greedy/balanced_accuracy", "value": 0.8}

@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from medserl.errors import ConfigError
 from medserl.game import RewardConfig
 from medserl.training.checks import check_layout
-from medserl.training.config import available_configs, game_settings, load_config
+from medserl.training.config import available_configs, game_settings, is_sft_config, load_config
 from medserl.training.settings import GameSettings, RewardSettings, labelled_per_round, make_setup
 
 NOTES = "medserl.notes.path=notes.jsonl"
 
 
-@pytest.mark.parametrize("name", available_configs())
+@pytest.mark.parametrize("name", [name for name in available_configs() if not is_sft_config(name)])
 def test_a_shipped_configuration_resolves_and_its_layout_divides(name: str) -> None:
     config = load_config(name, [NOTES])
     settings = game_settings(config)

@@ -72,36 +72,14 @@ def test_shipped_model_loads_and_plays() -> None:
 
 @pytest.mark.engine
 @pytest.mark.timeout(600)
-def test_short_warm_start_is_deterministic_and_learns(tmp_path: Path) -> None:
-    import torch
-
-    from medserl.ward.evaluate import Player
-    from medserl.ward.warmstart import Recipe, warm_start
-
-    torch.set_num_threads(1)
-    small = {"hidden_size": 48, "layers": 2, "head_dim": 16, "intermediate_size": 64}
-    recipe = Recipe(copy_steps=2, steps=8, patients=60, warmup=1, **small)
-    written = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        written.append(warm_start(recipe, tmp_path / name, eval_count=0))
-    assert written[0]["weights_sha256"] == written[1]["weights_sha256"]
-    assert written[0]["tokenizer_sha256"] == RECIPE["tokenizer_sha256"]
-    losses = written[0]["loss"]
-    assert all(losses["last"][part] < losses["first"][part] for part in ("answer", "text"))
-    assert len(Player.load(tmp_path / "a").answer([[{"role": "user", "content": "ASSESS\nA note."}]])) == 1
-
-
-@pytest.mark.engine
-@pytest.mark.timeout(600)
 def test_wired_heads_look_where_copying_needs_them_to() -> None:
     """Before any training: one token back in layer 0, and behind the token's last occurrence in layer 1."""
     import torch
     from transformers import PreTrainedTokenizerFast
 
-    from medserl.ward.warmstart import Recipe, make_model
+    from medserl.ward.untrained import make_model
 
-    model = make_model(Recipe(), PreTrainedTokenizerFast.from_pretrained(MODEL_DIR))
+    model = make_model(PreTrainedTokenizerFast.from_pretrained(MODEL_DIR), 1)
     model.set_attn_implementation("eager")
     period = 20
     generator = torch.Generator().manual_seed(1)
@@ -118,9 +96,10 @@ def test_wired_heads_look_where_copying_needs_them_to() -> None:
 
 @pytest.mark.engine
 def test_model_too_narrow_to_wire_is_refused() -> None:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from medserl.ward.warmstart import Recipe, make_model
+    from medserl.ward.wiring import wire_copying_heads
 
+    config = Qwen3Config(vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, head_dim=32)
     with pytest.raises(ValueError, match="too few to wire"):
-        make_model(Recipe(hidden_size=64, layers=2), PreTrainedTokenizerFast.from_pretrained(MODEL_DIR))
+        wire_copying_heads(Qwen3ForCausalLM(config), 1)

@@ -44,6 +44,7 @@ class Lexicon:
         self._phrases: dict[str, list[tuple[tuple[str, ...], Token]]] = {}
         for phrase, per_day in data["frequencies"].items():
             self._add_phrase(phrase, Token("", "frequency", "per day", float(per_day)))
+        self.synonym_groups = tuple(tuple(group) for group in data["synonyms"])
         for group in data["synonyms"]:
             for phrase in group:
                 self._add_phrase(phrase, Token("=" + group[0]))

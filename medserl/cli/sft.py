@@ -1,0 +1,29 @@
+"""``medserl sft``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from medserl.errors import EXIT_FAILURE, EXIT_OK
+
+
+def sft(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Check, then fine-tune to the end; the same command on the same run directory goes on."""
+    from medserl.training.sft import SftFailed, SftRun
+
+    run = SftRun(options.config, overrides)
+    notes = run.settings.notes
+    print(f"model      {run.config.model.path}")
+    print(f"notes      {notes.path or f'{notes.count} synthetic notes'}")
+    print(f"steps      {run.settings.steps} of {run.config.data.train_batch_size} demonstrations")
+    print(f"run        {run.run_dir.path}", flush=True)
+    if options.dry_run:
+        print("dry run: everything checked, nothing started")
+        return EXIT_OK
+    try:
+        run.run()
+    except SftFailed as error:
+        print(f"medserl: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    return EXIT_OK

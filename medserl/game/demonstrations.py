@@ -1,0 +1,171 @@
+"""Demonstrations of the game: what a role is asked, and an answer in its format. Pure; for supervised warm starts.
+
+From notes with a gold error come an assessor's pair (the note with and without the error), an injector's error turn
+(the gold error as an edit) and, where a whitelisted synonym fits into the note, an injector's benign turn.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medserl.game.labels import Label, Mode
+from medserl.game.prompts import Message, PromptSet
+from medserl.game.records import Note
+from medserl.game.referee.base import RulingKind
+from medserl.game.referee.canonical import shipped_lexicon
+from medserl.game.referee.rules import RulesReferee
+from medserl.game.sentences import sentence_texts
+from medserl.game.vcf import apply_vcf
+
+EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One turn of one role. With ``thinking`` the answer opens with an empty thought of its own, as Qwen3's
+    answers do when its chat template does not write one into the prompt."""
+
+    role: str
+    messages: tuple[Message, ...]
+    answer: str
+    thinking: bool
+    note_is_right: bool
+    """Whether the note in the prompt is correct, so that its words may be learnt too."""
+    verdict: Label | None = None
+    """The verdict in an assessor's answer."""
+
+    @property
+    def reply(self) -> str:
+        return EMPTY_THOUGHT + self.answer if self.thinking else self.answer
+
+
+def edit_answer(index: int, sentence: str) -> str:
+    """The injector's answer in the ``edit`` format."""
+    return f"sentence_id: {index}\nnew_sentence: {sentence}"
+
+
+def note_answer(text: str) -> str:
+    """The injector's answer in the ``note`` format."""
+    return f"generated_note: {text}"
+
+
+def verdict_answer(label: Label) -> str:
+    """The assessor's answer."""
+    return f'final_answer: "{label.value}"'
+
+
+def changed_sentence(before: str, after: str) -> tuple[int, str] | None:
+    """Index and new text of the one sentence in which two notes differ; None where it is not exactly one."""
+    old, new = sentence_texts(before), sentence_texts(after)
+    if len(old) != len(new):
+        return None
+    changed = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
+    return (changed[0], new[changed[0]]) if len(changed) == 1 else None
+
+
+class NoteDemonstrations:
+    """Demonstrations from notes with gold errors, such as MEDEC's pairs.
+
+    Args:
+        prompts: The prompt set.
+        injector_format: ``edit`` or ``note``.
+        label_noise: Share of the assessor's pairs whose two answers are swapped.
+        thinking: Share of the turns in which the model writes an empty thought itself.
+
+    ``left_out`` counts by reason the turns that could not be made.
+    """
+
+    def __init__(
+        self, prompts: PromptSet, injector_format: str = "edit", label_noise: float = 0.0, thinking: float = 0.0
+    ) -> None:
+        self._prompts, self._format = prompts, injector_format
+        self._label_noise, self._thinking = label_noise, thinking
+        self._referee = RulesReferee()
+        self._synonyms = _synonyms()
+        self.left_out: Counter[str] = Counter()
+
+    def assessor_pair(self, note: Note, rng: random.Random) -> list[Demonstration]:
+        """The note with and without its gold error; empty where it has none."""
+        if note.error_text is None:
+            self.left_out["no gold error"] += 1
+            return []
+        swapped = rng.random() < self._label_noise
+        pair = []
+        for label, text in ((Label.CORRECT, note.text), (Label.INCORRECT, note.error_text)):
+            verdict = label.other if swapped else label
+            messages = tuple(self._prompts.assessor(text))
+            thinking = rng.random() < self._thinking
+            right = label is Label.CORRECT
+            pair.append(Demonstration("assessor", messages, verdict_answer(verdict), thinking, right, verdict))
+        return pair
+
+    def injector_turn(self, note: Note, mode: Mode, rng: random.Random) -> list[Demonstration]:
+        """One turn that the filter accepts; empty where the note offers none."""
+        modified = note.error_text if mode is Mode.ERROR else self._benign(note, rng)
+        if modified is None:
+            self.left_out["no gold error" if mode is Mode.ERROR else "no synonym fits"] += 1
+            return []
+        if not apply_vcf(note.text, modified).passed:
+            self.left_out[f"the filter refuses the {mode.value} edit"] += 1
+            return []
+        change = changed_sentence(note.text, modified)
+        if change is None:
+            self.left_out["more than one sentence differs"] += 1
+            return []
+        answer = edit_answer(*change) if self._format == "edit" else note_answer(modified)
+        messages = tuple(self._prompts.injector(note.text, mode, self._format))
+        return [Demonstration("injector", messages, answer, rng.random() < self._thinking, True)]
+
+    def _benign(self, note: Note, rng: random.Random) -> str | None:
+        """The note with one whitelisted synonym put in, which the ``rules`` referee calls benign."""
+        found = [(m, group) for pattern, group in self._synonyms for m in pattern.finditer(note.text)]
+        rng.shuffle(found)
+        for match, group in found:
+            others = [phrase for phrase in group if phrase != match.group().lower()]
+            new = rng.choice(others)
+            if match.group()[0].isupper():
+                new = new[0].upper() + new[1:]
+            modified = note.text[: match.start()] + new + note.text[match.end() :]
+            ruling = self._referee.rule(note, Mode.BENIGN, modified)
+            if ruling.kind is RulingKind.BENIGN and apply_vcf(note.text, modified).passed:
+                return modified
+        return None
+
+
+def _synonyms() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
+    """A pattern per whitelisted phrase with its group; longer phrases first."""
+    pairs = [(phrase, tuple(group)) for group in shipped_lexicon().synonym_groups for phrase in group]
+    pairs.sort(key=lambda pair: -len(pair[0]))
+    return [(re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE), group) for phrase, group in pairs]
+
+
+def note_batches(
+    notes: Sequence[Note], maker: NoteDemonstrations, *, assessor_pairs: int, injector_turns: int, seed: int
+) -> Iterator[list[Demonstration]]:
+    """Endless batches of ``2 * assessor_pairs + injector_turns`` demonstrations; same arguments, same batches.
+
+    Raises:
+        ValueError: the notes offer no demonstration of a kind that is asked for.
+    """
+    rng = random.Random(f"medserl demonstrations {seed}")
+
+    def fill(count: int, make: str, mode: Mode | None = None) -> list[Demonstration]:
+        filled: list[Demonstration] = []
+        for _ in range(100 * max(count, 1)):
+            if len(filled) >= count:
+                return filled
+            note = notes[rng.randrange(len(notes))]
+            filled += maker.assessor_pair(note, rng) if mode is None else maker.injector_turn(note, mode, rng)
+        raise ValueError(f"the notes offer no {make}: {dict(maker.left_out)}")
+
+    while True:
+        half = injector_turns // 2
+        yield [
+            *fill(2 * assessor_pairs, "assessor pair"),
+            *fill(half, "benign turn", Mode.BENIGN),
+            *fill(injector_turns - half, "error turn", Mode.ERROR),
+        ]

@@ -1,0 +1,90 @@
+"""Held-out labelled notes, judged by the policy through the rollout engine while it trains."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine, Sequence
+from threading import Thread
+from typing import Any
+
+from omegaconf import DictConfig
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+from verl.workers.rollout.llm_server import LLMServerClient
+
+from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
+from medserl.game.parse import parse_assessor
+
+IN_FLIGHT = 512
+GREEDY, SAMPLED = "greedy", "sampled"
+
+
+class Validator:
+    """Asks the policy about every held-out note, greedily and by sampling.
+
+    Args:
+        config: The run's configuration.
+        client: verl's client of the rollout servers, which hold the newest weights.
+        tokenizer: The model's tokenizer.
+        prompts: The prompt set of the run.
+        notes: Held-out notes; both versions of each are asked about.
+    """
+
+    def __init__(
+        self, config: DictConfig, client: LLMServerClient, tokenizer: Any, prompts: PromptSet, notes: Sequence[Note]
+    ) -> None:
+        self._client = client
+        self._tokenizer = tokenizer
+        self._settings = config.medserl.validation
+        self._seed = int(config.medserl.seed)
+        self._max_tokens = int(config.data.max_response_length)
+        self._temperature = float(config.actor_rollout_ref.rollout.temperature)
+        builder = create_continuous_token_builder(
+            tokenizer, chat_template_kwargs=dict(config.data.apply_chat_template_kwargs)
+        )
+        self.labelled: tuple[LabelledNote, ...] = tuple(labelled_from_notes(notes))
+        self._prompt_ids = [builder.build_initial_tokens(prompts.assessor(note.text)) for note in self.labelled]
+
+    def __call__(self) -> dict[str, float]:
+        """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong."""
+        metrics: dict[str, float] = {}
+        passes = [(GREEDY, 0.0)] + ([(SAMPLED, self._temperature)] if self._settings.sampled else [])
+        for name, temperature in passes:
+            answers = _in_own_loop(self._ask_all(temperature))
+            pairs = [(note.label, answer) for note, answer in zip(self.labelled, answers, strict=True)]
+            metrics |= answer_metrics(pairs, f"val/{name}/")
+        return metrics
+
+    async def _ask_all(self, temperature: float) -> list[Label | None]:
+        gate = asyncio.Semaphore(IN_FLIGHT)
+        return await asyncio.gather(*(self._ask(i, temperature, gate) for i in range(len(self.labelled))))
+
+    async def _ask(self, index: int, temperature: float, gate: asyncio.Semaphore) -> Label | None:
+        note = self.labelled[index]
+        name = f"val/{note.note_id}/{note.label.value}"
+        # The same seed at every validation: a difference between two is the policy's, not the dice's.
+        seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{name}".encode()).digest()[:4], "big") & 0x7FFFFFFF
+        params = {"temperature": temperature, "top_p": 1.0, "top_k": -1, "max_tokens": self._max_tokens, "seed": seed}
+        async with gate:
+            output = await self._client.generate(
+                request_id=f"{name}/{temperature}", prompt_ids=list(self._prompt_ids[index]), sampling_params=params
+            )
+        return parse_assessor(self._tokenizer.decode(list(output.token_ids), skip_special_tokens=True))
+
+
+def _in_own_loop(coroutine: Coroutine[Any, Any, list[Label | None]]) -> list[Label | None]:
+    """Run to the end in a thread of its own: the caller's may have an event loop already."""
+    result: list[list[Label | None] | BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(asyncio.run(coroutine))
+        except BaseException as error:
+            result.append(error)
+
+    thread = Thread(target=run, name="validation")
+    thread.start()
+    thread.join()
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]

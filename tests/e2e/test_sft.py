@@ -1,0 +1,74 @@
+"""``medserl sft``: a short version of the tiny model's warm start, and fine-tuning on pairs from a file."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+SMALL = [
+    "--steps",
+    "6",
+    "medserl.notes.count=60",
+    "engine.tensor_model_parallel_size=1",
+    "data.micro_batch_size_per_gpu=26",
+]
+
+
+def sft(run_dir: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "medserl", "sft", "--run-dir", str(run_dir), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    run = tmp_path_factory.mktemp("sft") / "first"
+    return run, sft(run, *SMALL)
+
+
+def test_a_short_warm_start_learns_and_plays(first: tuple[Path, str]) -> None:
+    from medserl.ward.evaluate import Player
+
+    run, output = first
+    losses = [float(value) for value in re.findall(r"loss=([0-9.]+)", output)]
+    assert len(losses) == 6 and losses[-1] < losses[0]
+    assert len(Player.load(run / "model").answer([[{"role": "user", "content": "ASSESS\nA note."}]])) == 1
+    assert json.loads((run / "finished.json").read_text())["step"] == 6
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_same_command_makes_the_same_weights(first: tuple[Path, str], tmp_path: Path) -> None:
+    sft(tmp_path / "again", *SMALL)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert digest(tmp_path / "again/model" / name) == digest(first[0] / "model" / name)
+
+
+def test_a_finished_run_is_left_alone(first: tuple[Path, str]) -> None:
+    assert "complete:" in sft(first[0], *SMALL)
+
+
+def test_pairs_from_a_file_warm_start_the_shipped_model(tmp_path: Path) -> None:
+    from medserl.ward import ward_notes
+
+    rows = [
+        {"note_id": n.note_id, "correct_note": n.text, "incorrect_note": n.error_text, "error_type": n.error_type}
+        for n in ward_notes("train", 60, 3)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = sft(
+        tmp_path / "run", "--data", str(tmp_path / "pairs.jsonl"), "--model", "builtin:ward", "--steps", "4",
+        "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "data.micro_batch_size_per_gpu=20",
+        "engine.tensor_model_parallel_size=2",
+    )  # fmt: skip
+    assert "finished model" in output
+    assert (tmp_path / "run/model/model.safetensors").is_file()

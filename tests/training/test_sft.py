@@ -1,0 +1,156 @@
+"""Warm starts: configuration, the demonstrations' file and data set. Whole runs: tests/e2e/test_sft.py."""
+
+import json
+import math
+import random
+import stat
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from medserl.errors import ConfigError
+from medserl.game import Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
+from medserl.game.demonstrations import NoteDemonstrations, changed_sentence, edit_answer, note_batches
+from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
+from medserl.game.referee.base import RulingKind
+from medserl.training.config import is_sft_config, load_config, load_sft_config, sft_settings
+from medserl.training.sft_settings import batches_made, epochs
+from medserl.ward import MODEL_DIR
+
+NOTES = [
+    Note(
+        f"n{i}",
+        f"A {age}-year-old man has hypertension and shortness of breath. He takes 5 mg of amlodipine daily. "
+        "The left leg is swollen. Blood pressure is 150/90 mm Hg. Follow-up in two weeks.",
+        f"A {age}-year-old man has hypertension and shortness of breath. He takes 5 mg of amlodipine daily. "
+        "The right leg is swollen. Blood pressure is 150/90 mm Hg. Follow-up in two weeks.",
+        "diagnosis",
+    )
+    for i, age in enumerate(range(40, 60))
+]
+
+
+def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
+    config = load_sft_config("sft_embedded", ["medserl.steps=7", "medserl.mixture.injector_turns=10"])
+    settings = sft_settings(config)
+    assert (
+        "megatron" in config.engine._target_.lower()
+        or ("Mcore" in config.engine._target_
+        and config.trainer.total_training_steps == 7)
+    )
+    assert config.data.train_batch_size == 2 * settings.mixture.assessor_pairs + 10
+    assert is_sft_config("sft_embedded") and not is_sft_config("embedded")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["medserl.stepps=3"], "did you mean medserl.steps"),
+        (["+optim.lrr=1"], "neither verl nor MedSeRL knows it; did you mean"),
+        (["medserl.steps=0"], "less than 1"),
+        (["medserl.injector_format=poem"], "none of edit, note"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_sft_config("sft_embedded", overrides)
+
+
+def test_configurations_of_the_two_commands_are_told_apart() -> None:
+    with pytest.raises(ConfigError, match="medserl train"):
+        load_sft_config("embedded")
+    with pytest.raises(ConfigError, match="medserl sft"):
+        load_config("sft_embedded")
+
+
+def test_steps_beyond_the_demonstrations_go_over_them_again() -> None:
+    settings = sft_settings(load_sft_config("sft_embedded", ["medserl.steps=50", "medserl.max_demonstrations=1000"]))
+    made = batches_made(settings)
+    assert made < 50 and epochs(settings) == math.ceil(50 / made)
+
+
+@pytest.mark.parametrize("injector_format", ["edit", "note"])
+def test_demonstrations_of_notes_play_by_the_rules(injector_format: str) -> None:
+    prompts, rules = load_prompt_set("clinical"), make_referee("rules")
+    maker = NoteDemonstrations(prompts, injector_format)
+    parse = parse_edit if injector_format == "edit" else lambda reply, _: parse_note(reply)
+    rng = random.Random(3)
+    for note in NOTES:
+        for mode, kind in ((Mode.BENIGN, RulingKind.BENIGN), (Mode.ERROR, RulingKind.ERROR)):
+            (turn,) = maker.injector_turn(note, mode, rng)
+            edit = parse(turn.reply, note.text)
+            assert isinstance(edit, InjectorEdit)
+            assert apply_vcf(note.text, edit.modified).passed
+            assert rules.rule(note, mode, edit.modified).kind is kind
+        right, wrong = maker.assessor_pair(note, rng)
+        assert (parse_assessor(right.reply), parse_assessor(wrong.reply)) == (Label.CORRECT, Label.INCORRECT)
+        assert right.note_is_right and not wrong.note_is_right
+        assert note.text in right.messages[-1]["content"] and note.error_text in wrong.messages[-1]["content"]
+
+
+def test_batches_have_the_mixture_asked_for_and_are_the_same_every_time() -> None:
+    def first(seed: int) -> list[object]:
+        maker = NoteDemonstrations(load_prompt_set("clinical"), label_noise=0.3, thinking=0.5)
+        return list(islice(note_batches(NOTES, maker, assessor_pairs=3, injector_turns=5, seed=seed), 4))
+
+    batches = first(1)
+    assert batches == first(1) != first(2)
+    assert all([d.role for d in batch] == ["assessor"] * 6 + ["injector"] * 5 for batch in batches)  # type: ignore[attr-defined]
+
+
+def test_notes_without_gold_errors_are_refused_with_the_reason() -> None:
+    bare = [Note(note.note_id, note.text) for note in NOTES]
+    maker = NoteDemonstrations(load_prompt_set("clinical"))
+    with pytest.raises(ValueError, match="no gold error"):
+        next(note_batches(bare, maker, assessor_pairs=1, injector_turns=0, seed=1))
+
+
+def test_changed_sentence_is_the_only_one_or_none() -> None:
+    assert changed_sentence("One is. Two is. Three is.", "One is. Two was. Three is.") == (1, "Two was.")
+    assert changed_sentence("One is. Two is.", "One was. Two was.") is None
+    assert changed_sentence("One is. Two is.", "One is. Two is. More is.") is None
+    assert edit_answer(1, "Two was.") == "sentence_id: 1\nnew_sentence: Two was."
+
+
+def test_data_set_weights_verdict_answer_and_notes_as_configured(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from medserl.training.sft_data import DemonstrationDataset, write_demonstrations
+
+    maker = NoteDemonstrations(load_prompt_set("ward"), thinking=0.5)
+    batch = next(note_batches(NOTES, maker, assessor_pairs=4, injector_turns=4, seed=1))
+    path = tmp_path / "demos.parquet"
+    assert write_demonstrations(batch, path, answer_weight=1.0, verdict_weight=9.0, text_weight=0.25) == len(batch)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    dataset = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 512}))
+    for i, demo in enumerate(batch):
+        item = dataset[i]
+        ids, mask = item["input_ids"].tolist(), item["loss_mask"]
+        assert len(ids) == len(mask) == len(item["position_ids"]) and ids[-1] == tokenizer.eos_token_id
+        prompt = tokenizer.apply_chat_template(
+            list(demo.messages), tokenize=False, add_generation_prompt=True, enable_thinking=demo.thinking
+        )
+        start = len(tokenizer.encode(prompt, add_special_tokens=False))
+        assert tokenizer.decode(ids[start:-1]) == demo.reply
+        assert mask[0] == 0.0
+        assert set(mask[1:start].tolist()) == {0.25 if demo.note_is_right else 0.0}
+        weighted = [tokenizer.decode(t) for t, m in zip(ids[start:], mask[start:].tolist(), strict=True) if m == 9.0]
+        assert "".join(weighted) == (demo.verdict.value if demo.verdict else "")
+        assert set(mask[start:].tolist()) <= {1.0, 9.0}
+    with pytest.raises(ValueError, match="data.max_length is 20"):
+        _ = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 20}))[0]
+
+
+def test_messages_survive_the_file(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from medserl.training.sft_data import write_demonstrations
+
+    maker = NoteDemonstrations(load_prompt_set("clinical"))
+    demos = maker.assessor_pair(NOTES[0], random.Random(1))
+    write_demonstrations(demos, tmp_path / "d.parquet", 1.0, 1.0, 0.0)
+    rows = pq.read_table(tmp_path / "d.parquet").to_pylist()
+    assert [tuple(json.loads(row["messages"])) for row in rows] == [demo.messages for demo in demos]
