@@ -15,6 +15,7 @@ from medserl.game.play import (
     Trajectory,
     assess_labelled,
     balance_modes,
+    draw_error_type,
     play_game,
 )
 from medserl.game.prompts import PromptSet, load_prompt_set
@@ -56,6 +57,7 @@ __all__ = [
     "assess_labelled",
     "balance_modes",
     "check_disjoint",
+    "draw_error_type",
     "labelled_from_notes",
     "load_notes",
     "load_notes_with_report",

@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+ERROR_TYPES = ("diagnosis", "management", "treatment", "pharmacotherapy", "causalorganism")
+"""MEDEC's five error types (Ben Abacha et al. 2024), in lower case as notes carry them."""
+
 
 class Mode(StrEnum):
     """What the injector is asked for: an edit that keeps the note right, or one that makes it wrong."""

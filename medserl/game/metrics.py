@@ -188,6 +188,7 @@ def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:
     ]
     return {
         "referee/void_rate": ratio(kinds.count(RulingKind.VOID), len(kinds)),
+        "referee/failed_rate": mean(float(game.ruling.failed) for game in ruled if game.ruling is not None),
         "referee/lossy_rate": ratio(kinds.count(RulingKind.LOSSY), len(kinds)),
         "label_inversion_rate": mean(float(game.contradiction) for game in ruled if game.truth is not None),
         "label_inversion_rate/second_referee": mean(map(float, compared)),

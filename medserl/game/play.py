@@ -134,6 +134,8 @@ class Game:
     score: GameScore | None = None
     """None where the game was not decided (exhausted, void, lossy)."""
     trajectories: tuple[Trajectory, ...] = ()
+    error_type: str | None = None
+    """MEDEC's type of error that the injector was asked for; None where it was free to choose."""
 
     @property
     def decisive(self) -> bool:
@@ -159,13 +161,16 @@ async def play_game(
     rules: GameRules,
     referee: Referee,
     second_referee: Referee | None = None,
+    error_type: str | None = None,
 ) -> Game:
     """Play one note to its end; whatever ``generate`` or the referee raises goes through.
 
     Up to ``max_attempts`` injector replies, each filtered at once; the first accepted edit is ruled on, and,
     where the ruling decides a label, shown to the assessor in a conversation that holds nothing else.
+    ``error_type`` chooses the injector's prompt in error mode and goes into the record; no rule depends on it.
     """
-    request = prompts.injector(note.text, mode, rules.injector_format)
+    asked = error_type if mode is Mode.ERROR else None
+    request = prompts.injector(note.text, mode, rules.injector_format, asked)
     attempts: list[Attempt] = []
     accepted: str | None = None
     while accepted is None and len(attempts) < rules.max_attempts:
@@ -174,7 +179,7 @@ async def play_game(
         attempts.append(Attempt(reply, modified, verdict))
         accepted = modified if verdict.passed else None
     if accepted is None:
-        exhausted = Game(note.note_id, mode, tuple(attempts))
+        exhausted = Game(note.note_id, mode, tuple(attempts), error_type=asked)
         return _with_trajectories(exhausted, request, [], rules.rewards)
     ruling = await referee.arule(note, mode, accepted)
     second = None if second_referee is None else await second_referee.arule(note, mode, accepted)
@@ -184,8 +189,13 @@ async def play_game(
         question = prompts.assessor(accepted)
         turn = await _ask_assessor(question, generate)
         score = score_game(rules.rewards, mode, truth, turn.answer)
-    game = Game(note.note_id, mode, tuple(attempts), accepted, ruling, second, truth, turn, score)
+    game = Game(note.note_id, mode, tuple(attempts), accepted, ruling, second, truth, turn, score, error_type=asked)
     return _with_trajectories(game, request, question, rules.rewards)
+
+
+def draw_error_type(types: Sequence[str] | None, seed: int | str, note_id: str) -> str | None:
+    """The type of error to ask for on a note: each of ``types`` equally likely, None where none are given."""
+    return Random(f"error type:{seed}:{note_id}").choice(sorted(types)) if types else None
 
 
 async def assess_labelled(labelled: LabelledNote, *, generate: Generate, prompts: PromptSet, rules: GameRules) -> Game:

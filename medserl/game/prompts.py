@@ -4,14 +4,20 @@ A file is divided by lines ``=== system ===`` and ``=== user ===``; a section ma
 format of the injector only: ``=== user edit ===``, ``=== user note ===``. Text before the first such line is
 the user section. Placeholders are ``{note}`` (the note's text) and, for the injector, ``{sentences}`` (its
 sentences, numbered from 0, one a line); ``{{`` and ``}}`` are literal braces.
+
+Files of a set: ``injector_benign.txt``, ``injector_error.txt``, ``assessor.txt``; where wanted ``judge.txt`` for the
+referee `judge` (placeholders ``{note}``, ``{original}``, ``{edited}``), ``injector_error_TYPE.txt`` for one of MEDEC's
+error types, and ``VERSION``, a line that names the state of the set in a run's records.
 """
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from medserl.errors import ConfigError
-from medserl.game.labels import Mode
+from medserl.game.labels import ERROR_TYPES, Mode
 from medserl.game.sentences import sentence_texts
 
 Message = dict[str, str]
@@ -24,6 +30,9 @@ _SHIPPED = Path(__file__).parent / "prompt_sets"
 _SECTION = re.compile(r"^=== (system|user)(?: (edit|note))? ===[ \t]*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 _NEEDED = {"edit": "sentences", "note": "note"}
+_JUDGE = "judge"
+_OWN_PLACEHOLDERS = {"assessor": frozenset({"note"}), _JUDGE: frozenset({"note", "original", "edited"})}
+_TYPED = "injector_error_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,52 @@ class PromptSet:
 
     name: str
     _sections: dict[str, dict[tuple[str, str | None], str]]
+    version: str = ""
+    """The line of the set's file ``VERSION``; empty where it has none."""
+    sha256: str = ""
+    """Over the names and bytes of the set's prompt files."""
 
-    def injector(self, note_text: str, mode: Mode, output_format: str = "edit") -> list[Message]:
-        """Messages that ask for an edit of ``note_text``; ConfigError where the set lacks the format."""
+    def injector(
+        self, note_text: str, mode: Mode, output_format: str = "edit", error_type: str | None = None
+    ) -> list[Message]:
+        """Messages that ask for an edit of ``note_text``, in error mode for an error of ``error_type`` where given.
+
+        Raises ConfigError where the set lacks the format or the type.
+        """
         values = {"note": note_text.strip(), "sentences": numbered_sentences(note_text)}
+        if mode is Mode.ERROR and error_type is not None:
+            self.check_error_types([error_type])
+            return self._messages(_TYPED + error_type, output_format, values)
         return self._messages(_injector_file(mode), output_format, values)
+
+    @property
+    def error_types(self) -> tuple[str, ...]:
+        """The error types that the set has a prompt of their own for."""
+        return tuple(name for name in ERROR_TYPES if _TYPED + name in self._sections)
+
+    def check_error_types(self, names: Iterable[str]) -> None:
+        """Raise ConfigError for an error type without a prompt."""
+        for name in names:
+            if name not in ERROR_TYPES:
+                raise ConfigError(f"error type {name!r} is not known; choose from: {', '.join(ERROR_TYPES)}")
+            if name not in self.error_types:
+                raise ConfigError(
+                    f"prompt set {self.name!r} has no {_TYPED}{name}.txt; write one or leave {name!r} out of "
+                    "medserl.error_types"
+                )
+
+    def judge(self, note_text: str, original: str, edited: str) -> list[Message]:
+        """Messages that ask a judge what became of the note when its sentence ``original`` became ``edited``.
+
+        Raises ConfigError where the set has no ``judge.txt``.
+        """
+        if not self.has_judge:
+            raise ConfigError(f"prompt set {self.name!r} has no judge.txt, which the referee 'judge' needs; write one")
+        return self._messages(_JUDGE, None, {"note": note_text.strip(), "original": original, "edited": edited})
+
+    @property
+    def has_judge(self) -> bool:
+        return _JUDGE in self._sections
 
     def assessor(self, note_text: str) -> list[Message]:
         """Messages that ask about ``note_text``; nothing else of the game is in them."""
@@ -77,12 +127,28 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
             f"prompt set {str(name_or_dir)!r} is neither a folder nor "
             f"one of the shipped sets: {', '.join(prompt_set_names())}"
         )
-    sections = {}
-    for file in (*(_injector_file(mode) for mode in Mode), "assessor"):
+    files = [*(_injector_file(mode) for mode in Mode), "assessor"]
+    files += [path.stem for path in sorted(folder.glob(f"{_TYPED}*.txt"))]
+    if (folder / f"{_JUDGE}.txt").exists():
+        files.append(_JUDGE)
+    sections, digest = {}, hashlib.sha256()
+    for file in files:
         path = folder / f"{file}.txt"
+        if file.startswith(_TYPED) and file.removeprefix(_TYPED) not in ERROR_TYPES:
+            raise ConfigError(f"{path}: no error type of this name; known: {', '.join(ERROR_TYPES)}")
         sections[file] = _read_sections(path)
-        _check(path, sections[file], injector=file != "assessor")
-    return PromptSet(folder.name, sections)
+        _check(path, sections[file], _OWN_PLACEHOLDERS.get(file))
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return PromptSet(folder.name, sections, _version(folder / "VERSION"), digest.hexdigest())
+
+
+def _version(path: Path) -> str:
+    if not path.exists():
+        return ""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if not lines[0].strip() or any(line.strip() for line in lines[1:]):
+        raise ConfigError(f"{path}: expected one line, the version of the prompt set")
+    return lines[0].strip()
 
 
 def _injector_file(mode: Mode) -> str:
@@ -113,23 +179,27 @@ def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
     return sections
 
 
-def _check(path: Path, sections: dict[tuple[str, str | None], str], *, injector: bool) -> None:
-    allowed = {"note", "sentences"} if injector else {"note"}
+def _check(path: Path, sections: dict[tuple[str, str | None], str], own: frozenset[str] | None) -> None:
+    """``own``: the placeholders of a file that is not the injector's; its user section needs all but the note."""
+    injector = own is None
+    allowed = {"note", "sentences"} if own is None else own
     for (role, output_format), template in sections.items():
         if not template:
             raise ConfigError(f"{path}: the section '{role} {output_format or ''}'".rstrip() + " is empty")
         for name in _placeholders(path, template) - allowed:
             raise ConfigError(f"{path}: unknown placeholder {{{name}}}; known: {', '.join(sorted(allowed))}")
     if not injector and any(output_format for _, output_format in sections):
-        raise ConfigError(f"{path}: the assessor has one output format; use '=== user ===' and '=== system ==='")
+        raise ConfigError(f"{path}: the {path.stem} has one output format; use '=== user ===' and '=== system ==='")
     found = False
     for output_format in FORMATS if injector else (None,):
         user = _section(sections, "user", output_format)
         if user is None:
             continue
+        present = _placeholders(path, user)
+        for name in sorted(allowed - {"note"} - present) if not injector else ():
+            raise ConfigError(f"{path}: the placeholder {{{name}}} is missing")
         needed = _NEEDED[output_format] if output_format else "note"
         specific = (("user", output_format) in sections) or not injector
-        present = _placeholders(path, user)
         if needed in present:
             found = True
         elif specific or output_format == "edit":

@@ -38,6 +38,8 @@ class NoteTask:
     note: Note | None
     mode: Mode | None
     labelled: LabelledNote | None = None
+    error_type: str | None = None
+    """MEDEC's type of error to ask the injector for; None: any."""
 
     @property
     def name(self) -> str:
@@ -118,6 +120,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
                 rules=setup.rules,
                 referee=setup.referee,
                 second_referee=setup.second_referee,
+                error_type=task.error_type,
             )
         return _outputs(game)
 

@@ -119,6 +119,10 @@ class MedSeRLTrainer:
         tq.init(self.config.transfer_queue)
         trainer = SelfPlayTrainer(self.config)
         trainer.init()
+        if self.config.reward.reward_model.enable:
+            from medserl.training.judge import point_at
+
+            point_at(self.config, trainer.reward_loop_manager.reward_router_address)
         manager = load_class_from_fqn(self.config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
         self._manager = manager.create(
             config=self.config,

@@ -16,7 +16,7 @@ from medserl.game import Mode, Note
 from medserl.training.config import game_settings
 from medserl.training.data import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.training.run_dir import RunDir
-from medserl.training.settings import GameSettings, labelled_per_round, make_setup
+from medserl.training.settings import JUDGE, GameSettings, labelled_per_round, make_setup
 
 ARCHITECTURE = "Qwen3ForCausalLM"
 # An accepted edit may lengthen a note: the assessor's prompt needs this much room beyond the original's.
@@ -34,6 +34,8 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     settings = game_settings(config)
     check_layout(config)
     make_setup(settings)
+    if JUDGE in (settings.referee.name, settings.second_referee.name):
+        check_judge(config, settings)
     actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     model = check_model(
         Path(config.actor_rollout_ref.model.path),
@@ -136,6 +138,19 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     return model
 
 
+def check_judge(config: DictConfig, settings: GameSettings) -> None:
+    """A judge's server must answer, a judge's model directory must hold a model."""
+    from medserl.training.judge import check_servers
+
+    check_servers(settings)
+    model = config.reward.reward_model
+    if model.enable and not (Path(model.model_path) / "config.json").is_file():
+        raise ConfigError(
+            f"medserl.referee.options.model: {model.model_path} is no model directory (config.json); give one, or "
+            "leave it out for the model that training starts from"
+        )
+
+
 def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
     """There must be at least one round's worth of notes, and gold labels where they are to be mixed in."""
     source = settings.notes.path or "the synthetic ward"
@@ -219,11 +234,11 @@ def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[No
     """Every prompt that the game can make: note, name, messages, and whether an edit can lengthen it."""
     prompts = make_setup(settings).prompts
     for note in notes:
-        for mode in Mode:
+        for mode, error_type in [(mode, None) for mode in Mode] + [(Mode.ERROR, t) for t in settings.error_types or ()]:
             yield (
                 note,
-                f"injector ({mode.value})",
-                prompts.injector(note.text, mode, settings.injector_format),
+                f"injector ({error_type or mode.value})",
+                prompts.injector(note.text, mode, settings.injector_format, error_type),
                 False,
             )
         yield note, "assessor", prompts.assessor(note.text), True

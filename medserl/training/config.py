@@ -19,8 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from medserl.errors import ConfigError
 from medserl.training.settings import (
+    BUILTIN_MODEL,
     DEVICES,
     INJECTOR_FORMATS,
+    JUDGE,
     NORMALISATIONS,
     ORACLE,
     TRAIN_ROLES,
@@ -32,7 +34,6 @@ from medserl.training.sft_settings import SftSettings
 DEFAULT_CONFIG = "embedded"
 DEFAULT_SFT_CONFIG = "sft_embedded"
 BASES = ("base", "sft_base")
-BUILTIN_MODEL = "builtin:ward"
 # Dictionaries that verl hands on to another library as they are: it does not list their keys.
 OPEN_NODES = (
     "medserl",
@@ -272,7 +273,22 @@ def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
             from medserl.ward import model_dir
 
             config.actor_rollout_ref.model.path = str(model_dir())
+        _complete_judge(config, settings)
     return config
+
+
+def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
+    if JUDGE not in (settings.referee.name, settings.second_referee.name):
+        return
+    from medserl.training.judge import JudgeOptions, judge_of, serve_with_verl
+
+    try:
+        judge = judge_of(settings)
+        options = JudgeOptions(**judge.options) if judge else None
+    except TypeError as error:
+        raise ConfigError(f"referee 'judge' does not take these options: {error}") from None
+    if options is not None and options.url is None:
+        serve_with_verl(config, options)
 
 
 def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl import __version__
 from medserl.errors import ConfigError
+from medserl.game import load_prompt_set
 from medserl.training import checkpoint
 
 CONFIG_FILE = "config.yaml"
@@ -83,7 +84,7 @@ class RunDir:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_lock()
         checkpoint.write_atomically(self.path / CONFIG_FILE, OmegaConf.to_yaml(config))
-        record = provenance(config_name, overrides)
+        record = provenance(config_name, overrides) | _prompts(config)
         previous = self.path / PROVENANCE_FILE
         starts = json.loads(previous.read_text(encoding="utf-8"))["starts"] if previous.exists() else []
         checkpoint.write_atomically(previous, json.dumps({"starts": [*starts, record]}, indent=1))
@@ -173,6 +174,15 @@ def provenance(config_name: str, overrides: list[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": versions,
     }
+
+
+def _prompts(config: DictConfig) -> dict[str, Any]:
+    """Which state of which prompt set a run plays with."""
+    name = OmegaConf.select(config, "medserl.prompt_set")
+    if name is None:
+        return {}
+    prompts = load_prompt_set(name)
+    return {"prompt_set": {"name": prompts.name, "version": prompts.version, "sha256": prompts.sha256}}
 
 
 def _git(*arguments: str) -> str | None:

@@ -120,6 +120,9 @@ class GameSettings:
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     prompt_set: str = "clinical"
     """A shipped prompt set or a directory with prompt files."""
+    error_types: list[str] | None = None
+    """Types of errors that the injector is asked for, one drawn per game by seed: any of diagnosis, management,
+    treatment, pharmacotherapy, causalorganism that the prompt set has a prompt for; null: its general prompt."""
     injector_format: str = "edit"
     """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
     thinking: bool = False
@@ -149,6 +152,8 @@ class GameSettings:
 
 
 ORACLE = "oracle"
+JUDGE = "judge"
+BUILTIN_MODEL = "builtin:ward"
 TRAIN_ROLES = ("both", "assessor", "alternate")
 NORMALISATIONS = ("global", "per_role", "role_baseline")
 DEVICES = ("auto", "cpu", "cuda")
@@ -187,8 +192,9 @@ def make_setup(settings: GameSettings) -> GameSetup:
         rewards=RewardConfig(**vars(settings.rewards)),
     )
     plugins = list(settings.plugins)
-    if ORACLE in (settings.referee.name, settings.second_referee.name):
-        plugins.append("medserl.ward.oracle")
+    for name, module in ((ORACLE, "medserl.ward.oracle"), (JUDGE, "medserl.training.judge")):
+        if name in (settings.referee.name, settings.second_referee.name):
+            plugins.append(module)
     for plugin in plugins:
         try:
             importlib.import_module(plugin)
@@ -196,10 +202,18 @@ def make_setup(settings: GameSettings) -> GameSetup:
             raise ConfigError(f"medserl.plugins: {plugin} cannot be imported ({error})") from None
     if settings.referee.name is None:
         raise ConfigError("medserl.referee.name: a game needs a referee; name one")
-    second = settings.second_referee
+    prompts = load_prompt_set(settings.prompt_set)
+    prompts.check_error_types(settings.error_types or ())
     return GameSetup(
         rules=rules,
-        prompts=load_prompt_set(settings.prompt_set),
-        referee=make_referee(settings.referee.name, **settings.referee.options),
-        second_referee=make_referee(second.name, **second.options) if second.name else None,
+        prompts=prompts,
+        referee=_make_referee(settings.referee.name, settings.referee.options, prompts),
+        second_referee=_make_referee(settings.second_referee.name, settings.second_referee.options, prompts)
+        if settings.second_referee.name
+        else None,
     )
+
+
+def _make_referee(name: str, options: dict[str, Any], prompts: PromptSet) -> Referee:
+    own: dict[str, Any] = {"prompts": prompts} if name == JUDGE else {}
+    return make_referee(name, **own, **options)

@@ -26,12 +26,13 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
-from medserl.game import Game, Role, balance_modes
+from medserl.game import Game, Role, balance_modes, draw_error_type
 from medserl.training import checkpoint
 from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
 from medserl.training.config import game_settings
 from medserl.training.data import NoteSource, Round, planned_rounds, validation_notes
+from medserl.training.report import referee_complaint
 from medserl.training.settings import make_setup
 from medserl.training.validate import Validator
 
@@ -133,8 +134,10 @@ class SelfPlayTrainer(PPOTrainerSync):
             self.config.actor_rollout_ref.actor.optim.total_training_steps = total
 
     def _tasks(self, notes: Round) -> dict[str, NoteTask]:
+        seed = f"{self.settings.seed}/{self.global_steps}"
+        types = self.settings.error_types
         played = [
-            NoteTask(round=self.global_steps, note=note, mode=mode)
+            NoteTask(self.global_steps, note, mode, error_type=draw_error_type(types, seed, note.note_id))
             for note, mode in zip(notes.batch.notes, notes.batch.modes, strict=True)
         ]
         labelled = [NoteTask(round=self.global_steps, note=None, mode=None, labelled=item) for item in notes.labelled]
@@ -203,6 +206,8 @@ class SelfPlayTrainer(PPOTrainerSync):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
+        if complaint := referee_complaint(list(by_uid.values()), self.settings.referee.name):
+            logger.warning("round %d: %s", self.global_steps, complaint)
         return rows
 
     def _choose(self, rows: dict[str, dict[str, Any]]) -> list[str]:

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from medserl.game.labels import ERROR_TYPES as ERROR_TYPES
 from medserl.ward.table import Condition, Drug, Table, slots_of
-
-ERROR_TYPES = ("diagnosis", "management", "treatment", "pharmacotherapy", "causalorganism")
-"""MEDEC's five error types, in lower case as notes carry them."""
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
                  "twelve")  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.errors import ConfigError
-from medserl.game.labels import Label, Mode
+from medserl.game.labels import ERROR_TYPES, Label, Mode
 from medserl.game.play import (
     Game,
     GameRules,
@@ -18,6 +18,7 @@ from medserl.game.play import (
     Role,
     assess_labelled,
     balance_modes,
+    draw_error_type,
     play_game,
     training_trajectories,
 )
@@ -376,3 +377,36 @@ def test_which_games_are_left_out_depends_on_the_seed() -> None:
     games = [Game("n", Mode.BENIGN, accepted="x", truth=Label.CORRECT)] * 20
     games += [Game("n", Mode.ERROR, accepted="x", truth=Label.CORRECT)] * 10
     assert len({frozenset(balance_modes(games, seed)) for seed in range(5)}) > 1
+
+
+# ------------------------------------------------------------------------------------------- types of errors
+
+
+@given(st.integers(0, 10**6), st.text(max_size=8), st.lists(st.sampled_from(ERROR_TYPES), min_size=1, unique=True))
+def test_the_type_of_error_is_drawn_by_seed_and_note_alone(seed: int, note_id: str, types: list[str]) -> None:
+    drawn = draw_error_type(types, seed, note_id)
+    assert drawn in types
+    assert drawn == draw_error_type(types[::-1], seed, note_id)
+    assert draw_error_type(None, seed, note_id) is draw_error_type([], seed, note_id) is None
+
+
+def test_all_types_of_errors_are_drawn_about_equally_often() -> None:
+    drawn = [draw_error_type(ERROR_TYPES, 1, f"note {number}") for number in range(1000)]
+    assert all(150 <= drawn.count(name) <= 250 for name in ERROR_TYPES)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_type_of_error_changes_the_injectors_prompt_and_is_recorded(scripted: Callable[..., Any], mode: Mode) -> None:
+    prompts = load_prompt_set("clinical")
+    player = scripted([GOOD], [RIGHT])
+    game = asyncio.run(
+        play_game(
+            NOTE, mode, generate=player, prompts=prompts, rules=GameRules(),
+            referee=make_referee("instruction"), error_type="pharmacotherapy",
+        )
+    )  # fmt: skip
+    asked = "pharmacotherapy" if mode is Mode.ERROR else None
+    assert game.error_type == asked
+    assert player.conversations(Role.INJECTOR) == [prompts.injector(NOTE.text, mode, "edit", asked)]
+    assert player.conversations(Role.ASSESSOR) == [prompts.assessor(EDITED)]
+    assert game.trajectories[0].messages == player.conversations(Role.INJECTOR)[0]

@@ -1,11 +1,12 @@
 """Prompt sets as files."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from medserl.errors import ConfigError
-from medserl.game.labels import Mode
+from medserl.game.labels import ERROR_TYPES, Mode
 from medserl.game.parse import parse_edit
 from medserl.game.prompts import FORMATS, load_prompt_set, numbered_sentences, prompt_set_names
 
@@ -70,6 +71,64 @@ def test_own_folder(folder: Path) -> None:
     assert prompts.injector("A b.", Mode.BENIGN, "note")[-1]["content"] == "B 0 A b.\nA b."
     assert prompts.injector("A b.", Mode.ERROR, "note") == [{"role": "user", "content": "N A b."}]
     assert prompts.assessor("A b.") == [{"role": "user", "content": 'Say {"yes"}: A b.'}]
+
+
+def test_every_error_type_has_a_clinical_prompt_that_names_it() -> None:
+    prompts = load_prompt_set("clinical")
+    assert prompts.error_types == ERROR_TYPES
+    for output_format in FORMATS:
+        texts = {t: prompts.injector(NOTE, Mode.ERROR, output_format, t)[-1]["content"] for t in ERROR_TYPES}
+        general = prompts.injector(NOTE, Mode.ERROR, output_format)[-1]["content"]
+        assert len({general, *texts.values()}) == 1 + len(ERROR_TYPES)
+        for error_type, text in texts.items():
+            assert f"of the type {'causal organism' if error_type == 'causalorganism' else error_type}" in text
+            assert text.splitlines()[-1] == general.splitlines()[-1]
+    benign = prompts.injector(NOTE, Mode.BENIGN)
+    assert prompts.injector(NOTE, Mode.BENIGN, error_type="diagnosis") == benign
+
+
+def test_error_types_that_a_set_does_not_have(folder: Path) -> None:
+    (folder / "injector_error_diagnosis.txt").write_text("=== user edit ===\nD {sentences}\n")
+    prompts = load_prompt_set(folder)
+    assert prompts.error_types == ("diagnosis",)
+    assert prompts.injector("A b.", Mode.ERROR, error_type="diagnosis")[-1]["content"] == "D 0 A b."
+    with pytest.raises(ConfigError, match=r"no injector_error_management\.txt"):
+        prompts.injector("A b.", Mode.ERROR, error_type="management")
+    with pytest.raises(ConfigError, match=r"'dose' is not known.*causalorganism"):
+        prompts.check_error_types(["diagnosis", "dose"])
+    (folder / "injector_error_dose.txt").write_text("{sentences}")
+    with pytest.raises(ConfigError, match=r"injector_error_dose\.txt.*no error type"):
+        load_prompt_set(folder)
+
+
+def test_a_set_is_known_by_its_version_and_its_bytes(folder: Path) -> None:
+    first = load_prompt_set(folder)
+    assert (first.version, len(first.sha256)) == ("", 64)
+    (folder / "VERSION").write_text("2026-03\n")
+    assert load_prompt_set(folder).version == "2026-03"
+    assert load_prompt_set(folder).sha256 == first.sha256
+    (folder / "assessor.txt").write_text("Changed: {note}\n")
+    assert load_prompt_set(folder).sha256 != first.sha256
+    for text in ("", "1\n2\n"):
+        (folder / "VERSION").write_text(text)
+        with pytest.raises(ConfigError, match=r"VERSION.*one line"):
+            load_prompt_set(folder)
+    assert all(load_prompt_set(name).version for name in prompt_set_names())
+
+
+def test_the_judges_prompt_is_optional_and_checked(folder: Path) -> None:
+    assert not load_prompt_set(folder).has_judge
+    path = folder / "judge.txt"
+    path.write_text("N {note} A {original} B {edited}")
+    assert load_prompt_set(folder).judge("n", "{a}", "b") == [{"role": "user", "content": "N n A {a} B b"}]
+    for text, what in (
+        ("{note} {edited}", "{original}"),
+        ("{original} {edited}", "{note}"),
+        ("{note} {mode}", "{mode}"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=re.escape(what)):
+            load_prompt_set(folder)
 
 
 def test_a_set_without_the_asked_format(folder: Path) -> None:

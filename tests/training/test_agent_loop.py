@@ -63,7 +63,7 @@ def loop_with(replies: list[str], overrides: tuple[str, ...] = ()) -> tuple[Any,
 
 
 def play(
-    replies: list[str], overrides: tuple[str, ...] = (), mode: str = "error"
+    replies: list[str], overrides: tuple[str, ...] = (), mode: str = "error", error_type: str | None = None
 ) -> tuple[list[Any], ScriptedServer, Any]:
     from medserl.game import Mode
     from medserl.training.agent_loop import NoteTask
@@ -72,7 +72,8 @@ def play(
 
     async def run() -> list[Any]:
         loop = await make()
-        outputs: list[Any] = await loop.run({"temperature": 1.0}, task=NoteTask(round=3, note=note(), mode=Mode(mode)))
+        task = NoteTask(round=3, note=note(), mode=Mode(mode), error_type=error_type)
+        outputs: list[Any] = await loop.run({"temperature": 1.0}, task=task)
         return outputs
 
     return asyncio.run(run()), server, tokenizer
@@ -123,6 +124,20 @@ def test_the_assessors_tokens_hold_neither_original_nor_mode_nor_reasoning(verl:
         assert not contains(assessor["prompt_ids"], ids), leaked
     assert contains(injector["prompt_ids"], tokenizer("INJECT", add_special_tokens=False)["input_ids"])
     assert outputs[1].prompt_ids == assessor["prompt_ids"]
+
+
+def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:
+    import pickle
+
+    roomy = (
+        "medserl.prompt_set=clinical",
+        "data.max_prompt_length=900",
+        "actor_rollout_ref.rollout.max_model_len=1024",
+    )
+    outputs, server, tokenizer = play([gold_edit(), ANSWER.format(label="INCORRECT")], roomy, error_type="management")
+    assert "of the type management" in tokenizer.decode(server.requests[0]["prompt_ids"])
+    assert "of the type management" not in tokenizer.decode(server.requests[1]["prompt_ids"])
+    assert pickle.loads(outputs[0].extra_fields["medserl"]["game"]).error_type == "management"
 
 
 def contains(haystack: list[int], needle: list[int]) -> bool:

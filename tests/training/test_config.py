@@ -109,6 +109,15 @@ def test_sizes_that_do_not_divide_are_refused(overrides: list[str], told: str) -
         check_layout(load_config("embedded", overrides))
 
 
+def test_error_types_need_a_prompt_each() -> None:
+    types = "medserl.error_types=[diagnosis,causalorganism]"
+    make_setup(game_settings(load_config("embedded", ["medserl.prompt_set=clinical", types])))
+    with pytest.raises(ConfigError, match=r"'ward' has no injector_error_diagnosis\.txt"):
+        make_setup(game_settings(load_config("embedded", [types])))
+    with pytest.raises(ConfigError, match="'dose' is not known"):
+        make_setup(game_settings(load_config("embedded", ["medserl.error_types=[dose]"])))
+
+
 def test_reward_settings_mirror_the_games_own() -> None:
     def fields(kind: type) -> dict[str, object]:
         return {f.name: f.default for f in dataclasses.fields(kind)}

@@ -37,6 +37,16 @@ def test_it_records_configuration_and_every_start(tmp_path: Path) -> None:
     assert set(starts[0]) >= {"git_commit", "packages", "python", "started", "medserl", "config"}
 
 
+def test_it_records_the_state_of_the_prompt_set(tmp_path: Path) -> None:
+    from medserl.game import load_prompt_set
+
+    run = RunDir(tmp_path / "run")
+    run.open(config(medserl__prompt_set="ward"), "embedded", [])
+    run.close()
+    record = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())["starts"][0]["prompt_set"]
+    assert record == {"name": "ward", "version": "1", "sha256": load_prompt_set("ward").sha256}
+
+
 def test_it_is_private(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.open(config(), "embedded", [])

@@ -17,6 +17,8 @@ BASE = "trainer/ppo/v1/trainer_base.py"
 SYNC = "trainer/ppo/v1/trainer_sync.py"
 LOOP_TQ = "trainer/ppo/v1/agent_loop_tq.py"
 LOOP = "experimental/agent_loop/agent_loop.py"
+REWARD_LOOP = "experimental/reward_loop/reward_loop.py"
+REWARD_MODEL = "experimental/reward_loop/reward_model.py"
 # file, method: digest of its syntax tree (comments and layout do not count)
 CONTRACTS: dict[tuple[str, str], str] = {
     (BASE, "PPOTrainer.__init__"): "8bc9d71710a8d3f6",
@@ -47,6 +49,11 @@ CONTRACTS: dict[tuple[str, str], str] = {
     (LOOP, "AgentLoopManager.__init__"): "a03239a91e7ec530",
     (LOOP, "AgentLoopManager._init_agent_loop_workers"): "b06352640ed175cb",
     (LOOP, "AgentLoopBase.__init__"): "7ea60e26f89319fe",
+    (BASE, "PPOTrainer._init_resource_pool_mgr"): "9c596c556c8fee19",
+    (REWARD_LOOP, "RewardLoopManager.__init__"): "392bc6b853c319a5",
+    (REWARD_LOOP, "RewardLoopManager.reward_loop_worker_handles"): "77b970741ab27b43",
+    (REWARD_MODEL, "RewardModelManager._initialize_llm_servers"): "2634ff9b9e4d697a",
+    (REWARD_MODEL, "RewardModelManager._initialize_router"): "a6e09bbc3d2c8f96",
 }
 
 

@@ -3,6 +3,7 @@
 from medserl.game.referee import instruction as _instruction
 from medserl.game.referee import rules as _rules
 from medserl.game.referee.base import (
+    FAILED,
     Referee,
     Ruling,
     RulingKind,
@@ -10,12 +11,16 @@ from medserl.game.referee.base import (
     referee_names,
     register_referee,
 )
+from medserl.game.referee.judge import Judge, JudgeFailed
 
 InstructionReferee = _instruction.InstructionReferee
 RulesReferee = _rules.RulesReferee
 
 __all__ = [
+    "FAILED",
     "InstructionReferee",
+    "Judge",
+    "JudgeFailed",
     "Referee",
     "RulesReferee",
     "Ruling",

@@ -24,12 +24,28 @@ class RulingKind(StrEnum):
     """The edit only removes a fact, which is neither of the two; the game counts for nothing."""
 
 
+FAILED = "referee_failed"
+"""Reason of a void ruling where the referee could not be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """A referee's word on one edit, with a short reason that statistics can group by."""
 
     kind: RulingKind
     reason: str = ""
+    detail: str = ""
+    """What happened, where ``reason`` is `FAILED`."""
+
+    @classmethod
+    def of_failure(cls, detail: str) -> "Ruling":
+        """The void ruling of a referee that could not be asked."""
+        return cls(RulingKind.VOID, FAILED, detail)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the referee could not be asked, as opposed to could not decide."""
+        return self.reason == FAILED
 
     @property
     def label(self) -> Label | None:

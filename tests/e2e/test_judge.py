@@ -1,0 +1,30 @@
+"""One round with the judge on a vLLM of its own that verl starts beside the policy's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.runs import descendants_of_runs, train
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
+
+
+def test_a_round_that_the_tiny_model_judges(tmp_path: Path) -> None:
+    """The tiny model cannot judge: every game is void, none failed; the gold-labelled notes train alone."""
+    run = train(
+        tmp_path / "run", "--max-rounds", "1", "medserl.referee.name=judge", "+medserl.referee.options.max_tokens=24",
+        "medserl.second_referee.name=oracle", "medserl.rollout_batch_size=16",
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    (metrics,) = run.metrics
+    assert metrics["referee/void_rate"] == 1.0
+    assert metrics["referee/failed_rate"] == 0.0
+    ruled = [game for game in run.games(1) if game["ruling"] is not None]
+    assert ruled
+    assert {game["ruling"]["reason"] for game in ruled} <= {"judge_unparseable", "judge_undecidable"}
+    assert {game["second_ruling"]["kind"] for game in ruled} & {"benign", "error"}
+    assert metrics["labelled/games"] == 4.0
+    record = json.loads((run.path / "provenance.json").read_text())["starts"][0]
+    assert record["prompt_set"]["name"] == "ward"
+    assert not descendants_of_runs()
