@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from medserl import __version__
+from medserl.cli.compare import add_compare
+from medserl.cli.evaluate import add_evaluate
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
 
 EXIT_INTERRUPTED = 130
@@ -56,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    add_evaluate(commands)
+    add_compare(commands)
     return parser
 
 
@@ -96,7 +100,7 @@ def _option_overrides(options: argparse.Namespace) -> list[str]:
     """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
     overrides = []
     for _, key, kind, _ in TRAIN_OPTIONS:
-        value = getattr(options, key)
+        value = getattr(options, key, None)  # a command of its own has none of them
         if value is None:
             continue
         quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
@@ -105,6 +109,9 @@ def _option_overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
+    if hasattr(options, "run"):  # a command's parser names its function
+        code: int = options.run(options, overrides)
+        return code
     if options.command == "config":
         from medserl.cli.config import show_config
 

@@ -4,9 +4,13 @@ A file is divided by lines ``=== system ===`` and ``=== user ===``; a section ma
 format of the injector only: ``=== user edit ===``, ``=== user note ===``. Text before the first such line is
 the user section. Placeholders are ``{note}`` (the note's text) and, for the injector, ``{sentences}`` (its
 sentences, numbered from 0, one a line); ``{{`` and ``}}`` are literal braces.
+
+A set may have one file more, ``assessor_full.txt``, with both placeholders: it asks for the verdict, the
+sentence's number and the correction (`medserl.game.parse.parse_full`), MEDEC's three subtasks.
 """
 
 import re
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +28,7 @@ _SHIPPED = Path(__file__).parent / "prompt_sets"
 _SECTION = re.compile(r"^=== (system|user)(?: (edit|note))? ===[ \t]*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 _NEEDED = {"edit": "sentences", "note": "note"}
+_FULL = "assessor_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,16 @@ class PromptSet:
         """Messages that ask about ``note_text``; nothing else of the game is in them."""
         return self._messages("assessor", None, {"note": note_text.strip()})
 
+    def assessor_full(self, note_text: str, sentences: Sequence[str]) -> list[Message]:
+        """Messages that ask for the verdict, the wrong sentence's number and its correction.
+
+        ``sentences`` are numbered from 0 as they stand, so that a source's own numbering is kept. Raises
+        ConfigError where the set has no ``assessor_full.txt``.
+        """
+        if _FULL not in self._sections:
+            raise ConfigError(f"prompt set {self.name!r} has no file {_FULL}.txt, which the format 'full' needs")
+        return self._messages(_FULL, None, {"note": note_text.strip(), "sentences": _numbered(sentences)})
+
     def _messages(self, file: str, output_format: str | None, values: dict[str, str]) -> list[Message]:
         messages: list[Message] = []
         for role in ("system", "user"):
@@ -55,7 +70,11 @@ class PromptSet:
 
 def numbered_sentences(note_text: str) -> str:
     """One sentence a line, numbered from 0: what the edit format's sentence_id refers to."""
-    return "\n".join(f"{index} {text}" for index, text in enumerate(sentence_texts(note_text)))
+    return _numbered(sentence_texts(note_text))
+
+
+def _numbered(sentences: Sequence[str]) -> str:
+    return "\n".join(f"{index} {' '.join(text.split())}" for index, text in enumerate(sentences))
 
 
 def prompt_set_names() -> list[str]:
@@ -78,10 +97,15 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
             f"one of the shipped sets: {', '.join(prompt_set_names())}"
         )
     sections = {}
-    for file in (*(_injector_file(mode) for mode in Mode), "assessor"):
+    for file in (*(_injector_file(mode) for mode in Mode), "assessor", _FULL):
         path = folder / f"{file}.txt"
+        if file == _FULL and not path.exists():
+            continue
         sections[file] = _read_sections(path)
-        _check(path, sections[file], injector=file != "assessor")
+        if file == _FULL:
+            _check(path, sections[file], injector=False, allowed={"note", "sentences"}, needed="sentences")
+        else:
+            _check(path, sections[file], injector=file != "assessor")
     return PromptSet(folder.name, sections)
 
 
@@ -113,8 +137,16 @@ def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
     return sections
 
 
-def _check(path: Path, sections: dict[tuple[str, str | None], str], *, injector: bool) -> None:
-    allowed = {"note", "sentences"} if injector else {"note"}
+def _check(
+    path: Path,
+    sections: dict[tuple[str, str | None], str],
+    *,
+    injector: bool,
+    allowed: Set[str] | None = None,
+    needed: str = "note",
+) -> None:
+    """``allowed`` placeholders, and for an assessor the one that its user section must have."""
+    allowed = allowed or ({"note", "sentences"} if injector else {"note"})
     for (role, output_format), template in sections.items():
         if not template:
             raise ConfigError(f"{path}: the section '{role} {output_format or ''}'".rstrip() + " is empty")
@@ -127,7 +159,7 @@ def _check(path: Path, sections: dict[tuple[str, str | None], str], *, injector:
         user = _section(sections, "user", output_format)
         if user is None:
             continue
-        needed = _NEEDED[output_format] if output_format else "note"
+        needed = _NEEDED[output_format] if output_format else needed
         specific = (("user", output_format) in sections) or not injector
         present = _placeholders(path, user)
         if needed in present:
