@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 from medserl.game.labels import Label
+from medserl.game.records import CORRECTED_SUFFIX, base_id
+
+__all__ = ["CORRECTED_SUFFIX", "LabelledExample", "base_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,3 @@ class LabelledExample:
     splitter (`medserl.game.sentences.sentence_texts`)."""
     corrected_text: str | None = None
     """The text without its error; None for a correct text, and where a source does not tell."""
-
-
-CORRECTED_SUFFIX = ":corrected"
-"""Ends the ``note_id`` of a pair's correct note."""
-
-
-def base_id(note_id: str) -> str:
-    """The id that all versions of a note share."""
-    return note_id.removesuffix(CORRECTED_SUFFIX)
