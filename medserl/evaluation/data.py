@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ class EvaluationData:
     source: str
     examples: tuple[LabelledExample, ...]
     sha256: str
+    notes: tuple[str, ...] = ()
+    """What was dropped or is odd in the files, a sentence each."""
 
 
 def load_examples(sources: Sequence[str], count: int | None, seed: int) -> EvaluationData:
@@ -44,23 +47,33 @@ def load_examples(sources: Sequence[str], count: int | None, seed: int) -> Evalu
         raise DataError("--data: say what to evaluate on: a file of labelled notes, ward:validation or ward:test")
     if count is not None and count < 1:
         raise DataError(f"--count: {count} is less than 1")
-    examples = [
-        example
-        for source in sources
-        for example in (_ward(source, count, seed) if source.startswith(WARD) else _file(source, count))
-    ]
+    examples: list[LabelledExample] = []
+    notes: list[str] = []
+    for source in sources:
+        if source.startswith(WARD):
+            examples += _ward(source, count, seed)
+        else:
+            found, remarks = _file(Path(source), count)
+            examples += found
+            notes += remarks
     _check_ids(examples)
     names = [source if source.startswith(WARD) else Path(source).name for source in sources]
-    return EvaluationData(" + ".join(names), tuple(examples), fingerprint(examples))
+    return EvaluationData(" + ".join(names), tuple(examples), fingerprint(examples), tuple(notes))
 
 
-def _file(source: str, count: int | None) -> list[LabelledExample]:
-    from medserl.data import read_labelled
+def _file(path: Path, count: int | None) -> tuple[list[LabelledExample], list[str]]:
+    from medserl.data import read_labelled_with_report
 
-    examples = list(read_labelled(Path(source)))
+    examples, report = read_labelled_with_report(path)
     if not examples:
-        raise DataError(f"{source}: holds no labelled text; give another --data")
-    return examples[:count]
+        raise DataError(f"{path}: holds no labelled text; give another --data")
+    notes = []
+    for what, rows in (("dropped", report.dropped), ("kept, but odd", report.remarks)):
+        for reason, times in sorted(Counter(row.reason for row in rows).items()):
+            notes.append(f"{path.name}: {times} of {report.rows} rows {what}: {reason}")
+    if count is not None and count < len(examples):
+        notes.append(f"{path.name}: the first {count} of {len(examples)} texts, as --count says")
+    return examples[:count], notes
 
 
 def _ward(source: str, count: int | None, seed: int) -> list[LabelledExample]:

@@ -202,7 +202,9 @@ def _what(request: Request, directory: Path, data: EvaluationData, scored: Seque
     from medserl.evaluation.results import model_sha256
 
     too_long = sum(item.votes[0].failure == engine.TOO_LONG for item in scored)
-    notes = [f"{too_long} prompts did not fit the model and count as failures"] if too_long else []
+    notes = list(data.notes)
+    if too_long:
+        notes.append(f"{too_long} prompts did not fit the model and count as failures")
     return {
         "model": {"name": str(request.model), "path": str(directory), "sha256": model_sha256(directory)},
         "data": {
