@@ -62,17 +62,29 @@ class CorrectionCases:
 
 
 def correction_cases(references: Mapping[str, str | None], predictions: Mapping[str, str | None]) -> CorrectionCases:
-    """``get_nlg_eval_data``: None (or "NA") is no correction; an id may be missing from ``predictions``."""
+    """``get_nlg_eval_data``: None (or "NA") is no correction; an id may be missing from ``predictions``.
+
+    Quotation marks around a prediction are cut off first, as the script's parser does.
+    """
     both, pairs = 0, []
     for key, wanted in references.items():
         if key not in predictions:
             continue
-        given = predictions[key]
+        given = _unquoted(predictions[key])
         if _is_na(wanted) and _is_na(given):
             both += 1
         elif wanted is not None and given is not None and not _is_na(wanted) and not _is_na(given):
             pairs.append((key, given, wanted))
     return CorrectionCases(len(references), both, tuple(pairs))
+
+
+def _unquoted(text: str | None) -> str | None:
+    """A candidate without the quotation marks around it; one character is left."""
+    while text and text.startswith('"') and len(text) > 1:
+        text = text[1:]
+    while text and text.endswith('"') and len(text) > 1:
+        text = text[:-1]
+    return text
 
 
 def _is_na(text: str | None) -> bool:
