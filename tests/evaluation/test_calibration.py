@@ -42,7 +42,9 @@ def test_no_verdict_no_place(pieces: list[str]) -> None:
 def test_probability_sums_every_token_that_begins_a_word() -> None:
     logprobs = {"IN": math.log(0.3), "I": math.log(0.1), "C": math.log(0.2), "COR": math.log(0.2), "x": math.log(0.2)}
     assert probability_incorrect(logprobs, "") == pytest.approx(0.5)
-    assert probability_incorrect({' "I': math.log(0.6), ' "COR': math.log(0.2), " '": -3.0}, ' "') == pytest.approx(0.75)
+    assert probability_incorrect({' "I': math.log(0.6), ' "COR': math.log(0.2), " '": -3.0}, ' "') == pytest.approx(
+        0.75
+    )
     assert probability_incorrect({'INCORRECT"\n': -0.1}, "") == 1.0
     assert probability_incorrect({"maybe": -0.1, "": -1.0, '"': -1.0}, "") is None
 

@@ -29,9 +29,7 @@ def test_every_value_is_what_its_definition_says(pairs: list[tuple[Label, Label 
     def share(part: int, whole: int) -> float:
         return part / whole if whole else nan
 
-    recalls = {
-        x: share(sum(a is x and b is x for a, b in pairs), sum(a is x for a, _ in pairs)) for x in (C, W)
-    }
+    recalls = {x: share(sum(a is x and b is x for a, b in pairs), sum(a is x for a, _ in pairs)) for x in (C, W)}
     present = [r for r in recalls.values() if r == r]
     assert found["n"] == len(pairs)
     assert same(found["accuracy"], sum(a is b for a, b in pairs) / len(pairs))

@@ -12,8 +12,16 @@ from medserl.evaluation.official import accuracy, correction_cases, rouge1, roug
 
 # Made with the package rouge 1.0.1, which the official script uses: get_scores([candidate], [reference]).
 ROUGE = [
-    ("Culture tests indicate Trichomonas vaginalis.", "Culture tests indicate Neisseria gonorrhoeae.", 0.5999999950000001),
-    ("The patient was given 2.5 mg of warfarin daily.", "The patient was given 5 mg of warfarin daily", 0.9473684160664821),
+    (
+        "Culture tests indicate Trichomonas vaginalis.",
+        "Culture tests indicate Neisseria gonorrhoeae.",
+        0.5999999950000001,
+    ),
+    (
+        "The patient was given 2.5 mg of warfarin daily.",
+        "The patient was given 5 mg of warfarin daily",
+        0.9473684160664821,
+    ),
     ("the the the cat", "the cat sat", 0.7999999952000001),
     ("A. . B", "B C", 0.39999999520000007),
     ("Started on Aspirin", "started on aspirin", 0.3333333283333334),
@@ -119,7 +127,9 @@ def test_predictions_for_other_texts_do_not_count() -> None:
 
 
 def test_quotation_marks_around_a_candidate_are_cut_as_the_script_does() -> None:
-    cases = correction_cases({"a": 'He is "well".', "b": "x", "c": "y"}, {"a": '""He is "well"."', "b": '"', "c": '"NA"'})
+    cases = correction_cases(
+        {"a": 'He is "well".', "b": "x", "c": "y"}, {"a": '""He is "well"."', "b": '"', "c": '"NA"'}
+    )
     assert cases.pairs == (("a", 'He is "well".', 'He is "well".'), ("b", '"', "x"))
 
 
