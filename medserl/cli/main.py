@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from medserl import __version__
+from medserl.cli import data
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
 
 EXIT_INTERRUPTED = 130
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    data.add_commands(commands)
     return parser
 
 
@@ -96,7 +98,7 @@ def _option_overrides(options: argparse.Namespace) -> list[str]:
     """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
     overrides = []
     for _, key, kind, _ in TRAIN_OPTIONS:
-        value = getattr(options, key)
+        value = getattr(options, key, None)
         if value is None:
             continue
         quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
@@ -109,6 +111,8 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         from medserl.cli.config import show_config
 
         return show_config(options, overrides)
+    if options.command == "data":
+        return data.run(options, overrides)
     from medserl.cli.train import train
 
     return train(options, overrides)
