@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from medserl import __version__
+from medserl.cli import data
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    data.add_commands(commands)
     add_evaluate(commands)
     add_compare(commands)
     return parser
@@ -116,6 +118,8 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         from medserl.cli.config import show_config
 
         return show_config(options, overrides)
+    if options.command == "data":
+        return data.run(options, overrides)
     from medserl.cli.train import train
 
     return train(options, overrides)

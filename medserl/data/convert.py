@@ -87,8 +87,9 @@ def _medec(row: Row) -> Converted:
 
 def _flag(row: Row) -> int:
     flag = row.values["Error Flag"]
-    if isinstance(flag, int | float) and flag in (0, 1):
-        return int(flag)
+    if isinstance(flag, int | float):  # in JSON Lines and Parquet
+        flag = None if flag != flag else str(flag)
+        row = Row(row.path, row.number, row.line, {"Error Flag": flag})
     cell = row.cell("Error Flag")
     if cell is None:
         raise Dropped("no error flag")

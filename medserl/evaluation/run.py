@@ -128,12 +128,12 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
     temperature = check_request(request)
     made_by = _provenance(command)
     directory = model_directory(request.model)
+    data = load_examples(request.data, request.count, request.seed)
     config = engine_config(request)
     ward_model = request.model == BUILTIN_MODEL
     prompt_set = request.prompt_set or (WARD_PROMPTS if ward_model else config.medserl.prompt_set)
     prompts = load_prompt_set(prompt_set)
     thinking = request.thinking if request.thinking is not None else config.medserl.thinking and not ward_model
-    data = load_examples(request.data, request.count, request.seed)
     chats = [_chat(prompts, request.output_format, example) for example in data.examples]
     decoding = engine.Decoding(
         output_format=request.output_format,
