@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from medserl.errors import EXIT_OK
@@ -71,11 +74,27 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
         config=options.config,
         overrides=tuple(overrides),
     )
-    results, scored = evaluate(request, ["medserl", *sys.argv[1:]])
+    with progress_on_stderr():
+        results, scored = evaluate(request, ["medserl", *sys.argv[1:]])
     write_results(out, results, scored, options.keep_text)
     print(results_markdown(results))
     print(f"results in {out}")
     return EXIT_OK
+
+
+@contextmanager
+def progress_on_stderr() -> Iterator[None]:
+    """Shows what the package logs while the block runs; vLLM draws its own bars."""
+    logger, handler = logging.getLogger("medserl"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("medserl: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _default_out(model: str | None, data: list[str]) -> Path:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("medserl.evaluate")
 ALTERNATIVES = 20  # candidates whose log-probabilities vLLM gives at a token; its own upper limit
 TOO_LONG = "the prompt is too long for the model"
+_CACHED_SEQUENCES, _BLOCK = 4, 256  # room for this many whole sequences, each rounded up
 _BYTES = {"float32": 4, "float": 4}  # of a cached number; 2 for every other dtype
 _ROLLOUT_KEYS = (
     "tensor_model_parallel_size",
@@ -79,12 +80,24 @@ def fit_to_prompts(options: dict[str, Any], model: dict[str, Any], longest: int)
     if fitted.get("enable_chunked_prefill") is False:
         fitted["max_num_batched_tokens"] = max(longest, fitted.get("max_num_batched_tokens") or 0)
     if fitted.get("kv_cache_memory_bytes") is not None:
-        heads, layers = model["num_key_value_heads"], model["num_hidden_layers"]
-        head_dim = model.get("head_dim") or model["hidden_size"] // model["num_attention_heads"]
-        token = 2 * layers * heads * head_dim * _BYTES.get(str(fitted.get("dtype")), 2)
-        needed = token * (longest + 256) * 4
-        fitted["kv_cache_memory_bytes"] = max(needed, fitted["kv_cache_memory_bytes"])
+        room = _CACHED_SEQUENCES * (longest + _BLOCK) * _bytes_per_token(model, str(fitted.get("dtype")))
+        fitted["kv_cache_memory_bytes"] = max(room, fitted["kv_cache_memory_bytes"])
     return fitted
+
+
+def _bytes_per_token(model: dict[str, Any], dtype: str) -> int:
+    """Keys and values of one token in every layer; 0 where config.json does not tell."""
+    attention = model.get("num_attention_heads") or 0
+    heads = model.get("num_key_value_heads") or attention
+    head_dim = model.get("head_dim") or (model.get("hidden_size") or 0) // max(attention, 1)
+    return 2 * (model.get("num_hidden_layers") or 0) * heads * head_dim * _BYTES.get(dtype, 2)
+
+
+def _text_config(model: Path) -> dict[str, Any]:
+    """config.json; of a model of several kinds of input, the part about text."""
+    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = settings.get("text_config") or settings
+    return found
 
 
 def assess(
@@ -100,7 +113,7 @@ def assess(
     ConfigError for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
     """
     tokenizer = _tokenizer(model)
-    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    settings = _text_config(model)
     prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
     limit = int(settings.get("max_position_embeddings") or 2**31)
     fitting = [index for index, ids in enumerate(prompts) if len(ids) + decoding.max_tokens <= limit]
@@ -108,6 +121,7 @@ def assess(
     if not fitting:
         return votes
     longest = max(len(prompts[index]) for index in fitting) + decoding.max_tokens
+    logger.info("asking about %d texts, %d replies each", len(fitting), decoding.samples)
     llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
     chosen = [prompts[index] for index in fitting]
     replies = _generate(llm, chosen, decoding)
@@ -145,7 +159,7 @@ def _prompt_ids(tokenizer: Any, chat: Sequence[Message], thinking: bool) -> list
 def _start(model: Path, options: dict[str, Any], seed: int) -> Any:
     from vllm import LLM
 
-    logger.info("starting vLLM on %s with %s", model, options)
+    logger.info("starting vLLM on %s", model)
     try:
         return LLM(model=str(model), tokenizer=str(model), seed=seed, **options)
     except (ValueError, TypeError, OSError) as error:
@@ -202,6 +216,7 @@ def _with_probabilities(
                 stems.append({"prompt_token_ids": prompt + ids[: place.token]})
     if not stems:
         return found
+    logger.info("probabilities of %d verdicts", len(stems))
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=ALTERNATIVES)
     outputs = llm.generate(stems, params, use_tqdm=True)
     for (row, column, before), output in zip(asked, outputs, strict=True):

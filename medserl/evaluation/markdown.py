@@ -133,7 +133,7 @@ def _failure_lines(results: Mapping[str, Any]) -> list[str]:
     metrics = results["metrics"]
     lines = [f"- {count} replies did not parse: {why}" for why, count in metrics["failures"].items()]
     if metrics["cut_replies"]:
-        lines.append(f"- {metrics['cut_replies']} texts' replies ran into the limit of tokens")
+        lines.append(f"- {metrics['cut_replies']} replies ran into the limit of tokens")
     lines += [f"- {note}" for note in results["data"]["notes"]]
     return ["## Left out or failed", "", *lines, ""] if lines else []
 

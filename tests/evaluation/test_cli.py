@@ -90,6 +90,8 @@ def test_limits_grow_with_the_prompts() -> None:
     fitted = fit_to_prompts({**options, "kv_cache_memory_bytes": 2**26}, model, 4096)
     assert fitted["max_model_len"] == fitted["max_num_batched_tokens"] == 4096
     assert fitted["kv_cache_memory_bytes"] >= 4096 * 2 * 36 * 8 * 128 * 4
+    unknown = fit_to_prompts({**options, "kv_cache_memory_bytes": 2**26}, {"hidden_size": 8}, 4096)
+    assert unknown["kv_cache_memory_bytes"] == 2**26
     small = fit_to_prompts({**options, "kv_cache_memory_bytes": 2**40}, model, 100)
     assert small["kv_cache_memory_bytes"] == 2**40 and small["max_num_batched_tokens"] == 2048
     assert "max_num_batched_tokens" not in fit_to_prompts({"dtype": "bfloat16"}, model, 100)

@@ -60,6 +60,14 @@ def test_medec_files_keep_their_numbering_and_list_what_they_drop(medec_file: Pa
     assert len(cut.examples) == 3 and "first 3 of 4" in cut.notes[-1]
 
 
+def test_prepared_parquet_is_the_same_data(medec_file: Path, tmp_path: Path) -> None:
+    from medserl.cli.main import main
+
+    assert main(["data", "prepare", "--split", f"test={medec_file}", "--out", str(tmp_path / "data")]) == 0
+    prepared = load_examples([str(tmp_path / "data" / "test.parquet")], None, 0)
+    assert prepared.sha256 == load_examples([str(medec_file)], None, 0).sha256
+
+
 def test_several_sources_together(medec_file: Path) -> None:
     data = load_examples([str(medec_file), "ward:test"], 2, 0)
     assert data.source == "notes.csv + ward:test" and len(data.examples) == 2 + 4
