@@ -162,7 +162,7 @@ def _start(model: Path, options: dict[str, Any], seed: int) -> Any:
     logger.info("starting vLLM on %s", model)
     try:
         return LLM(model=str(model), tokenizer=str(model), seed=seed, **options)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
         raise ConfigError(f"--model {model}: vLLM does not start it with {options} ({lines[0].strip()})") from error
 

@@ -39,7 +39,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "",
         "![metrics](plots/metrics.svg)",
         "",
-        *_type_table(metrics["by_error_type"]),
+        *_type_table(results),
         *_calibration_lines(metrics["calibration"]),
         *_sample_lines(metrics["samples"]),
         *_correction_lines(results),
@@ -71,17 +71,27 @@ def _headline_table(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _type_table(by_type: Mapping[str, Any]) -> list[str]:
+def _type_table(results: Mapping[str, Any]) -> list[str]:
+    by_type = results["metrics"]["by_error_type"]
     if not by_type:
         return []
     lines = [
-        "| error type | texts | recall | 95 % interval | precision |",
-        "| --- | ---: | ---: | :---: | ---: |",
+        "| error type | texts | recall | 95 % interval | precision | always CORRECT | always INCORRECT |",
+        "| --- | ---: | ---: | :---: | ---: | :---: | :---: |",
     ]
     for kind, row in by_type.items():
-        bounds = _bounds(row["recall_interval"])
-        lines.append(f"| {kind} | {row['n']:.0f} | {number(row['recall'])} | {bounds} | {number(row['precision'])} |")
-    return [*lines, "", "A type's precision counts its texts against all correct texts.", ""]
+        constants = [results["baselines"][key]["by_error_type"][kind] for key in _BASELINES]
+        cells = [
+            kind,
+            f"{row['n']:.0f}",
+            number(row["recall"]),
+            _bounds(row["recall_interval"]),
+            number(row["precision"]),
+            *(f"{number(constant['recall'])} / {number(constant['precision'])}" for constant in constants),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = "A type's precision counts its texts against all correct texts; constant answers: recall / precision."
+    return [*lines, "", note, ""]
 
 
 def _calibration_lines(calibration: Mapping[str, Any] | None) -> list[str]:

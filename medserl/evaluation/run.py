@@ -100,20 +100,25 @@ def _cached(name: str) -> Path:
         ) from None
 
 
+def default_config() -> str:
+    """Name of the configuration without ``--config``."""
+    from medserl.cpu.environment import choose_device
+
+    return _CPU_CONFIG if choose_device() == "cpu" else _GPU_CONFIG
+
+
 def engine_config(request: Request) -> DictConfig:
     """The training configuration whose engine settings, prompt set and token limit serve as defaults.
 
     Without ``--config``: the embedded one where there is no GPU, that of one GPU node where there is one, both
     with one worker process.
     """
-    from medserl.cpu.environment import choose_device
     from medserl.training.config import load_config
 
     overrides = ["medserl.notes.path=null", *request.overrides]
     if request.config is not None:
         return load_config(request.config, overrides)
-    name = _CPU_CONFIG if choose_device() == "cpu" else _GPU_CONFIG
-    return load_config(name, ["actor_rollout_ref.rollout.tensor_model_parallel_size=1", *overrides])
+    return load_config(default_config(), ["actor_rollout_ref.rollout.tensor_model_parallel_size=1", *overrides])
 
 
 def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], list[Scored]]:
@@ -163,7 +168,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
         "seed": request.seed,
         "bootstrap_seed": request.seed,
         "device": device,
-        "config": request.config,
+        "config": request.config or default_config(),
         "overrides": list(request.overrides),
         "engine": options,
         "seconds": round(seconds, 2),

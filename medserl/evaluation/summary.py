@@ -167,6 +167,7 @@ def _baseline(
     figures: dict[str, Any] = {
         "flag": classification_metrics(labels, given),
         "official": _official(examples, votes, sentence_reason),
+        "by_error_type": error_type_metrics(labels, given, [example.error_type for example in examples]),
     }
     if output_format == "full":
         references = {e.note_id: e.corrected_sentence for e in examples}

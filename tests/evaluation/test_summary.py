@@ -42,6 +42,8 @@ def test_baselines_of_the_three_subtasks() -> None:
     found = summarise(full_items(), "full", seed=0, resamples=10)["baselines"]
     assert found["always_correct"]["official"] == {"error_flag_accuracy": 0.5, "error_sentence_accuracy": 0.5}
     assert found["always_incorrect"]["official"] == {"error_flag_accuracy": 0.5, "error_sentence_accuracy": 0.0}
+    assert found["always_incorrect"]["by_error_type"]["dose"] == {"n": 2.0, "recall": 1.0, "precision": 2 / 6}
+    assert found["always_correct"]["by_error_type"]["dose"] == {"n": 2.0, "recall": 0.0, "precision": None}
     assert (found["always_correct"]["rouge1_composite"], found["always_incorrect"]["rouge1_composite"]) == (0.5, 0.0)
 
 
@@ -63,6 +65,7 @@ def test_flag_format_has_no_sentence_accuracy() -> None:
     assert "| error sentence accuracy | n/a | n/a | n/a | n/a |" in report
     assert "the format 'flag' asks for no sentence" in report and "always INCORRECT" in report
     assert "one row dropped: blank text" in report
+    assert "| dose | 2 | 1.000 | 1.000 to 1.000 | 1.000 | 0.000 / n/a | 1.000 / 0.400 |" in report
 
 
 def test_unknown_sentence_ids_are_no_minus_one() -> None:
