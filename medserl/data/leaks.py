@@ -166,9 +166,7 @@ def _labelled(digest: int, label: Label) -> int:
     return digest ^ (_WRONG if label is Label.INCORRECT else 0)
 
 
-def find_leaks(
-    register: NoteRegister, threshold: float | None, progress: Callable[[str, int], None]
-) -> list[Leak]:
+def find_leaks(register: NoteRegister, threshold: float | None, progress: Callable[[str, int], None]) -> list[Leak]:
     """One leak for every note that gives a note of a later split away, strongest kind first.
 
     Without a threshold near-duplicates are not looked for.

@@ -143,7 +143,8 @@ def _shingle_hashes(text: str) -> Words:
     codes *= _MIX
     codes ^= codes >> np.uint64(29)
     codes *= _MIX
-    return (codes >> np.uint64(32)).astype(np.uint32)
+    hashes: Words = (codes >> np.uint64(32)).astype(np.uint32)
+    return hashes
 
 
 class Signatures:

@@ -142,9 +142,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                             f"{path}, row {number} (line {reader.line_num}): has {len(cells)} fields, but the header "
                             f"has {len(header)} ({_odd_column(header, cells)})"
                         )
-                    yield Row(
-                        path, number, reader.line_num, dict(zip(header, cells, strict=False)), blank=not cells
-                    )
+                    yield Row(path, number, reader.line_num, dict(zip(header, cells, strict=False)), blank=not cells)
             except csv.Error as error:
                 raise DataError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
             except UnicodeDecodeError:
