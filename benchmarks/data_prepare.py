@@ -27,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from medserl.data.labelled import ReadReport, converted_rows
-from medserl.data.near import Signer, TextSpool, near_pairs, normalised, sign_texts
+from medserl.data.near import Signer, TextSpool, near_pairs, sign_texts
 from medserl.data.prepare import PrepareOptions, prepare
+from medserl.data.text import normalised
 from medserl.game.prompts import load_prompt_set
 from medserl.ward.medec import COLUMNS
 
-SYLLABLES = "an be cor di er fa gly hem in ja ka lo me no os pan qui re su to ur ven xa ya zi the ing tion".split()
+SYLLABLES = tuple(f"{first}{second}" for first in "bcdfghlmnprstv" for second in ("a", "er", "i", "on", "u"))
 SHARES = (("Training", 0.8), ("Validation", 0.1), ("Test", 0.1))
 
 
@@ -55,7 +56,8 @@ def make_files(folder: Path, notes: int, words: int, seed: int = 0) -> list[Path
 def make_row(rng: random.Random, vocabulary: list[str], note_id: str, words: int, *, error: bool) -> list[str]:
     sentences = [" ".join(rng.choices(vocabulary, k=10)).capitalize() + "." for _ in range(words // 10)]
     place = rng.randrange(len(sentences))
-    wrong = sentences[:place] + [" ".join([*sentences[place].split()[:-1], "warfarin."])] + sentences[place + 1 :]
+    changed = " ".join([*sentences[place].split()[:-1], "warfarin."])
+    wrong = [*sentences[:place], changed, *sentences[place + 1 :]]
     shown = wrong if error else sentences
     numbered = "\n".join(f"{i} {sentence}" for i, sentence in enumerate(shown))
     head = [note_id, " ".join(shown), numbered]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from medserl.data.records import CORRECTED_SUFFIX, LabelledExample
+from medserl.data.text import normalised
 from medserl.errors import DataError
 from medserl.game.labels import Label
 from medserl.game.rows import MEDEC_COLUMNS, Row
@@ -79,7 +80,7 @@ def _medec(row: Row) -> Converted:
     _check_sentence(row, "Error Sentence", error, text)
     if corrected is None:
         remarks.append("flag 1, but no corrected text: of use for evaluation only")
-    elif corrected == text or _squeezed(corrected) == _squeezed(text):
+    elif normalised(corrected) == normalised(text):
         remarks.append("flag 1, but text and corrected text are the same: of use for evaluation only")
     position = _sentence_id(row, error, sentences, remarks)
     kind = None if kind is None else kind.strip().lower()
@@ -130,16 +131,20 @@ def numbered_lines(cell: str) -> tuple[str, ...]:
     A line without the next number goes on with the sentence before it; () where the first is not number 0.
     """
     found: list[str] = []
+    number = _NUMBERS[0]
     for line in cell.rstrip().split("\n"):
-        number = _NUMBERS[len(found)] if len(found) < len(_NUMBERS) else f"{len(found)} "
         if line.startswith(number):
             found.append(line[len(number) :].strip())
         elif line.strip() == number[:-1]:
             found.append("")
         elif found:
             found[-1] = f"{found[-1]}\n{line.rstrip()}"
+            continue
         elif line.strip():
             return ()
+        else:
+            continue
+        number = _NUMBERS[len(found)] if len(found) < len(_NUMBERS) else f"{len(found)} "
     return tuple(found)
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medserl.data.convert import Converted, Dropped
-from medserl.data.near import Signatures, Signer, TextSpool, near_pairs, normalised, sign_texts
+from medserl.data.near import Signatures, Signer, TextSpool, near_pairs, sign_texts
 from medserl.data.splits import SPLITS
+from medserl.data.text import normalised
 from medserl.game.labels import Label
 from medserl.game.records import CORRECTED_SUFFIX, base_id
 from medserl.game.rows import Row

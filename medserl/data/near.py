@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medserl.errors import ConfigError
-from medserl.game.vcf import shingle_similarity, visible_words
+from medserl.game.vcf import shingle_similarity
 
 THRESHOLD = 0.85
 MISS = 1e-4
@@ -37,13 +37,6 @@ _MIX = np.uint64(0x9E37_79B9_7F4A_7C15)
 Words = npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
-
-
-def normalised(text: str) -> str:
-    """The text as the change filter compares it: visible words joined by single spaces."""
-    if text.isascii() and text.isprintable() and "  " not in text:
-        return text.strip(" ")  # the same, ten times faster
-    return " ".join(visible_words(text))
 
 
 class NearPair(NamedTuple):

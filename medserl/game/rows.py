@@ -70,6 +70,8 @@ class Row:
 
     def cell(self, key: str) -> str | None:
         """A MEDEC cell: like `optional`, and NA is nothing too."""
+        if self.values.get(key) in _MISSING:  # most cells of a row without an error
+            return None
         value = self.optional(key)
         return None if value is None or (len(value) < 16 and value.strip() in _MISSING) else value
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medserl.data.near import MAX_HASHES, MISS, Signer, TextSpool, band_layout, near_pairs, normalised, sign_texts
+from medserl.data.near import MAX_HASHES, MISS, Signer, TextSpool, band_layout, near_pairs, sign_texts
+from medserl.data.text import normalised
 from medserl.errors import ConfigError
 from medserl.game.vcf import shingle_similarity, visible_words
 
