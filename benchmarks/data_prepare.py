@@ -23,8 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from medserl.data.labelled import ReadReport, converted_rows
 from medserl.data.near import Signer, TextSpool, near_pairs, sign_texts
@@ -147,7 +146,7 @@ def large(notes: int, words: int, near: bool) -> dict[str, float]:
         arguments += [] if near else ["--no-near-duplicates"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.monotonic()
-        subprocess.run(arguments, cwd=ROOT, check=True)
+        subprocess.run(arguments, cwd=Path(__file__).resolve().parents[1], check=True)
         wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"notes": notes, "wall_s": wall, "cpu_s": cpu, "peak_mib": after.ru_maxrss / 1024}
@@ -155,13 +154,19 @@ def large(notes: int, words: int, near: bool) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--notes", type=int, default=5000, help="notes to read and prepare (default 5000)")
+    parser.add_argument(
+        "--notes", type=int, default=5000, help="notes to read and prepare (default 5000; 0: --large only)"
+    )
     parser.add_argument("--near", type=int, default=2000, help="notes searched for near-duplicates (default 2000)")
     parser.add_argument("--words", type=int, default=120, help="words per note (default 120)")
     parser.add_argument("--large", type=int, default=0, metavar="N", help="also prepare N notes in another process")
     parser.add_argument("--large-near", action="store_true", help="with the near-duplicate search")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
+    large_arguments = (options.large, options.words, options.large_near)
+    if options.large and not options.notes:
+        print(", ".join(f"{key} {value:.0f}" for key, value in large(*large_arguments).items()))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(Path(folder), options.notes, options.words)
         size = sum(path.stat().st_size for path in paths) / options.notes
@@ -184,7 +189,7 @@ def main() -> int:
     print(f"difflib, every pair    {figures['difflib']:10.1f} texts/s   search / this: ", end="")
     print(f"{figures['near'] / figures['difflib']:.0f}")
     if options.large:
-        figures["large"] = large(options.large, options.words, options.large_near)
+        figures["large"] = large(*large_arguments)
         print(", ".join(f"{key} {value:.0f}" for key, value in figures["large"].items()))
     if options.json is not None:
         options.json.write_text(json.dumps(figures) + "\n", encoding="utf-8")

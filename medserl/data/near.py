@@ -3,7 +3,7 @@
 The similarity is the change filter's own (`medserl.game.vcf.shingle_similarity`, character 3-gram shingles of
 the visible words joined by single spaces). Candidates come from locality-sensitive hashing (Broder 1997; Indyk
 and Motwani 1998): two texts of similarity s share a band of r MinHashes with probability s^r, so b bands miss a
-pair at the threshold with probability (1 - s^r)^b, which is held below ``MISS``. Signatures take about 270 bytes
+pair at the threshold with probability (1 - s^r)^b, which is held below ``MISS``. Signatures take about 220 bytes
 a text; the texts themselves lie in a file and only candidates are read.
 """
 
@@ -23,7 +23,7 @@ from medserl.game.vcf import shingle_similarity
 THRESHOLD = 0.85
 MISS = 1e-4
 """Greatest probability that a pair exactly at the threshold is not found."""
-MAX_HASHES = 320
+MAX_HASHES = 192
 SKETCH = 128
 """MinHashes kept, one byte each, to estimate the similarity of a candidate before its texts are read."""
 SKETCH_SIGMAS = 5.0
