@@ -10,8 +10,8 @@ from typing import Any
 
 from medserl.errors import EXIT_OK, ConfigError
 
-PREPARE_HELP = """Turn MEDEC's CSVs, pairs in JSON Lines or Parquet into one Parquet file per split (verl's schema) and a
-manifest. A source's split is what --split says, else its column `split`, else what its name says
+PREPARE_HELP = """Turn MEDEC's CSVs, pairs in JSON Lines or Parquet into one Parquet file per split (verl's schema)
+and a manifest. A source's split is what --split says, else its column `split`, else what its name says
 (MEDEC-MS-TestSet.csv), else drawn by --ratios from a hash of the note's id."""
 STATS_HELP = """Show token lengths, classes and error types of prepared data or of any file of notes, and how many notes
 would exceed data.max_prompt_length. Reads a tokenizer, no model. Overrides (key=value) may follow."""
@@ -27,6 +27,7 @@ def add_commands(commands: Any) -> None:
     stats.add_argument("path", type=Path, metavar="DIR_OR_FILE", help="output of prepare, or a file of notes")
     stats.add_argument("--config", metavar="NAME", help="configuration with tokenizer, prompts and limit")
     stats.add_argument("--model", type=Path, metavar="PATH", help="folder with the tokenizer to count with")
+    stats.add_argument("--prompt-set", metavar="NAME", help="prompt set (default: the configuration's, else clinical)")
     stats.add_argument("--json", action="store_true", help="print JSON instead of a table")
     ward = actions.add_parser("ward", help="the synthetic ward as MEDEC files", description=WARD_HELP)
     ward.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -106,9 +107,9 @@ def prepared_summary(out: Path, manifest: dict[str, Any]) -> str:
 
 def _stats(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.data.stats import data_stats, stats_table
-    from medserl.training.data_stats import prompt_counter
+    from medserl.training.prompt_lengths import prompt_counter
 
-    counter = prompt_counter(options.config, options.model, overrides)
+    counter = prompt_counter(options.config, options.model, overrides, options.path, options.prompt_set)
     stats = data_stats(options.path, counter)
     print(json.dumps(stats, indent=1) if options.json else stats_table(stats))
     return EXIT_OK

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from medserl.data.records import CORRECTED_SUFFIX, LabelledExample
+from medserl.data.text import normalised
 from medserl.errors import DataError
 from medserl.game.labels import Label
 from medserl.game.rows import MEDEC_COLUMNS, Row
@@ -53,6 +54,8 @@ def convert(row: Row) -> Converted:
 
 
 def _medec(row: Row) -> Converted:
+    if row.line is None:
+        row = _with_text_for_numbers(row)
     note_id, text = row.cell("Text ID"), row.cell("Text")
     if text is None:
         blank = not any(str(value or "").strip() for value in row.values.values())
@@ -77,7 +80,7 @@ def _medec(row: Row) -> Converted:
     _check_sentence(row, "Error Sentence", error, text)
     if corrected is None:
         remarks.append("flag 1, but no corrected text: of use for evaluation only")
-    elif corrected == text or _squeezed(corrected) == _squeezed(text):
+    elif normalised(corrected) == normalised(text):
         remarks.append("flag 1, but text and corrected text are the same: of use for evaluation only")
     position = _sentence_id(row, error, sentences, remarks)
     kind = None if kind is None else kind.strip().lower()
@@ -85,11 +88,21 @@ def _medec(row: Row) -> Converted:
     return Converted((example,), split, tuple(remarks))
 
 
+def _with_text_for_numbers(row: Row) -> Row:
+    """JSON Lines and Parquet may hold flags and ids as numbers, and NaN where there is nothing."""
+    values = {key: _text_of(value) for key, value in row.values.items()}
+    return Row(row.path, row.number, row.line, values)
+
+
+def _text_of(value: object) -> object:
+    if isinstance(value, float):
+        if value != value:
+            return None
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _flag(row: Row) -> int:
-    flag = row.values["Error Flag"]
-    if isinstance(flag, int | float):  # in JSON Lines and Parquet
-        flag = None if flag != flag else str(flag)
-        row = Row(row.path, row.number, row.line, {"Error Flag": flag})
     cell = row.cell("Error Flag")
     if cell is None:
         raise Dropped("no error flag")
@@ -118,22 +131,25 @@ def numbered_lines(cell: str) -> tuple[str, ...]:
     A line without the next number goes on with the sentence before it; () where the first is not number 0.
     """
     found: list[str] = []
-    for line in cell.split("\n"):
-        number = _NUMBERS[len(found)] if len(found) < len(_NUMBERS) else f"{len(found)} "
+    number = _NUMBERS[0]
+    for line in cell.rstrip().split("\n"):
         if line.startswith(number):
             found.append(line[len(number) :].strip())
         elif line.strip() == number[:-1]:
             found.append("")
         elif found:
             found[-1] = f"{found[-1]}\n{line.rstrip()}"
+            continue
         elif line.strip():
             return ()
+        else:
+            continue
+        number = _NUMBERS[len(found)] if len(found) < len(_NUMBERS) else f"{len(found)} "
     return tuple(found)
 
 
 def _sentence_id(row: Row, error: str | None, sentences: Sequence[str], remarks: list[str]) -> int:
-    value = row.values["Error Sentence ID"]
-    cell = str(value) if isinstance(value, int | float) else row.cell("Error Sentence ID")
+    cell = row.cell("Error Sentence ID")
     if cell is None or not _INTEGER.match(cell := cell.strip()):
         if cell is not None:
             raise row.bad(f"'Error Sentence ID' is {cell!r}, not a number")

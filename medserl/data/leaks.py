@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medserl.data.convert import Converted, Dropped
-from medserl.data.near import Signatures, Signer, TextSpool, near_pairs, normalised, sign_texts
+from medserl.data.near import Signatures, Signer, TextSpool, near_pairs, sign_texts
 from medserl.data.splits import SPLITS
+from medserl.data.text import normalised
 from medserl.game.labels import Label
 from medserl.game.records import CORRECTED_SUFFIX, base_id
 from medserl.game.rows import Row
@@ -166,9 +167,7 @@ def _labelled(digest: int, label: Label) -> int:
     return digest ^ (_WRONG if label is Label.INCORRECT else 0)
 
 
-def find_leaks(
-    register: NoteRegister, threshold: float | None, progress: Callable[[str, int], None]
-) -> list[Leak]:
+def find_leaks(register: NoteRegister, threshold: float | None, progress: Callable[[str, int], None]) -> list[Leak]:
     """One leak for every note that gives a note of a later split away, strongest kind first.
 
     Without a threshold near-duplicates are not looked for.

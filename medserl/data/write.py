@@ -209,9 +209,7 @@ def rewrite_without(path: Path, dropped: Collection[str], on_drop: Callable[[str
             renumbered.append(pa.array(np.arange(counts.rows, counts.rows + batch.num_rows)))
             info = pa.StructArray.from_arrays(renumbered, fields=list(_INFO))
             columns = [*batch.columns[:-1], info]
-            for label, kind in zip(
-                info.field("label").to_pylist(), info.field("error_type").to_pylist(), strict=True
-            ):
+            for label, kind in zip(info.field("label").to_pylist(), info.field("error_type").to_pylist(), strict=True):
                 counts.add(label, kind)
             if batch.num_rows:
                 writer.write_batch(pa.record_batch(columns, schema=SCHEMA))

@@ -2,7 +2,8 @@
 
 Four row forms are known: plain (``note_id``, ``text``), pairs (``note_id``, ``correct_note``,
 ``incorrect_note``), MEDEC's (``Text ID``, ``Text``, ``Error Flag``, ``Corrected Text``) and the output of
-``medserl data prepare`` (the same in ``extra_info``). The first two must be flawless. MEDEC's published files are not, so unusable rows of that form are dropped and counted.
+``medserl data prepare``. Plain rows and pairs must be flawless. MEDEC's published files are not, so unusable
+rows of that form are dropped and counted.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from medserl.errors import DataError
 from medserl.game.labels import Label
 
-
 CORRECTED_SUFFIX = ":corrected"
 """In files of labelled texts, ends the id of a pair's correct note, so that ids are unique."""
 

@@ -70,6 +70,8 @@ class Row:
 
     def cell(self, key: str) -> str | None:
         """A MEDEC cell: like `optional`, and NA is nothing too."""
+        if self.values.get(key) in _MISSING:  # most cells of a row without an error
+            return None
         value = self.optional(key)
         return None if value is None or (len(value) < 16 and value.strip() in _MISSING) else value
 
@@ -142,9 +144,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                             f"{path}, row {number} (line {reader.line_num}): has {len(cells)} fields, but the header "
                             f"has {len(header)} ({_odd_column(header, cells)})"
                         )
-                    yield Row(
-                        path, number, reader.line_num, dict(zip(header, cells, strict=False)), blank=not cells
-                    )
+                    yield Row(path, number, reader.line_num, dict(zip(header, cells, strict=False)), blank=not cells)
             except csv.Error as error:
                 raise DataError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
             except UnicodeDecodeError:
