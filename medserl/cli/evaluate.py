@@ -98,5 +98,5 @@ def progress_on_stderr() -> Iterator[None]:
 
 
 def _default_out(model: str | None, data: list[str]) -> Path:
-    parts = [Path(name.replace(":", "-")).stem for name in (model or "", *data[:1])]
-    return DEFAULT_OUT / "_".join([*filter(None, parts), time.strftime("%Y%m%d-%H%M%S")])
+    parts = [Path(model or "").name, *(Path(source).stem for source in data[:1]), time.strftime("%Y%m%d-%H%M%S")]
+    return DEFAULT_OUT / "_".join(filter(None, parts)).replace(":", "-")

@@ -52,10 +52,18 @@ class Decoding:
 
 
 def prepare_device(config: DictConfig) -> str:
-    """Set the environment that vLLM needs, before torch is imported; "cpu" or "cuda"."""
+    """Set the environment that vLLM needs, before torch is imported; "cpu" or "cuda".
+
+    Raises ConfigError where the configuration is for the device that this machine does not run.
+    """
     from medserl.cpu.environment import choose_device, cpu_environment, no_telemetry_environment
 
-    device = choose_device(config.medserl.device)
+    device, here = choose_device(config.medserl.device), choose_device()
+    if device != here:
+        raise ConfigError(
+            f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
+            f"or set medserl.device={here}"
+        )
     os.environ.update(cpu_environment() if device == "cpu" else no_telemetry_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     return device
@@ -63,7 +71,9 @@ def prepare_device(config: DictConfig) -> str:
 
 def engine_options(config: DictConfig) -> dict[str, Any]:
     """Arguments of ``vllm.LLM`` from the rollout section of a training configuration."""
-    rollout = config.actor_rollout_ref.rollout
+    from omegaconf import OmegaConf
+
+    rollout: Any = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
     options = {key: rollout[key] for key in _ROLLOUT_KEYS if rollout.get(key) is not None}
     options["tensor_parallel_size"] = options.pop("tensor_model_parallel_size", 1)
     extra = (rollout.get("engine_kwargs") or {}).get("vllm") or {}

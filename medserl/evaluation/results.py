@@ -29,6 +29,9 @@ def check_out(out: Path) -> None:
         return
     if out.exists() or out.is_symlink():
         raise ConfigError(f"--out {out}: is there already; give another directory")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: nothing can be written in {above}; give another directory")
 
 
 def write_results(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], keep_text: bool) -> None:

@@ -1,5 +1,6 @@
 """What ``medserl evaluate`` refuses before anything starts, in one sentence and with exit code 2."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,22 @@ def test_engine_settings_come_from_the_configuration(monkeypatch: pytest.MonkeyP
         and cluster["gpu_memory_utilization"] == 0.6
     )
     assert "kv_cache_memory_bytes" not in cluster
+
+
+def test_a_configuration_for_the_other_device_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    arguments = ["--model", BUILTIN_MODEL, "--data", "ward:test", "--config", "qwen3_4b_1node"]
+    assert main(["evaluate", *arguments]) == 2
+    assert "the configuration is for cuda, this machine runs cpu" in capsys.readouterr().err
+
+
+def test_engine_settings_are_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are recorded as JSON after a long run."""
+    key = "+actor_rollout_ref.rollout.engine_kwargs.vllm.hf_overrides"
+    options = engine_options(engine_config(Request(None, config="embedded", overrides=(f"{key}={{a:[1,2]}}",))))
+    assert json.loads(json.dumps(options)) == options and options["hf_overrides"] == {"a": [1, 2]}
 
 
 def test_limits_grow_with_the_prompts() -> None:

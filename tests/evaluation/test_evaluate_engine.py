@@ -111,6 +111,15 @@ def test_samples_vote(sampled: Path) -> None:
     assert 0.4 < found["metrics"]["samples"]["mean"]["accuracy"] < 1
 
 
+def test_the_seed_and_not_the_batch_decides(sampled: Path, tmp_path: Path) -> None:
+    """Fewer notes and one worker instead of two: the same replies, but where rounding tips a draw."""
+    evaluate(tmp_path / "few", "--data", "ward:validation", "--count", "10", "--samples", "3")
+    few, many = predictions(tmp_path / "few"), predictions(sampled)
+    assert [row["note_id"] for row in few] == [row["note_id"] for row in many[:20]]
+    votes = [[vote["answer"] for row in rows for vote in row["votes"]] for rows in (few, many[:20])]
+    assert sum(a != b for a, b in zip(*votes, strict=True)) <= 2
+
+
 def test_the_two_can_be_compared(greedy: Path, sampled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from medserl.cli.main import main
 
