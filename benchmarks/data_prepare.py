@@ -13,6 +13,7 @@ prepares that many notes in a process of its own and shows its seconds and peak 
 import argparse
 import csv
 import difflib
+import itertools
 import json
 import random
 import resource
@@ -32,14 +33,16 @@ from medserl.data.text import normalised
 from medserl.game.prompts import load_prompt_set
 from medserl.ward.medec import COLUMNS
 
-SYLLABLES = tuple(f"{first}{second}" for first in "bcdfghlmnprstv" for second in ("a", "er", "i", "on", "u"))
+LETTERS = "eeeeeetttttaaaaooooiiiinnnnsssshhhrrrdddlllccuummppggffybvkwxjqz"
+# Words as frequent as in a language: unrelated notes are then as similar (0.2) as unrelated notes of MEDEC.
+WEIGHTS = list(itertools.accumulate(1 / (rank + 3) for rank in range(1500)))
 SHARES = (("Training", 0.8), ("Validation", 0.1), ("Test", 0.1))
 
 
 def make_files(folder: Path, notes: int, words: int, seed: int = 0) -> list[Path]:
     """MEDEC-like CSVs of distinct notes in sentences of ten words; every other note holds an error."""
     rng = random.Random(seed)
-    vocabulary = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(4000)]
+    vocabulary = ["".join(rng.choices(LETTERS, k=rng.randint(1, 9))) for _ in WEIGHTS]
     paths, number = [], 0
     for name, share in SHARES:
         paths.append(folder / f"MEDEC-BENCH-{name}Set.csv")
@@ -53,7 +56,9 @@ def make_files(folder: Path, notes: int, words: int, seed: int = 0) -> list[Path
 
 
 def make_row(rng: random.Random, vocabulary: list[str], note_id: str, words: int, *, error: bool) -> list[str]:
-    sentences = [" ".join(rng.choices(vocabulary, k=10)).capitalize() + "." for _ in range(words // 10)]
+    sentences = [
+        " ".join(rng.choices(vocabulary, cum_weights=WEIGHTS, k=10)).capitalize() + "." for _ in range(words // 10)
+    ]
     place = rng.randrange(len(sentences))
     changed = " ".join([*sentences[place].split()[:-1], "warfarin."])
     wrong = [*sentences[:place], changed, *sentences[place + 1 :]]

@@ -3,7 +3,7 @@
 The similarity is the change filter's own (`medserl.game.vcf.shingle_similarity`, character 3-gram shingles of
 the visible words joined by single spaces). Candidates come from locality-sensitive hashing (Broder 1997; Indyk
 and Motwani 1998): two texts of similarity s share a band of r MinHashes with probability s^r, so b bands miss a
-pair at the threshold with probability (1 - s^r)^b, which is held below ``MISS``. Signatures take about 220 bytes
+pair at the threshold with probability (1 - s^r)^b, which is held below ``MISS``. Signatures take about 250 bytes
 a text; the texts themselves lie in a file and only candidates are read.
 """
 
@@ -23,10 +23,11 @@ from medserl.game.vcf import shingle_similarity
 THRESHOLD = 0.85
 MISS = 1e-4
 """Greatest probability that a pair exactly at the threshold is not found."""
-MAX_HASHES = 192
+MAX_HASHES = 256
 SKETCH = 128
 """MinHashes kept, one byte each, to estimate the similarity of a candidate before its texts are read."""
 SKETCH_SIGMAS = 5.0
+_GLANCE = 32  # bytes of the sketch that are compared first
 LEAST_THRESHOLD = 0.5
 _SEED = 20_240_601
 _BLOCK = 64  # hashes at a time: 64 x ~1000 shingles x 4 bytes stay in the second-level cache
@@ -147,6 +148,7 @@ class Signatures:
         self.numbers = numbers
         self._keys = keys
         self.sketches = sketches
+        self.glances = np.ascontiguousarray(sketches[:, :_GLANCE])
 
     def band(self, index: int) -> Words:
         """The keys of one band, shape (texts,)."""
@@ -173,7 +175,7 @@ def near_pairs(
     """For each query text that is at least ``threshold`` similar to one of the others, one such pair."""
     done = np.zeros(len(queries.numbers), bool)
     rejected: set[tuple[int, int]] = set()
-    least = _least_agreement(threshold)
+    least = _least_agreement(threshold, _GLANCE), _least_agreement(threshold, SKETCH)
     for band in range(signer.bands):
         other_keys = others.band(band)
         order = np.argsort(other_keys, kind="stable")
@@ -192,16 +194,16 @@ def near_pairs(
                 rejected.add((query, found))
 
 
-def _least_agreement(threshold: float) -> int:
-    """Equal sketch bytes that all but one in a million pairs at the threshold exceed."""
-    spread = math.sqrt(threshold * (1 - threshold) / SKETCH)
-    return max(0, math.floor(SKETCH * (threshold - SKETCH_SIGMAS * spread)))
+def _least_agreement(threshold: float, size: int) -> int:
+    """Equal bytes among ``size`` of a sketch that a pair at the threshold has: all but about one in 100 000."""
+    spread = math.sqrt(threshold * (1 - threshold) / size)
+    return max(0, math.floor(size * (threshold - SKETCH_SIGMAS * spread)))
 
 
 def _similar(
-    queries: Signatures, others: Signatures, low: Indices, high: Indices, order: Indices, least: int
+    queries: Signatures, others: Signatures, low: Indices, high: Indices, order: Indices, least: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of one band whose sketches agree in at least ``least`` bytes, in slices of bounded size."""
+    """Pairs of one band whose sketches agree in enough bytes, in slices of bounded size."""
     counts = high - low
     candidates = np.flatnonzero(counts)
     ends = np.cumsum(counts[candidates])
@@ -211,8 +213,16 @@ def _similar(
         place = np.searchsorted(ends, flat, "right")
         query = candidates[place]
         found = order[high[query] - (ends[place] - flat)]
-        agree = (queries.sketches[query] == others.sketches[found]).sum(axis=1)
-        keep = np.flatnonzero(agree >= least)
+        alike = _agreement(queries.glances[query], others.glances[found]) >= least[0]
+        query, found = query[alike], found[alike]
+        agree = _agreement(queries.sketches[query], others.sketches[found])
         # The most alike first, so that a query is settled by its first comparison.
-        keep = keep[np.argsort(-agree[keep], kind="stable")]
-        yield from zip(query[keep].tolist(), found[keep].tolist(), strict=True)
+        best = np.argsort(-agree, kind="stable")
+        best = best[agree[best] >= least[1]]
+        yield from zip(query[best].tolist(), found[best].tolist(), strict=True)
+
+
+def _agreement(left: Bytes, right: Bytes) -> Indices:
+    """Equal bytes of the rows of two arrays, shape (rows,)."""
+    agree: Indices = (left == right).sum(axis=1)
+    return agree
