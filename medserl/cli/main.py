@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from medserl import __version__
+from medserl.cli import data
+from medserl.cli.compare import add_compare
+from medserl.cli.evaluate import add_evaluate
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
 
 EXIT_INTERRUPTED = 130
@@ -90,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    data.add_commands(commands)
+    add_evaluate(commands)
+    add_compare(commands)
     return parser
 
 
@@ -141,6 +147,9 @@ def _option_overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
+    if hasattr(options, "run"):  # a command's parser names its function
+        code: int = options.run(options, overrides)
+        return code
     if options.command == "config":
         from medserl.cli.config import show_config
 
@@ -157,6 +166,8 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> int:
         from medserl.cli.export import export
 
         return export(options)
+    if options.command == "data":
+        return data.run(options, overrides)
     from medserl.cli.train import train
 
     return train(options, overrides)

@@ -14,6 +14,11 @@ _OPEN, _CLOSE = "<think>", "</think>"
 _SENTENCE_ID = re.compile(r"^[ \t]*sentence_id:[ \t]*([0-9]{1,6})[ \t\r]*$", re.MULTILINE)
 _NEW_SENTENCE = re.compile(r"^[ \t]*new_sentence:(.*)$", re.MULTILINE)
 _GENERATED_NOTE = re.compile(r"^[ \t]*generated_note:", re.MULTILINE)
+_ERROR_SENTENCE = re.compile(r"^[ \t]*error_sentence_id:[ \t]*(-1|[0-9]{1,6})[ \t\r]*$", re.MULTILINE)
+_CORRECTED = re.compile(r"^[ \t]*corrected_sentence:(.*)$", re.MULTILINE)
+_NO_CORRECTION = "NA"
+NO_SENTENCE = -1
+"""MEDEC's error sentence id of a text without an error."""
 _FINAL_ANSWER = re.compile(r'final_answer:[ \t]*"(CORRECT|INCORRECT)"')
 
 
@@ -24,6 +29,17 @@ class InjectorEdit:
     modified: str
     sentence_id: int | None = None
     new_sentence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FullAnswer:
+    """An assessor's verdict with the place and the correction of the error, MEDEC's three subtasks."""
+
+    answer: Label
+    error_sentence_id: int
+    """-1 with CORRECT, else an index into the sentences that the prompt numbered."""
+    corrected_sentence: str | None
+    """None with CORRECT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +116,36 @@ def parse_assessor(text: str) -> Label | None:
     """
     answers = _FINAL_ANSWER.findall(strip_think(text))
     return Label(answers[-1]) if answers else None
+
+
+def parse_full(text: str, sentence_count: int) -> FullAnswer | ParseFailure:
+    """Parse the assessor's full format for a note of ``sentence_count`` sentences, numbered from 0.
+
+    After the LAST ``final_answer: "…"`` outside the reasoning there must be one line ``error_sentence_id: N``
+    and after that one line ``corrected_sentence: …``. CORRECT goes with -1 and NA and with nothing else,
+    INCORRECT with a sentence of the note and a correction. All or nothing: an answer whose lines contradict
+    each other or are missing is a failure as a whole, as MEDEC's script drops an invalid line of a submission.
+    """
+    answer = strip_think(text)
+    verdicts = list(_FINAL_ANSWER.finditer(answer))
+    if not verdicts:
+        return ParseFailure("no 'final_answer: \"CORRECT\"' or '\"INCORRECT\"'")
+    label, rest = Label(verdicts[-1].group(1)), answer[verdicts[-1].end() :]
+    ids = list(_ERROR_SENTENCE.finditer(rest))
+    if len(ids) != 1:
+        return ParseFailure(f"expected one line 'error_sentence_id: N' after final_answer, found {len(ids)}")
+    corrections = _CORRECTED.findall(rest, ids[0].end())
+    if len(corrections) != 1:
+        return ParseFailure(
+            f"expected one line 'corrected_sentence: …' after error_sentence_id, found {len(corrections)}"
+        )
+    index, correction = int(ids[0].group(1)), corrections[0].strip()
+    if label is Label.CORRECT:
+        if index != NO_SENTENCE or correction != _NO_CORRECTION:
+            return ParseFailure("CORRECT goes with error_sentence_id -1 and corrected_sentence NA")
+        return FullAnswer(label, NO_SENTENCE, None)
+    if not 0 <= index < sentence_count:
+        return ParseFailure(f"error_sentence_id is not among the note's {sentence_count} sentences")
+    if correction in ("", _NO_CORRECTION):
+        return ParseFailure("INCORRECT without a corrected sentence")
+    return FullAnswer(label, index, correction)

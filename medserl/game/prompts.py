@@ -7,14 +7,17 @@ sentences, numbered from 0, one a line); ``{{`` and ``}}`` are literal braces.
 
 Files of a set: ``injector_benign.txt``, ``injector_error.txt``, ``assessor.txt``; where wanted ``judge.txt`` for the
 referee `judge` (placeholders ``{note}``, ``{original}``, ``{edited}``), ``injector_error_TYPE.txt`` for one of MEDEC's
-error types, and ``VERSION``, a line that names the state of the set in a run's records.
+error types, ``assessor_full.txt``, which asks for the verdict, the sentence's number and the correction
+(`medserl.game.parse.parse_full`; MEDEC's three subtasks; placeholders ``{sentences}`` and ``{note}``), and ``VERSION``,
+a line that names the state of the set in a run's records.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from medserl.errors import ConfigError
 from medserl.game.labels import ERROR_TYPES, Mode
@@ -31,8 +34,22 @@ _SECTION = re.compile(r"^=== (system|user)(?: (edit|note))? ===[ \t]*$", re.MULT
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 _NEEDED = {"edit": "sentences", "note": "note"}
 _JUDGE = "judge"
-_OWN_PLACEHOLDERS = {"assessor": frozenset({"note"}), _JUDGE: frozenset({"note", "original", "edited"})}
+_FULL = "assessor_full"
 _TYPED = "injector_error_"
+
+
+class _Placeholders(NamedTuple):
+    """What a file that is not the injector's may say, and what its user section must."""
+
+    allowed: frozenset[str]
+    needed: frozenset[str]
+
+
+_OWN_PLACEHOLDERS = {
+    "assessor": _Placeholders(frozenset({"note"}), frozenset({"note"})),
+    _FULL: _Placeholders(frozenset({"note", "sentences"}), frozenset({"sentences"})),
+    _JUDGE: _Placeholders(frozenset({"note", "original", "edited"}), frozenset({"note", "original", "edited"})),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +109,16 @@ class PromptSet:
         """Messages that ask about ``note_text``; nothing else of the game is in them."""
         return self._messages("assessor", None, {"note": note_text.strip()})
 
+    def assessor_full(self, note_text: str, sentences: Sequence[str]) -> list[Message]:
+        """Messages that ask for the verdict, the wrong sentence's number and its correction.
+
+        ``sentences`` are numbered from 0 as they stand, so that a source's own numbering is kept. Raises
+        ConfigError where the set has no ``assessor_full.txt``.
+        """
+        if _FULL not in self._sections:
+            raise ConfigError(f"prompt set {self.name!r} has no file {_FULL}.txt, which the format 'full' needs")
+        return self._messages(_FULL, None, {"note": note_text.strip(), "sentences": _numbered(sentences)})
+
     def _messages(self, file: str, output_format: str | None, values: dict[str, str]) -> list[Message]:
         messages: list[Message] = []
         for role in ("system", "user"):
@@ -105,7 +132,11 @@ class PromptSet:
 
 def numbered_sentences(note_text: str) -> str:
     """One sentence a line, numbered from 0: what the edit format's sentence_id refers to."""
-    return "\n".join(f"{index} {text}" for index, text in enumerate(sentence_texts(note_text)))
+    return _numbered(sentence_texts(note_text))
+
+
+def _numbered(sentences: Sequence[str]) -> str:
+    return "\n".join(f"{index} {' '.join(text.split())}" for index, text in enumerate(sentences))
 
 
 def prompt_set_names() -> list[str]:
@@ -129,8 +160,7 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
         )
     files = [*(_injector_file(mode) for mode in Mode), "assessor"]
     files += [path.stem for path in sorted(folder.glob(f"{_TYPED}*.txt"))]
-    if (folder / f"{_JUDGE}.txt").exists():
-        files.append(_JUDGE)
+    files += [name for name in (_FULL, _JUDGE) if (folder / f"{name}.txt").exists()]
     sections, digest = {}, hashlib.sha256()
     for file in files:
         path = folder / f"{file}.txt"
@@ -179,10 +209,10 @@ def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
     return sections
 
 
-def _check(path: Path, sections: dict[tuple[str, str | None], str], own: frozenset[str] | None) -> None:
-    """``own``: the placeholders of a file that is not the injector's; its user section needs all but the note."""
+def _check(path: Path, sections: dict[tuple[str, str | None], str], own: _Placeholders | None) -> None:
+    """``own``: the placeholders of a file that is not the injector's."""
     injector = own is None
-    allowed = {"note", "sentences"} if own is None else own
+    allowed = {"note", "sentences"} if own is None else own.allowed
     for (role, output_format), template in sections.items():
         if not template:
             raise ConfigError(f"{path}: the section '{role} {output_format or ''}'".rstrip() + " is empty")
@@ -196,9 +226,9 @@ def _check(path: Path, sections: dict[tuple[str, str | None], str], own: frozens
         if user is None:
             continue
         present = _placeholders(path, user)
-        for name in sorted(allowed - {"note"} - present) if not injector else ():
+        for name in sorted(own.needed - present) if own is not None else ():
             raise ConfigError(f"{path}: the placeholder {{{name}}} is missing")
-        needed = _NEEDED[output_format] if output_format else "note"
+        needed = _NEEDED[output_format] if output_format else next(iter(own.needed if own else ("note",)))
         specific = (("user", output_format) in sections) or not injector
         if needed in present:
             found = True

@@ -7,6 +7,14 @@ from typing import NamedTuple
 from medserl.errors import DataError
 from medserl.game.labels import Label
 
+CORRECTED_SUFFIX = ":corrected"
+"""In files of labelled texts, ends the id of a pair's correct note, so that ids are unique."""
+
+
+def base_id(note_id: str) -> str:
+    """The id that all versions of a note share."""
+    return note_id.removesuffix(CORRECTED_SUFFIX)
+
 
 @dataclass(frozen=True, slots=True)
 class Note:

@@ -12,15 +12,20 @@ from typing import Any
 from omegaconf import DictConfig
 
 from medserl.errors import ConfigError, DataError
-from medserl.game import Mode, Note
+from medserl.game import Note
 from medserl.training.config import game_settings
 from medserl.training.data import check_no_leak, labelled_notes, training_notes, validation_notes
+from medserl.training.prompt_lengths import (
+    TOKENS_PER_EDITED_WORD,
+    Prompt,
+    load_tokenizer,
+    note_prompts,
+    token_lengths,
+)
 from medserl.training.run_dir import RunDir
 from medserl.training.settings import JUDGE, GameSettings, labelled_per_round, make_setup
 
 ARCHITECTURE = "Qwen3ForCausalLM"
-# An accepted edit may lengthen a note: the assessor's prompt needs this much room beyond the original's.
-TOKENS_PER_EDITED_WORD = 4
 
 
 def check_all(config: DictConfig, run_dir: RunDir) -> None:
@@ -191,16 +196,8 @@ def check_prompt_lengths(
     config: DictConfig, settings: GameSettings, notes: Sequence[Note], model: dict[str, Any]
 ) -> None:
     """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
-    from transformers import AutoTokenizer
-
     path = config.actor_rollout_ref.model.path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"actor_rollout_ref.model.path: {path} has no usable tokenizer ({first})") from None
-    if not tokenizer.chat_template:
-        raise ConfigError(f"actor_rollout_ref.model.path: {path}: its tokenizer has no chat template")
+    tokenizer = load_tokenizer(path)
     if len(tokenizer) > model["vocab_size"]:
         raise ConfigError(
             f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
@@ -210,17 +207,13 @@ def check_prompt_lengths(
     slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
     options = dict(config.data.apply_chat_template_kwargs)
     for chunk in _chunks(_prompts(settings, [*notes, *_labelled_extra(settings)]), 512):
-        texts = [
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-            for _, _, messages, _ in chunk
-        ]
-        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        for (note, what, _, grows), length in zip(chunk, lengths, strict=True):
-            needed = length + (slack if grows else 0)
+        lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options)
+        for (note, prompt), length in zip(chunk, lengths, strict=True):
+            needed = length + (slack if prompt.grows else 0)
             if needed > limit:
-                room = f" ({length} and room for an edit of {slack})" if grows else ""
+                room = f" ({length} and room for an edit of {slack})" if prompt.grows else ""
                 raise DataError(
-                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {what} "
+                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {prompt.kind} "
                     f"prompt needs {needed} tokens{room}, data.max_prompt_length is {limit}; raise it or "
                     "leave the note out"
                 )
@@ -230,20 +223,12 @@ def _labelled_extra(settings: GameSettings) -> list[Note]:
     return labelled_notes(settings, []) if settings.notes.labelled_path and labelled_per_round(settings) else []
 
 
-def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, str, list[dict[str, str]], bool]]:
-    """Every prompt that the game can make: note, name, messages, and whether an edit can lengthen it."""
+def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, Prompt]]:
     prompts = make_setup(settings).prompts
     for note in notes:
-        for mode, error_type in [(mode, None) for mode in Mode] + [(Mode.ERROR, t) for t in settings.error_types or ()]:
-            yield (
-                note,
-                f"injector ({error_type or mode.value})",
-                prompts.injector(note.text, mode, settings.injector_format, error_type),
-                False,
-            )
-        yield note, "assessor", prompts.assessor(note.text), True
-        if note.error_text is not None:
-            yield note, "assessor (gold error)", prompts.assessor(note.error_text), False
+        types = settings.error_types or ()
+        for prompt in note_prompts(prompts, note.text, note.error_text, settings.injector_format, types):
+            yield note, prompt
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -295,7 +295,7 @@ def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
     """Set what follows from other keys, so that it is written in one place only."""
     from omegaconf import open_dict
 
-    from medserl.training import sft_data, sft_settings
+    from medserl.training import sft_settings
 
     if settings.injector_format not in INJECTOR_FORMATS:
         raise ConfigError(
@@ -306,7 +306,7 @@ def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
     with open_dict(config):
         config.medserl = OmegaConf.structured(settings)
         config.data.train_batch_size = sft_settings.batch_size(settings)
-        config.data.custom_cls.path = sft_data.__file__
+        config.data.custom_cls.path = "pkg://medserl.training.sft_data"
         config.data.custom_cls.name = "DemonstrationDataset"
         config.trainer.total_training_steps = settings.steps
         config.trainer.total_epochs = sft_settings.epochs(settings)

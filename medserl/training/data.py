@@ -32,10 +32,11 @@ def training_notes(settings: GameSettings) -> list[Note]:
     """The notes that the injector edits.
 
     Raises:
-        DataError: a file that is missing, empty, malformed, or has bad rows.
+        DataError: a file that is missing, empty, malformed, has bad rows, or was prepared as another split than
+            train.
     """
     if settings.notes.path is not None:
-        return load_notes(Path(settings.notes.path))
+        return load_notes(Path(settings.notes.path), split="train")
     from medserl.ward import ward_notes
 
     return ward_notes("train", settings.notes.count, settings.notes.seed)
@@ -44,7 +45,7 @@ def training_notes(settings: GameSettings) -> list[Note]:
 def labelled_notes(settings: GameSettings, training: list[Note]) -> list[Note]:
     """Notes with gold labels, for the assessor's labelled share."""
     if settings.notes.labelled_path is not None:
-        return load_notes(Path(settings.notes.labelled_path))
+        return load_notes(Path(settings.notes.labelled_path), split="train")
     return [note for note in training if note.error_text is not None]
 
 

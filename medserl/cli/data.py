@@ -1,0 +1,124 @@
+"""``medserl data``: prepare, stats, ward."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from medserl.errors import EXIT_OK, ConfigError
+
+PREPARE_HELP = """Turn MEDEC's CSVs, pairs in JSON Lines or Parquet into one Parquet file per split (verl's schema)
+and a manifest. A source's split is what --split says, else its column `split`, else what its name says
+(MEDEC-MS-TestSet.csv), else drawn by --ratios from a hash of the note's id."""
+STATS_HELP = """Show token lengths, classes and error types of prepared data or of any file of notes, and how many notes
+would exceed data.max_prompt_length. Reads a tokenizer, no model. Overrides (key=value) may follow."""
+WARD_HELP = """Write the synthetic ward's splits as CSV files in MEDEC's columns; one note in two holds its error."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``data`` to the subcommands of the command line's parser."""
+    data = commands.add_parser("data", help="prepare and look at data", description="Prepare and look at data.")
+    actions = data.add_subparsers(dest="data_command", required=True, metavar="ACTION")
+    _add_prepare(actions.add_parser("prepare", help="sources to Parquet, split and checked", description=PREPARE_HELP))
+    stats = actions.add_parser("stats", help="token lengths, classes, types", description=STATS_HELP)
+    stats.add_argument("path", type=Path, metavar="DIR_OR_FILE", help="output of prepare, or a file of notes")
+    stats.add_argument("--config", metavar="NAME", help="configuration with tokenizer, prompts and limit")
+    stats.add_argument("--model", type=Path, metavar="PATH", help="folder with the tokenizer to count with")
+    stats.add_argument("--prompt-set", metavar="NAME", help="prompt set (default: the configuration's, else clinical)")
+    stats.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    ward = actions.add_parser("ward", help="the synthetic ward as MEDEC files", description=WARD_HELP)
+    ward.add_argument("--out", type=Path, required=True, metavar="DIR")
+    ward.add_argument("--count", type=int, default=384, metavar="N", help="notes in each split (default 384)")
+    ward.add_argument("--seed", type=int, default=7, metavar="S", help="seed of the notes (default 7)")
+    ward.add_argument("--overwrite", action="store_true", help="replace the files of an earlier call")
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help=".csv, .jsonl or .parquet file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split; may be repeated"
+    )
+    parser.add_argument("--ratios", default="0.8,0.1,0.1", metavar="T,V,T", help="shares where nothing tells the split")
+    parser.add_argument("--prompt-set", default="clinical", metavar="NAME", help="prompt set (default: clinical)")
+    parser.add_argument(
+        "--near-threshold", type=float, default=0.85, metavar="S", help="least similarity of near-duplicates (0.85)"
+    )
+    parser.add_argument("--no-near-duplicates", action="store_true", help="look for equal ids and texts only")
+    leaks = parser.add_mutually_exclusive_group()
+    leaks.add_argument("--allow-leaks", action="store_true", help="keep notes that are in two splits")
+    leaks.add_argument(
+        "--drop-leaks", action="store_true", help="drop them from train (from validation, if they are in test)"
+    )
+    parser.add_argument("--data-source", metavar="NAME", help="verl's data_source (default: the file's name)")
+    parser.add_argument("--licence", metavar="TEXT", help="the licence line of the manifest")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output of an earlier call")
+
+
+def run(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Run one of the actions; 0, or an error for the user."""
+    if overrides and options.data_command != "stats":
+        raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is no option")
+    actions = {"prepare": _prepare, "stats": _stats, "ward": _ward}
+    return actions[options.data_command](options, overrides)
+
+
+def _prepare(options: argparse.Namespace, _: list[str]) -> int:
+    from medserl.data.prepare import PrepareOptions, prepare
+    from medserl.data.splits import parse_named_files, parse_ratios
+
+    manifest = prepare(
+        PrepareOptions(
+            sources=options.sources,
+            out=options.out,
+            given_splits=parse_named_files(options.split),
+            ratios=parse_ratios(options.ratios),
+            prompt_set=options.prompt_set,
+            near_threshold=None if options.no_near_duplicates else options.near_threshold,
+            leaks="allow" if options.allow_leaks else "drop" if options.drop_leaks else "error",
+            data_source=options.data_source,
+            licence=options.licence,
+            overwrite=options.overwrite,
+        )
+    )
+    print(prepared_summary(options.out, manifest))
+    return EXIT_OK
+
+
+def prepared_summary(out: Path, manifest: dict[str, Any]) -> str:
+    """What was written and what was not, in a few lines."""
+    lines = []
+    for split, counts in manifest["splits"].items():
+        labels = ", ".join(f"{count} {label}" for label, count in counts["labels"].items())
+        lines.append(f"{split:<11}{counts['rows']:>8} rows: {labels}")
+    for what in ("dropped", "remarks"):
+        for reason, count in manifest[what]["counts"].items():
+            lines.append(f"{'dropped' if what == 'dropped' else 'kept':<11}{count:>8} rows: {reason}")
+    leaks = manifest["leaks"]
+    found = ", ".join(f"{count} {kind}" for kind, count in leaks["counts"].items()) or "none"
+    searched = "" if leaks["near_threshold"] is not None else " (near-duplicates were not looked for)"
+    lines.append(f"{'leaks':<11}{found}{searched}")
+    lines.append(f"{'written':<11}{out} ({', '.join(manifest['outputs'])}, manifest.json)")
+    return "\n".join(lines)
+
+
+def _stats(options: argparse.Namespace, overrides: list[str]) -> int:
+    from medserl.data.stats import data_stats, stats_table
+    from medserl.training.prompt_lengths import prompt_counter
+
+    counter = prompt_counter(options.config, options.model, overrides, options.path, options.prompt_set)
+    stats = data_stats(options.path, counter)
+    print(json.dumps(stats, indent=1) if options.json else stats_table(stats))
+    return EXIT_OK
+
+
+def _ward(options: argparse.Namespace, _: list[str]) -> int:
+    from medserl.data.ward import write_ward
+
+    for path in write_ward(options.out, options.count, options.seed, overwrite=options.overwrite):
+        print(path)
+    print("medserl data: the ward teaches a game, not medicine", file=sys.stderr)
+    return EXIT_OK

@@ -1,0 +1,102 @@
+"""``medserl evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medserl.errors import EXIT_OK
+
+DEFAULT_OUT = Path("outputs") / "evaluation"
+
+
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    """The options of ``medserl evaluate``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model's assessor on labelled notes",
+        description="Ask a model about labelled notes and report how often it is right.",
+        epilog="Behind the options: Hydra overrides of the engine's configuration, e.g. "
+        "actor_rollout_ref.rollout.tensor_model_parallel_size=4",
+    )
+    parser.set_defaults(run=run_evaluate)
+    parser.add_argument("--model", metavar="PATH", help="a model directory, a cached hub name, or builtin:ward")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="labelled notes: MEDEC CSV, prepared Parquet, ward:validation or ward:test; may be repeated",
+    )
+    parser.add_argument("--count", type=int, help="ward notes to make (300), or texts to take from each file (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling, bootstrap and ward notes (default: 0)")
+    parser.add_argument(
+        "--format",
+        dest="output_format",
+        default="flag",
+        choices=("flag", "full"),
+        help="flag: the verdict; full: also the wrong sentence's number and its correction",
+    )
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, majority vote")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default 1.0 with --samples")
+    parser.add_argument("--max-tokens", type=int, help="limit of a reply (default: the configuration's)")
+    parser.add_argument("--prompt-set", metavar="NAME", help="a shipped set or a folder (default: by configuration)")
+    parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="Qwen3's thinking mode")
+    parser.add_argument("--config", metavar="NAME", help="configuration with the engine's settings")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"where the results go (default: {DEFAULT_OUT}/…)")
+    parser.add_argument("--keep-text", action="store_true", help="write notes and replies into predictions.jsonl too")
+
+
+def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Evaluate, write the results, print the report."""
+    from medserl.evaluation.markdown import results_markdown
+    from medserl.evaluation.results import check_out, write_results
+    from medserl.evaluation.run import Request, evaluate
+
+    out = options.out or _default_out(options.model, options.data)
+    check_out(out)
+    request = Request(
+        model=options.model,
+        data=tuple(options.data),
+        count=options.count,
+        seed=options.seed,
+        output_format=options.output_format,
+        samples=options.samples,
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        prompt_set=options.prompt_set,
+        thinking=options.thinking,
+        config=options.config,
+        overrides=tuple(overrides),
+    )
+    with progress_on_stderr():
+        results, scored = evaluate(request, ["medserl", *sys.argv[1:]])
+    write_results(out, results, scored, options.keep_text)
+    print(results_markdown(results))
+    print(f"results in {out}")
+    return EXIT_OK
+
+
+@contextmanager
+def progress_on_stderr() -> Iterator[None]:
+    """Shows what the package logs while the block runs; vLLM draws its own bars."""
+    logger, handler = logging.getLogger("medserl"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("medserl: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _default_out(model: str | None, data: list[str]) -> Path:
+    parts = [Path(model or "").name, *(Path(source).stem for source in data[:1]), time.strftime("%Y%m%d-%H%M%S")]
+    return DEFAULT_OUT / "_".join(filter(None, parts)).replace(":", "-")

@@ -1,0 +1,48 @@
+"""The synthetic ward as files in MEDEC's columns, so that every command that reads MEDEC reads the ward."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from pathlib import Path
+
+from medserl.errors import ConfigError
+from medserl.ward import SPLITS, medec_rows, ward_notes
+from medserl.ward.medec import COLUMNS
+
+FILES = {"train": "WARD-TrainingSet.csv", "validation": "WARD-ValidationSet.csv", "test": "WARD-TestSet.csv"}
+
+
+def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> list[Path]:
+    """Write the three splits into the folder ``out``, ``count`` notes each, every other one with its error.
+
+    Raises ConfigError for a count below 2 or above what a split has, and for files that are there already.
+    """
+    if count < 2:
+        raise ConfigError(f"--count {count}: must be at least 2, one note with an error and one without")
+    paths = {split: out / FILES[split] for split in SPLITS}
+    there = next((path for path in paths.values() if path.exists()), None)
+    if there is not None and not overwrite:
+        raise ConfigError(f"{there} is there already; give another --out or --overwrite")
+    rows = {}
+    for split in SPLITS:
+        notes = ward_notes(split, count, seed)
+        rows[split] = [medec_rows([note], erroneous=i % 2 == 0)[0] for i, note in enumerate(notes)]
+    out.mkdir(parents=True, exist_ok=True)
+    for split, path in paths.items():
+        _write(path, rows[split])
+    return list(paths.values())
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

@@ -1,0 +1,116 @@
+"""What probability an assessor gives to its verdict, and whether such probabilities come true. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+
+from medserl.game.labels import Label
+from medserl.game.metrics import mean
+
+BINS = 10
+_VERDICT = re.compile(r'final_answer:[ \t]*"(CORRECT|INCORRECT)"')
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPlace:
+    """Where in a reply's tokens the verdict's word begins."""
+
+    token: int
+    """Index of the token that holds the word's first letter."""
+    before: str
+    """What that token holds before the word, e.g. the quotation mark."""
+    label: Label
+
+
+def verdict_place(pieces: Sequence[str]) -> VerdictPlace | None:
+    """The last verdict in a reply given as the texts of its tokens; None where there is none."""
+    matches = list(_VERDICT.finditer("".join(pieces)))
+    if not matches:
+        return None
+    start = matches[-1].start(1)
+    offset = 0
+    for index, piece in enumerate(pieces):
+        if offset + len(piece) > start:
+            return VerdictPlace(index, piece[: start - offset], Label(matches[-1].group(1)))
+        offset += len(piece)
+    raise AssertionError("a match lies inside the joined pieces")
+
+
+def probability_incorrect(alternatives: Mapping[str, float], before: str) -> float | None:
+    """p(INCORRECT) of the two verdicts at the place where the word begins.
+
+    ``alternatives`` maps the text of a candidate token to its log-probability (natural logarithm; the best 20
+    or so suffice), ``before`` is `VerdictPlace.before`. Candidates that begin neither word are left out and the
+    rest is normalised, so it is a probability given that a verdict is said. None where no candidate begins one.
+    """
+    mass = dict.fromkeys(Label, 0.0)
+    for text, logprob in alternatives.items():
+        if not text.startswith(before):
+            continue
+        rest = text[len(before) :]
+        for label in Label:
+            word = f'{label.value}"'
+            if rest and (word.startswith(rest) or rest.startswith(word)):
+                mass[label] += exp(logprob)
+    total = sum(mass.values())
+    return mass[Label.INCORRECT] / total if total > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The texts whose p(INCORRECT) lies in [low, high), the last bin with its upper end."""
+
+    low: float
+    high: float
+    n: int
+    mean_probability: float
+    share_incorrect: float
+    """How many of them do hold an error; NaN in an empty bin, like ``mean_probability``."""
+
+
+def brier(labels: Sequence[Label], probabilities: Sequence[float]) -> float:
+    """Brier (1950) score of p(INCORRECT): mean squared distance to 0 or 1; 0 is best, 0.25 is a constant ½."""
+    return mean((p - (label is Label.INCORRECT)) ** 2 for label, p in zip(labels, probabilities, strict=True))
+
+
+def reliability(labels: Sequence[Label], probabilities: Sequence[float], bins: int = BINS) -> list[ReliabilityBin]:
+    """Bins of equal width over p(INCORRECT)."""
+    members: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
+    for label, p in zip(labels, probabilities, strict=True):
+        members[min(int(p * bins), bins - 1)].append((p, label is Label.INCORRECT))
+    return [
+        ReliabilityBin(
+            low=index / bins,
+            high=(index + 1) / bins,
+            n=len(own),
+            mean_probability=mean(p for p, _ in own),
+            share_incorrect=mean(float(wrong) for _, wrong in own),
+        )
+        for index, own in enumerate(members)
+    ]
+
+
+def expected_calibration_error(table: Sequence[ReliabilityBin]) -> float:
+    """Mean over the texts of |mean probability − share with an error| of their bin (Naeini et al. 2015)."""
+    total = sum(row.n for row in table)
+    return mean(()) if not total else sum(
+        row.n * abs(row.mean_probability - row.share_incorrect) for row in table if row.n
+    ) / total  # fmt: skip
+
+
+def calibration_metrics(labels: Sequence[Label], probabilities: Sequence[float | None]) -> dict[str, object]:
+    """``n`` texts with a probability, ``ece``, ``brier``, ``brier_of_base_rate`` (always saying the share of
+    INCORRECT), ``mean_min_p`` (0: a policy that cannot move) and the reliability table ``bins``."""
+    known = [(label, p) for label, p in zip(labels, probabilities, strict=True) if p is not None]
+    wanted, given = [label for label, _ in known], [p for _, p in known]
+    table = reliability(wanted, given)
+    rate = mean(float(label is Label.INCORRECT) for label in wanted)
+    return {
+        "n": len(known),
+        "ece": expected_calibration_error(table),
+        "brier": brier(wanted, given),
+        "brier_of_base_rate": rate * (1 - rate),
+        "mean_min_p": mean(min(p, 1 - p) for p in given),
+        "bins": [{name: getattr(row, name) for name in ReliabilityBin.__slots__} for row in table],
+    }

@@ -1,0 +1,236 @@
+"""The assessor's replies, through vLLM's offline engine; the same code on CPUs and GPUs.
+
+Nothing heavy is imported before `prepare_device` has set the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medserl.errors import ConfigError
+from medserl.evaluation.calibration import probability_incorrect, verdict_place
+from medserl.evaluation.votes import Vote, parse_vote
+from medserl.game.prompts import Message
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+logger = logging.getLogger("medserl.evaluate")
+ALTERNATIVES = 20  # candidates whose log-probabilities vLLM gives at a token; its own upper limit
+TOO_LONG = "the prompt is too long for the model"
+_CACHED_SEQUENCES, _BLOCK = 4, 256  # room for this many whole sequences, each rounded up
+_BYTES = {"float32": 4, "float": 4}  # of a cached number; 2 for every other dtype
+_ROLLOUT_KEYS = (
+    "tensor_model_parallel_size",
+    "dtype",
+    "enforce_eager",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enable_chunked_prefill",
+    "enable_prefix_caching",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How replies are drawn."""
+
+    output_format: str
+    samples: int = 1
+    temperature: float = 0.0
+    """0 is greedy; log-probabilities are the model's own, whatever the temperature."""
+    max_tokens: int = 64
+    seed: int = 0
+    thinking: bool = False
+
+
+def prepare_device(config: DictConfig) -> str:
+    """Set the environment that vLLM needs, before torch is imported; "cpu" or "cuda".
+
+    Raises ConfigError where the configuration is for the device that this machine does not run.
+    """
+    from medserl.cpu.environment import choose_device, cpu_environment, no_telemetry_environment
+
+    device, here = choose_device(config.medserl.device), choose_device()
+    if device != here:
+        raise ConfigError(
+            f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
+            f"or set medserl.device={here}"
+        )
+    os.environ.update(cpu_environment() if device == "cpu" else no_telemetry_environment())
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    return device
+
+
+def engine_options(config: DictConfig) -> dict[str, Any]:
+    """Arguments of ``vllm.LLM`` from the rollout section of a training configuration."""
+    from omegaconf import OmegaConf
+
+    rollout: Any = OmegaConf.to_container(config.actor_rollout_ref.rollout, resolve=True)
+    options = {key: rollout[key] for key in _ROLLOUT_KEYS if rollout.get(key) is not None}
+    options["tensor_parallel_size"] = options.pop("tensor_model_parallel_size", 1)
+    extra = (rollout.get("engine_kwargs") or {}).get("vllm") or {}
+    return {**options, **{key: value for key, value in extra.items() if value is not None}}
+
+
+def fit_to_prompts(options: dict[str, Any], model: dict[str, Any], longest: int) -> dict[str, Any]:
+    """``options`` with room for sequences of ``longest`` tokens.
+
+    A training configuration's limits are those of its own notes. ``model`` is config.json. Without chunked
+    prefill vLLM wants a whole prompt in one batch; a fixed cache must hold one whole sequence at least.
+    """
+    fitted = {**options, "max_model_len": longest}
+    if fitted.get("enable_chunked_prefill") is False:
+        fitted["max_num_batched_tokens"] = max(longest, fitted.get("max_num_batched_tokens") or 0)
+    if fitted.get("kv_cache_memory_bytes") is not None:
+        room = _CACHED_SEQUENCES * (longest + _BLOCK) * _bytes_per_token(model, str(fitted.get("dtype")))
+        fitted["kv_cache_memory_bytes"] = max(room, fitted["kv_cache_memory_bytes"])
+    return fitted
+
+
+def _bytes_per_token(model: dict[str, Any], dtype: str) -> int:
+    """Keys and values of one token in every layer; 0 where config.json does not tell."""
+    attention = model.get("num_attention_heads") or 0
+    heads = model.get("num_key_value_heads") or attention
+    head_dim = model.get("head_dim") or (model.get("hidden_size") or 0) // max(attention, 1)
+    return 2 * (model.get("num_hidden_layers") or 0) * heads * head_dim * _BYTES.get(dtype, 2)
+
+
+def _text_config(model: Path) -> dict[str, Any]:
+    """config.json; of a model of several kinds of input, the part about text."""
+    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = settings.get("text_config") or settings
+    return found
+
+
+def assess(
+    model: Path,
+    chats: Sequence[Sequence[Message]],
+    sentence_counts: Sequence[int],
+    options: dict[str, Any],
+    decoding: Decoding,
+) -> list[tuple[Vote, ...]]:
+    """``decoding.samples`` parsed replies per chat, in order.
+
+    A prompt that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises
+    ConfigError for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
+    """
+    tokenizer = _tokenizer(model)
+    settings = _text_config(model)
+    prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
+    limit = int(settings.get("max_position_embeddings") or 2**31)
+    fitting = [index for index, ids in enumerate(prompts) if len(ids) + decoding.max_tokens <= limit]
+    votes = [(Vote(None, failure=TOO_LONG),) * decoding.samples for _ in prompts]
+    if not fitting:
+        return votes
+    longest = max(len(prompts[index]) for index in fitting) + decoding.max_tokens
+    logger.info("asking about %d texts, %d replies each", len(fitting), decoding.samples)
+    llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
+    chosen = [prompts[index] for index in fitting]
+    replies = _generate(llm, chosen, decoding)
+    drafts = [
+        [_vote(reply, decoding, sentence_counts[index]) for reply in own]
+        for index, own in zip(fitting, replies, strict=True)
+    ]
+    found = _with_probabilities(llm, tokenizer, chosen, replies, drafts)
+    for index, own in zip(fitting, found, strict=True):
+        votes[index] = tuple(own)
+    return votes
+
+
+def _tokenizer(model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
+    if not tokenizer.chat_template:
+        raise ConfigError(f"--model {model}: its tokenizer has no chat template")
+    return tokenizer
+
+
+def _prompt_ids(tokenizer: Any, chat: Sequence[Message], thinking: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(
+        list(chat), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+    )
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _start(model: Path, options: dict[str, Any], seed: int) -> Any:
+    from vllm import LLM
+
+    logger.info("starting vLLM on %s", model)
+    try:
+        return LLM(model=str(model), tokenizer=str(model), seed=seed, **options)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        raise ConfigError(f"--model {model}: vLLM does not start it with {options} ({lines[0].strip()})") from error
+
+
+def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> list[list[Any]]:
+    """vLLM's completions per prompt; each request has a seed of its own, so the batch's order plays no part."""
+    from vllm import SamplingParams
+
+    params = [
+        SamplingParams(
+            n=decoding.samples,
+            temperature=decoding.temperature,
+            max_tokens=decoding.max_tokens,
+            # vLLM gives the request's n replies the seeds from this one on.
+            seed=None if decoding.temperature == 0 else decoding.seed + index * decoding.samples,
+        )
+        for index in range(len(prompts))
+    ]
+    outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=True)
+    return [list(output.outputs) for output in outputs]
+
+
+def _vote(reply: Any, decoding: Decoding, sentence_count: int) -> Vote:
+    vote = parse_vote(reply.text, decoding.output_format, sentence_count)
+    return replace(vote, tokens=len(reply.token_ids), cut=reply.finish_reason == "length")
+
+
+def _with_probabilities(
+    llm: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    replies: Sequence[Sequence[Any]],
+    drafts: Sequence[Sequence[Vote]],
+) -> list[list[Vote]]:
+    """``drafts`` with p(INCORRECT) at the verdict's first token, given the reply up to there.
+
+    Asked for in a second pass that generates one token per reply: log-probabilities of 20 candidates at every
+    token of a long reply would be most of the work and of the memory.
+    """
+    from vllm import SamplingParams
+
+    found = [list(own) for own in drafts]
+    asked: list[tuple[int, int, str]] = []
+    stems = []
+    for row, (prompt, own) in enumerate(zip(prompts, replies, strict=True)):
+        for column, reply in enumerate(own):
+            ids = list(reply.token_ids)
+            place = verdict_place([tokenizer.decode([token]) for token in ids])
+            if place is not None and place.label is found[row][column].answer:
+                asked.append((row, column, place.before))
+                stems.append({"prompt_token_ids": prompt + ids[: place.token]})
+    if not stems:
+        return found
+    logger.info("probabilities of %d verdicts", len(stems))
+    params = SamplingParams(temperature=0, max_tokens=1, logprobs=ALTERNATIVES)
+    outputs = llm.generate(stems, params, use_tqdm=True)
+    for (row, column, before), output in zip(asked, outputs, strict=True):
+        candidates = output.outputs[0].logprobs[0]
+        texts = {tokenizer.decode([token]): value.logprob for token, value in candidates.items()}
+        found[row][column] = replace(found[row][column], p_incorrect=probability_incorrect(texts, before))
+    return found

@@ -1,0 +1,179 @@
+"""The output directory of an evaluation: written beside its place, then renamed; and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medserl.errors import ConfigError, DataError
+from medserl.evaluation.data import text_sha256
+from medserl.evaluation.markdown import result_plots, results_markdown
+from medserl.evaluation.summary import Scored
+from medserl.evaluation.votes import Vote
+from medserl.game.labels import Label
+
+RESULTS, REPORT, PREDICTIONS, PLOTS = "results.json", "results.md", "predictions.jsonl", "plots"
+FORMAT_VERSION = 1
+
+
+def check_out(out: Path) -> None:
+    """Raise ConfigError where ``out`` cannot become a new results directory."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"--out {out}: is there already; give another directory")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: nothing can be written in {above}; give another directory")
+
+
+def write_results(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], keep_text: bool) -> None:
+    """Make ``out`` (mode 0700) with results.json, results.md, plots and predictions.jsonl (files 0600)."""
+    check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir(mode=0o700)
+        (staging / PLOTS).mkdir(mode=0o700)
+        _write(staging / RESULTS, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        _write(staging / REPORT, results_markdown(results))
+        for name, svg in result_plots(results).items():
+            _write(staging / PLOTS / name, svg)
+        lines = [json.dumps(prediction_record(item, keep_text), ensure_ascii=False) for item in scored]
+        _write(staging / PREDICTIONS, "".join(line + "\n" for line in lines))
+        os.replace(staging, out)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _write(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def prediction_record(item: Scored, keep_text: bool) -> dict[str, Any]:
+    """A line of predictions.jsonl; texts, replies and corrections only with ``keep_text``."""
+    example, prediction = item.example, item.prediction
+    record: dict[str, Any] = {
+        "note_id": example.note_id,
+        "text_sha256": text_sha256(example),
+        "label": example.label.value,
+        "error_type": example.error_type,
+        "error_sentence_id": example.error_sentence_id,
+        "answer": prediction.answer and prediction.answer.value,
+        "predicted_sentence_id": prediction.sentence_id,
+        "p_incorrect": prediction.p_incorrect,
+        "votes": [_vote_record(vote, keep_text) for vote in item.votes],
+    }
+    if keep_text:
+        record |= {
+            "text": example.text,
+            "sentences": list(example.sentences),
+            "corrected_sentence": example.corrected_sentence,
+            "predicted_correction": prediction.correction,
+        }
+    return record
+
+
+def _vote_record(vote: Vote, keep_text: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "answer": vote.answer and vote.answer.value,
+        "sentence_id": vote.sentence_id,
+        "p_incorrect": vote.p_incorrect,
+        "failure": vote.failure,
+        "tokens": vote.tokens,
+        "cut": vote.cut,
+    }
+    return {**record, "correction": vote.correction, "reply": vote.reply} if keep_text else record
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPrediction:
+    """What a comparison needs of a line of predictions.jsonl."""
+
+    note_id: str
+    text_sha256: str
+    label: Label
+    answer: Label | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResults:
+    """A results directory that was read back."""
+
+    path: Path
+    results: dict[str, Any]
+    predictions: tuple[StoredPrediction, ...]
+
+
+def read_results(path: Path) -> StoredResults:
+    """A results directory, by its own path or that of its results.json.
+
+    Raises DataError, naming file and line, for anything that `write_results` did not write.
+    """
+    folder = path.parent if path.is_file() else path
+    file = folder / RESULTS if path.is_dir() or not path.exists() else path
+    results = _read_json(file)
+    if not isinstance(results, dict) or results.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{file}: is no results file of `medserl evaluate` (format version {FORMAT_VERSION})")
+    stored = folder / PREDICTIONS
+    predictions = []
+    for number, line in enumerate(_read(stored).split("\n"), start=1):
+        if line:
+            predictions.append(_stored_prediction(stored, number, line))
+    if len(predictions) != results["data"]["texts"]:
+        raise DataError(f"{stored}: has {len(predictions)} lines, but {file.name} says {results['data']['texts']}")
+    return StoredResults(folder, results, tuple(predictions))
+
+
+def _stored_prediction(path: Path, number: int, line: str) -> StoredPrediction:
+    try:
+        row = json.loads(line)
+        answer = row["answer"]
+        return StoredPrediction(
+            row["note_id"], row["text_sha256"], Label(row["label"]), None if answer is None else Label(answer)
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}, line {number}: is no prediction ({error}); evaluate again") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(f"{path}: cannot be read ({reason}); give a directory that `medserl evaluate` wrote") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: is not JSON ({error})") from None
+
+
+def model_sha256(directory: Path) -> str:
+    """SHA-256 over names and contents of a model's configuration, weights and tokenizer."""
+    files = sorted(
+        path for path in directory.iterdir() if path.is_file() and path.suffix in (".json", ".safetensors", ".bin")
+    )
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        found = list(pool.map(digest, files))
+    whole = "".join(f"{path.name} {value}\n" for path, value in zip(files, found, strict=True))
+    return hashlib.sha256(whole.encode()).hexdigest()

@@ -1,0 +1,222 @@
+"""One evaluation from its settings to its results. Starts vLLM; nothing heavy is imported before that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medserl.errors import ConfigError
+from medserl.evaluation import engine
+from medserl.evaluation.data import EvaluationData, load_examples
+from medserl.evaluation.votes import FORMATS, majority
+from medserl.game.labels import Label
+from medserl.game.prompts import Message, PromptSet, load_prompt_set
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from medserl.evaluation.summary import Scored
+
+logger = logging.getLogger("medserl.evaluate")
+BUILTIN_MODEL = "builtin:ward"
+WARD_PROMPTS = "ward"
+FULL_TOKENS = 256  # a sentence of a real note, with the two other lines; thinking has its own, larger limit
+_CPU_CONFIG, _GPU_CONFIG = "embedded", "qwen3_4b_1node"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for; None is the default."""
+
+    model: str | None
+    data: tuple[str, ...] = ()
+    count: int | None = None
+    seed: int = 0
+    output_format: str = "flag"
+    samples: int = 1
+    temperature: float | None = None
+    max_tokens: int | None = None
+    prompt_set: str | None = None
+    thinking: bool | None = None
+    config: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def check_request(request: Request) -> float:
+    """The temperature (greedy for one reply, 1.0 for several); ConfigError for what contradicts itself."""
+    if request.output_format not in FORMATS:
+        raise ConfigError(f"--format {request.output_format}: is none of {', '.join(FORMATS)}")
+    if request.samples < 1:
+        raise ConfigError(f"--samples: {request.samples} is less than 1")
+    if request.max_tokens is not None and request.max_tokens < 1:
+        raise ConfigError(f"--max-tokens: {request.max_tokens} is less than 1")
+    temperature = request.temperature
+    if temperature is None:
+        temperature = 0.0 if request.samples == 1 else 1.0
+    if not 0.0 <= temperature <= 5.0:
+        raise ConfigError(f"--temperature: {temperature} is not between 0 and 5")
+    if request.samples > 1 and temperature == 0:
+        raise ConfigError("--temperature: 0 gives the same reply every time; leave --samples away or raise it")
+    return temperature
+
+
+def model_directory(name: str | None) -> Path:
+    """Where the model lies: the package's own, a directory, or a hub name that is in the local cache.
+
+    Raises ConfigError where it is nowhere, or where the directory holds no model. Nothing is downloaded.
+    """
+    if not name:
+        raise ConfigError(f"--model: say which model: a directory, a hub name or {BUILTIN_MODEL}")
+    if name == BUILTIN_MODEL:
+        from medserl.ward import model_dir
+
+        return model_dir()
+    path = Path(name)
+    if not path.is_dir():
+        path = _cached(name)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"--model {name}: has no config.json; give a Hugging Face model directory")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        raise ConfigError(f"--model {name}: has no weights (*.safetensors)")
+    return path
+
+
+def _cached(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        raise ConfigError(
+            f"--model {name}: is no directory, and no model of that name is in the Hugging Face cache; "
+            "fetch it first (nothing is downloaded here)"
+        ) from None
+
+
+def default_config() -> str:
+    """Name of the configuration without ``--config``."""
+    from medserl.cpu.environment import choose_device
+
+    return _CPU_CONFIG if choose_device() == "cpu" else _GPU_CONFIG
+
+
+def engine_config(request: Request) -> DictConfig:
+    """The training configuration whose engine settings, prompt set and token limit serve as defaults.
+
+    Without ``--config``: the embedded one where there is no GPU, that of one GPU node where there is one, both
+    with one worker process.
+    """
+    from medserl.training.config import load_config
+
+    overrides = ["medserl.notes.path=null", *request.overrides]
+    if request.config is not None:
+        return load_config(request.config, overrides)
+    return load_config(default_config(), ["actor_rollout_ref.rollout.tensor_model_parallel_size=1", *overrides])
+
+
+def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], list[Scored]]:
+    """Run it.
+
+    Returns:
+        What results.json holds, and the scored examples.
+
+    Raises:
+        UserError: a model, data set, prompt set or setting that cannot work; nothing was started then.
+    """
+    temperature = check_request(request)
+    made_by = _provenance(command)
+    directory = model_directory(request.model)
+    data = load_examples(request.data, request.count, request.seed)
+    config = engine_config(request)
+    ward_model = request.model == BUILTIN_MODEL
+    prompt_set = request.prompt_set or (WARD_PROMPTS if ward_model else config.medserl.prompt_set)
+    prompts = load_prompt_set(prompt_set)
+    thinking = request.thinking if request.thinking is not None else config.medserl.thinking and not ward_model
+    chats = [_chat(prompts, request.output_format, example) for example in data.examples]
+    decoding = engine.Decoding(
+        output_format=request.output_format,
+        samples=request.samples,
+        temperature=temperature,
+        max_tokens=request.max_tokens or _token_limit(config, request.output_format),
+        seed=request.seed,
+        thinking=bool(thinking),
+    )
+    device = engine.prepare_device(config)
+    options = engine.engine_options(config)
+    started = time.monotonic()
+    replies = engine.assess(directory, chats, [len(e.sentences) for e in data.examples], options, decoding)
+    seconds = time.monotonic() - started
+
+    from medserl.evaluation.summary import Scored, summarise
+
+    scored = [Scored(e, own, majority(own)) for e, own in zip(data.examples, replies, strict=True)]
+    settings = {
+        "format": request.output_format,
+        "prompt_set": str(prompt_set),
+        "prompt_sha256": _prompt_sha256(prompts, request.output_format),
+        "samples": request.samples,
+        "temperature": temperature,
+        "max_tokens": decoding.max_tokens,
+        "thinking": decoding.thinking,
+        "seed": request.seed,
+        "bootstrap_seed": request.seed,
+        "device": device,
+        "config": request.config or default_config(),
+        "overrides": list(request.overrides),
+        "engine": options,
+        "seconds": round(seconds, 2),
+    }
+    results = {**made_by, **_what(request, directory, data, scored), "settings": settings}
+    return {**results, **summarise(scored, request.output_format, request.seed)}, scored
+
+
+def _chat(prompts: PromptSet, output_format: str, example: Any) -> list[Message]:
+    if output_format == "flag":
+        return prompts.assessor(example.text)
+    return prompts.assessor_full(example.text, example.sentences)
+
+
+def _token_limit(config: DictConfig, output_format: str) -> int:
+    limit = int(config.data.max_response_length)
+    return limit if output_format == "flag" else max(limit, FULL_TOKENS)
+
+
+def _prompt_sha256(prompts: PromptSet, output_format: str) -> str:
+    note = "First sentence. Second sentence."
+    chat = prompts.assessor(note) if output_format == "flag" else prompts.assessor_full(note, note.split(" S"))
+    return hashlib.sha256(json.dumps(chat, sort_keys=True).encode()).hexdigest()
+
+
+def _provenance(command: Sequence[str]) -> dict[str, Any]:
+    from medserl.evaluation.results import FORMAT_VERSION
+    from medserl.training.run_dir import provenance
+
+    record = provenance("", [])
+    del record["config"], record["overrides"]
+    return {"format_version": FORMAT_VERSION, "command": list(command), **record}
+
+
+def _what(request: Request, directory: Path, data: EvaluationData, scored: Sequence[Scored]) -> dict[str, Any]:
+    from medserl.evaluation.results import model_sha256
+
+    too_long = sum(item.votes[0].failure == engine.TOO_LONG for item in scored)
+    notes = list(data.notes)
+    if too_long:
+        notes.append(f"{too_long} prompts did not fit the model and count as failures")
+    return {
+        "model": {"name": str(request.model), "path": str(directory), "sha256": model_sha256(directory)},
+        "data": {
+            "source": data.source,
+            "sha256": data.sha256,
+            "texts": len(data.examples),
+            "incorrect": sum(example.label is Label.INCORRECT for example in data.examples),
+            "notes": notes,
+        },
+    }

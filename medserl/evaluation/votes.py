@@ -1,0 +1,80 @@
+"""One text's replies, and the one prediction that they add up to. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from medserl.game.labels import Label
+from medserl.game.metrics import mean
+from medserl.game.parse import ParseFailure, parse_assessor, parse_full
+
+FORMATS = ("flag", "full")
+"""What an assessor is asked for: the verdict; or verdict, sentence number and correction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One parsed reply."""
+
+    answer: Label | None
+    """None where the reply does not parse; ``failure`` then says why."""
+    sentence_id: int | None = None
+    """-1 with CORRECT; None in the format ``flag`` and where nothing parsed."""
+    correction: str | None = None
+    failure: str | None = None
+    p_incorrect: float | None = None
+    tokens: int = 0
+    cut: bool = False
+    """It ran into the limit of tokens."""
+    reply: str = ""
+
+
+def parse_vote(reply: str, output_format: str, sentence_count: int) -> Vote:
+    """A reply in one of `FORMATS` to a prompt with ``sentence_count`` numbered sentences."""
+    if output_format == "flag":
+        answer = parse_assessor(reply)
+        failure = None if answer else "no 'final_answer: \"CORRECT\"' or '\"INCORRECT\"'"
+        return Vote(answer, failure=failure, reply=reply)
+    parsed = parse_full(reply, sentence_count)
+    if isinstance(parsed, ParseFailure):
+        return Vote(None, failure=parsed.why, reply=reply)
+    return Vote(parsed.answer, parsed.error_sentence_id, parsed.corrected_sentence, reply=reply)
+
+
+def majority(votes: Sequence[Vote]) -> Vote:
+    """The prediction of one or more votes.
+
+    The answer is the one given most often, at a tie the one given first; replies that do not parse do not
+    vote, and if none parses neither does the prediction. Sentence number: the commonest among the votes with
+    that answer, at a tie the first; correction: the first with that number. ``p_incorrect``: mean over the
+    votes that have one. Raises ValueError for no votes.
+    """
+    if not votes:
+        raise ValueError("there are no votes")
+    probability = _mean_or_none([vote.p_incorrect for vote in votes])
+    cut, tokens = any(vote.cut for vote in votes), sum(vote.tokens for vote in votes)
+    answer = _commonest([vote.answer for vote in votes if vote.answer is not None])
+    if answer is None:
+        return Vote(None, failure=votes[0].failure, p_incorrect=probability, tokens=tokens, cut=cut)
+    agreeing = [vote for vote in votes if vote.answer is answer]
+    sentence = _commonest([vote.sentence_id for vote in agreeing if vote.sentence_id is not None])
+    chosen = next(vote for vote in agreeing if vote.sentence_id == sentence)
+    return Vote(answer, sentence, chosen.correction, None, probability, tokens, cut, chosen.reply)
+
+
+def _commonest[T](values: Sequence[T]) -> T | None:
+    """`Counter` keeps the order of first occurrence among equals."""
+    return Counter(values).most_common(1)[0][0] if values else None
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def mean_over_votes(
+    votes: Sequence[Sequence[Vote]], metrics: Callable[[list[Label | None]], dict[str, float]]
+) -> dict[str, float]:
+    """``metrics`` of the first replies, of the second ones, …, averaged: what one reply is worth on average."""
+    rounds = [metrics([own[index].answer for own in votes]) for index in range(min(map(len, votes)))]
+    return {name: mean(row[name] for row in rounds if row[name] == row[name]) for name in rounds[0]}
