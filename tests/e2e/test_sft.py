@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-SMALL = [
-    "--steps",
-    "6",
-    "medserl.notes.count=60",
-    "engine.tensor_model_parallel_size=1",
-    "data.micro_batch_size_per_gpu=26",
-]
+SMALL = ["--steps", "6", "medserl.notes.count=60"]
 
 
 def sft(run_dir: Path, *arguments: str) -> str:
