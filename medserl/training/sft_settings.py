@@ -23,6 +23,8 @@ class MixtureSettings:
     errors: a warm start that errs on one side."""
     missed_after: float = 0.0
     """Ward only: share of the batches before errors begin to be missed."""
+    late_assessor_pairs: int | None = None
+    """Ward only: assessor's pairs of a batch from then on, in favour of injector's turns; null: as before."""
     thinking: float = 0.0
     """Share of the turns in which the model writes the empty thought itself."""
     benign_variant: float = 0.5

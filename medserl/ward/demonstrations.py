@@ -59,6 +59,8 @@ class Mixture:
     missed_after: float = 0.0
     """Share of the batches before errors begin to be missed: a model learns to tell the two kinds of note apart much
     later when its answers are noisy from the first."""
+    late_assessor_pairs: int | None = None
+    """Assessor's pairs of a batch from then on, in favour of injector's turns; None: as before."""
     benign_variant: float = 0.5
     """Share of the assessor's correct notes that carry a benign edit, as they do in the game."""
     gold_error: float = 0.3
@@ -87,11 +89,15 @@ def demonstration_batches(
     table = seen_table(table)
     rng = random.Random(f"medserl demonstrations {seed}")
     for number in count():
-        misses = mixture.missed_errors if number >= mixture.missed_after * total else 0.0
+        late = number >= mixture.missed_after * total
+        misses = mixture.missed_errors if late else 0.0
+        pairs, turns = mixture.assessor_pairs, mixture.injector_turns
+        if late and mixture.late_assessor_pairs is not None:
+            pairs, turns = mixture.late_assessor_pairs, turns + 2 * (pairs - mixture.late_assessor_pairs)
         batch: list[Demonstration] = []
-        for gold in _sample(cases, mixture.assessor_pairs, rng):
+        for gold in _sample(cases, pairs, rng):
             batch.extend(_assessor_pair(table, gold, prompts, mixture, misses, rng))
-        for i, gold in enumerate(_sample(cases, mixture.injector_turns, rng)):
+        for i, gold in enumerate(_sample(cases, turns, rng)):
             mode = Mode.ERROR if i % 2 else Mode.BENIGN
             batch.append(_injector_turn(table, gold, prompts, mode, mixture, rng))
         yield batch

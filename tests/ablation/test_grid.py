@@ -11,6 +11,7 @@ from medserl.ablation.grid import Arm, Grid, read_grid
 from medserl.ablation.report import line_plot, table
 from medserl.ablation.runner import Bench, read_result
 from medserl.errors import ConfigError
+from medserl.training.checks import check_layout
 from medserl.training.config import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
 
 
@@ -59,7 +60,9 @@ def test_every_arm_of_a_shipped_grid_is_a_configuration(path: Path) -> None:
         if is_sft_config(arm.config):
             load_sft_config(arm.config, list(arm.overrides))
         else:
-            settings = game_settings(load_config(arm.config, list(arm.overrides)))
+            config = load_config(arm.config, list(arm.overrides))
+            check_layout(config)
+            settings = game_settings(config)
             assert settings.notes.path is None, "the bench plays on the ward"
 
 
