@@ -29,6 +29,8 @@ class MixtureSettings:
     """Ward only: share of the assessor's erroneous notes that are the note's own gold error."""
     habit: float = 0.85
     """Ward only: share of the injector's edits that replace a phrase by its usual successor, not a random one."""
+    hard_places: float = 1.0
+    """Ward only: share of the benign turns that may change a drug's or a management sentence."""
 
 
 @dataclass

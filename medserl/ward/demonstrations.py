@@ -42,6 +42,7 @@ old one, and a model that has learnt it copies the whole sentence. Of two places
 which the model sees, that says which.
 """
 
+HARD = ("drug", "management")
 PROMPT_SET = "ward"
 
 
@@ -63,6 +64,9 @@ class Mixture:
     habit: float = 0.85
     """Share of the injector's edits that replace a phrase by its usual successor: one likely answer per place, where
     many unlikely ones would leave the old phrase the likeliest."""
+    hard_places: float = 1.0
+    """Share of the benign turns that may change a drug's or a management sentence, where a tiny model often copies the
+    whole sentence; the others do so only where the note offers nothing else."""
     thinking: float = 0.15
     """Share of the turns in which the model writes the empty thought itself."""
 
@@ -149,7 +153,10 @@ def _injector_turn(
     table: Table, gold: GoldCase, prompts: PromptSet, mode: Mode, mixture: Mixture, rng: random.Random
 ) -> Demonstration:
     edits = error_edits(table, gold.case) if mode is Mode.ERROR else benign_edits(table, gold.case)
-    edit = _demonstrated(table, gold.case, [e for e in edits if _in_focus(table, gold.case, e, mode)], mixture, rng)
+    chosen = [e for e in edits if _in_focus(table, gold.case, e, mode)]
+    if mode is Mode.BENIGN and mixture.hard_places < 1.0 and rng.random() >= mixture.hard_places:
+        chosen = [e for e in chosen if gold.case.sentences[e.index].kind not in HARD] or chosen
+    edit = _demonstrated(table, gold.case, chosen, mixture, rng)
     if edit is None:  # nothing in focus passes the filter; the note's own error always does
         mode, edit = Mode.ERROR, gold.error
     messages = tuple(prompts.injector(gold.case.text, mode))
