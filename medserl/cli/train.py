@@ -54,8 +54,21 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"notes      {settings.notes.path or f'{settings.notes.count} synthetic notes'}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
             f"referee {settings.referee.name}; {length}",
+            f"held out   {held_out(trainer)}",
             f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: "
             f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
     )
+
+
+def held_out(trainer: MedSeRLTrainer) -> str:
+    """What the run is validated on, and how often."""
+    from medserl.training.settings import has_validation_notes
+
+    settings, every = trainer.settings.validation, trainer.config.trainer.test_freq
+    if not has_validation_notes(trainer.settings):
+        return "nothing: no medserl.validation.path"
+    if every <= 0:
+        return "nothing: trainer.test_freq is off"
+    return f"{settings.path or f'{settings.count} synthetic patients'}, every {every} rounds"

@@ -23,6 +23,7 @@ from medserl.training.launch import Cluster, prepare_environment
 from medserl.training.report import GameDump, speed_metrics, with_game_metrics
 from medserl.training.run_dir import RunDir
 from medserl.training.run_log import RunLog, divert_output, set_up_logging
+from medserl.training.settings import has_validation_notes
 
 if TYPE_CHECKING:
     from medserl.training.agent_loop import SelfPlayAgentLoopManager
@@ -215,7 +216,11 @@ class MedSeRLTrainer:
 
     def _validates_after(self, number: int) -> bool:
         test_freq = self.config.trainer.test_freq
-        return test_freq > 0 and (number % test_freq == 0 or number == self.total_rounds)
+        return (
+            test_freq > 0
+            and has_validation_notes(self.settings)
+            and (number % test_freq == 0 or number == self.total_rounds)
+        )
 
     def _remember_best(self, metrics: dict[str, float]) -> bool:
         """Whether this round's validation is the best so far; its checkpoint is marked when it is saved."""
@@ -269,7 +274,7 @@ class MedSeRLTrainer:
             return metrics
         with self._stop_on_signals():
             self.start()
-            if self.config.trainer.val_before_train and self.round == 0:
+            if self.config.trainer.val_before_train and self.round == 0 and has_validation_notes(self.settings):
                 self.validate()
             while self.round < self.total_rounds and self._stop_signal is None and not self._out_of_patience:
                 metrics = self.training_step(self.sample_batch())

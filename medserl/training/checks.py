@@ -23,7 +23,7 @@ from medserl.training.prompt_lengths import (
     token_lengths,
 )
 from medserl.training.run_dir import RunDir
-from medserl.training.settings import JUDGE, GameSettings, labelled_per_round, make_setup
+from medserl.training.settings import JUDGE, GameSettings, has_validation_notes, labelled_per_round, make_setup
 
 ARCHITECTURE = "Qwen3ForCausalLM"
 
@@ -175,17 +175,12 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
     """Held-out notes, when the run validates: there must be some, with both classes, and none that trains.
 
     Returns:
-        The held-out notes; empty when the run does not validate.
+        The held-out notes; empty when the run does not validate, or has none to validate on (the plan says so).
     """
-    if config.trainer.test_freq <= 0 and not config.trainer.val_before_train:
+    if (config.trainer.test_freq <= 0 and not config.trainer.val_before_train) or not has_validation_notes(settings):
         return []
     held_out = validation_notes(settings)
     where = settings.validation.path or "the synthetic ward"
-    if not held_out:
-        raise ConfigError(
-            "medserl.validation.path: trainer.test_freq asks for validation, but no held-out notes are named; give "
-            "a file or set trainer.test_freq=-1"
-        )
     if not any(note.error_text is not None for note in held_out):
         raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
     check_no_leak([*notes, *_labelled_extra(settings)], held_out, where)

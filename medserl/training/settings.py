@@ -170,6 +170,11 @@ class GameSetup:
     second_referee: Referee | None
 
 
+def has_validation_notes(settings: GameSettings) -> bool:
+    """Whether there are held-out notes: a named file, or the ward's own where the training notes are the ward's."""
+    return settings.validation.path is not None or settings.notes.path is None
+
+
 def labelled_per_round(settings: GameSettings) -> int:
     """Number of gold-labelled notes per round, even, so that both classes have the same count."""
     if settings.labelled_batch_size is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from medserl.game.labels import Mode
@@ -17,7 +18,7 @@ from medserl.game.records import Note
 from medserl.game.referee import Referee, Ruling, RulingKind, register_referee
 from medserl.game.sentences import sentence_texts
 from medserl.ward.cases import group
-from medserl.ward.facts import Fact, Reading, reader
+from medserl.ward.facts import Fact, Reading, reader, tokens
 from medserl.ward.table import TABLE_FILE, Condition, Drug, Table, load_table
 
 _GRAMS = {"mg": 1e-3, "g": 1.0, "mcg": 1e-6}
@@ -54,7 +55,8 @@ class _Change:
 class OracleReferee(Referee):
     """Knows the truth of every ward note; rules VOID on any other text.
 
-    The first ruling that applies counts: an error among the new facts; unknown words; an undecidable fact; facts
+    The first ruling that applies counts: an error among the new facts; a decisive fact that gave way to words which
+    name nothing; other unknown words; an undecidable fact; facts
     lost without new ones; else benign.
     """
 
@@ -72,8 +74,10 @@ class OracleReferee(Referee):
         for ruling in rulings:
             if ruling.kind is RulingKind.ERROR:
                 return ruling
-        if change.after.words - change.before.words:
-            return Ruling(RulingKind.VOID, "unknown words")
+        unknown = change.after.words - change.before.words
+        if unknown:
+            replaced = _replaced(change, set(unknown))
+            return Ruling(RulingKind.ERROR, replaced) if replaced else Ruling(RulingKind.VOID, "unknown words")
         for ruling in rulings:
             if ruling.kind is RulingKind.VOID:
                 return ruling
@@ -124,6 +128,7 @@ def _signature(condition: Condition, note: Counter[Fact]) -> list[Fact]:
     return [fact for fact in note if (fact.field, fact.concept) in own]
 
 
+_DECISIVE = frozenset({"diagnosis", "organism", "drug", "treatment", "management"})
 _ERROR, _FITS = RulingKind.ERROR, Ruling(RulingKind.BENIGN)
 
 
@@ -217,6 +222,21 @@ def _flip_ruling(change: _Change) -> Ruling:
     """A side in the new sentence, or in one word of it, that the rest of the note contradicts."""
     sides = {fact.concept for fact in change.gained if fact.field == "side"}
     return Ruling(_ERROR, "side") if change.side and sides - {change.side} else _FITS
+
+
+def _replaced(change: _Change, unknown: set[str]) -> str | None:
+    """The field of a decisive fact that gave way to words which name no fact and are none of its own.
+
+    A word that is nearly one of the fact's own may be a slip of spelling or a phrasing that the table does not have.
+    """
+    gained = {fact.field for fact in change.gained}
+    for fact in change.lost:
+        if fact.field not in _DECISIVE or fact.field in gained:
+            continue
+        own = {word for phrase in change.table.concepts[fact.field][fact.concept] for word in tokens(phrase)}
+        if not any(word in other or get_close_matches(other, [word], cutoff=0.7) for word in own for other in unknown):
+            return fact.field
+    return None
 
 
 def _only_lost(change: _Change) -> bool:

@@ -61,8 +61,8 @@ def test_pairs_from_a_file_warm_start_the_shipped_model(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = sft(
         tmp_path / "run", "--data", str(tmp_path / "pairs.jsonl"), "--model", "builtin:ward", "--steps", "4",
-        "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "medserl.late_mixture=null", "data.micro_batch_size_per_gpu=20",
-        "engine.tensor_model_parallel_size=2",
+        "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "medserl.late_mixture=null",
+        "data.micro_batch_size_per_gpu=20", "engine.tensor_model_parallel_size=2",
     )  # fmt: skip
     assert "finished model" in output
     assert (tmp_path / "run/model/model.safetensors").is_file()

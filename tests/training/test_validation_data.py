@@ -9,6 +9,7 @@ from medserl.errors import ConfigError, DataError
 from medserl.training.checks import check_validation
 from medserl.training.config import game_settings, load_config
 from medserl.training.data import NoteSource, training_notes, validation_notes
+from medserl.training.settings import has_validation_notes
 
 VALIDATES = ["trainer.test_freq=1"]
 
@@ -39,11 +40,11 @@ def test_a_held_out_note_that_trains_is_an_error(tmp_path: Path) -> None:
         check_validation(config, settings, training_notes(settings))
 
 
-def test_a_run_on_a_file_that_validates_must_name_held_out_notes(tmp_path: Path) -> None:
+def test_a_run_on_a_file_without_held_out_notes_does_not_validate(tmp_path: Path) -> None:
     config = load_config("embedded", [*VALIDATES, f"medserl.notes.path={pairs(tmp_path / 'train.jsonl', ['a', 'b'])}"])
     settings = game_settings(config)
-    with pytest.raises(ConfigError, match="medserl.validation.path"):
-        check_validation(config, settings, training_notes(settings))
+    assert check_validation(config, settings, training_notes(settings)) == []
+    assert not has_validation_notes(settings)
 
 
 def test_a_run_on_labelled_notes_only_has_rounds() -> None:

@@ -242,3 +242,14 @@ def test_tokens_ignore_case_punctuation_and_thousands() -> None:
 
 def test_oracle_is_registered() -> None:
     assert isinstance(make_referee("oracle"), OracleReferee)
+
+
+def test_words_in_the_place_of_a_decisive_fact_that_name_nothing_are_an_error() -> None:
+    assert ruling("community-acquired pneumonia", "seven purple elephants") == ("error", "diagnosis")
+    assert ruling("ceftriaxone", "artesunic") == ("error", "drug")
+
+
+@pytest.mark.parametrize("new", ["comunity-aquired pneumnia", "pneumonia of the lower lobe"])
+def test_words_near_the_fact_that_they_replace_stay_undecided(new: str) -> None:
+    """A slip of spelling, or a phrasing that the table does not have."""
+    assert ruling("community-acquired pneumonia", new)[0] != "error"
