@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from medserl.ablation.grid import Cell, Grid
 from medserl.training.config import is_sft_config
@@ -50,6 +52,8 @@ class Bench:
         total = len(waiting)
         logger.info("%d runs, %d at a time", total, self.jobs)
         try:
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, _leave)  # so that the runs below are ended too
             while waiting or running:
                 while waiting and len(running) < self.jobs:
                     cell = waiting.pop(0)
@@ -87,6 +91,10 @@ class Bench:
         command += [kind, *cell.arm.overrides, f"medserl.seed={cell.seed}"]
         with open(os.open(self._log(cell), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def read_result(folder: Path) -> dict[str, object] | None:

@@ -3,20 +3,15 @@
 ``import verl`` loads this module in every process (``VERL_USE_EXTERNAL_MODULES=medserl.cpu.plugin``).
 It therefore imports nothing beyond what verl has imported before it (torch), and it does nothing
 unless ``VERL_PLATFORM=cpu``. What must be changed in modules that verl imports later waits for their
-import: see `_AfterImport`.
+import: see `medserl.imports`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +19,7 @@ import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry, get_platform
 
 from medserl.cpu.environment import relax_garbage_collector
+from medserl.imports import after_import
 
 PLATFORM = "cpu"
 
@@ -173,44 +169,13 @@ AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls a function on a module right after its first import (PEP 302 finder).
-
-    Importing these modules here would load Megatron into processes that never need it.
-    """
-
-    def __init__(self, hooks: dict[str, Callable[[ModuleType], None]]) -> None:
-        self._waiting = dict(hooks)
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        hook = self._waiting.pop(fullname, None)
-        if hook is None:
-            return None
-        spec = importlib.util.find_spec(fullname)  # this finder no longer answers for it
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            hook(module)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
 def activate() -> None:
     """Registers the platform and installs the hooks; does nothing the second time."""
     if PlatformRegistry.get(PLATFORM) is PlatformCPU:
         return
     relax_garbage_collector()
     PlatformRegistry.register(platform=PLATFORM)(PlatformCPU)
-    for name, hook in AFTER_IMPORT.items():
-        if name in sys.modules:
-            hook(sys.modules[name])
-    sys.meta_path.insert(0, _AfterImport({n: h for n, h in AFTER_IMPORT.items() if n not in sys.modules}))
+    after_import(AFTER_IMPORT)
 
 
 def assert_active() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.errors import ConfigError
 
+MODULES = "VERL_USE_EXTERNAL_MODULES"
+VERL_PLUGIN = "medserl.training.verl_plugin"
+RUN_TOKEN = "MEDSERL_RUN_TOKEN"  # medserl.training.verl_plugin, which verl's processes import
 logger = logging.getLogger("medserl.launch")
 
 
@@ -41,6 +45,9 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
                 variables.pop(name, None)
     else:
         variables = no_telemetry_environment()
+    modules = (variables.get(MODULES) or os.environ.get(MODULES, "")).split(",")
+    variables[MODULES] = ",".join([*(m for m in modules if m and m != VERL_PLUGIN), VERL_PLUGIN])
+    variables[RUN_TOKEN] = secrets.token_hex(4)
     os.environ.update(variables)
     return variables
 

@@ -1,0 +1,63 @@
+"""A change to verl that every run needs, on GPUs as on CPUs. ``import verl`` loads it in every process
+(``VERL_USE_EXTERNAL_MODULES``).
+
+New weights go from Megatron's workers to vLLM's through a socket in /tmp that both sides name after Ray's job id, the
+replica and the rank (verl 0.9.1, verl/workers/rollout/vllm_rollout/vllm_rollout.py:141, ServerAdapter.__init__, and
+utils.py:431, vLLMColocateWorkerExtension._get_zmq_handle). The first job of every Ray cluster has the id 01000000, so
+two runs on one machine, each with a cluster of its own, use the same socket: one of them waits for ever for its
+receiver, or takes the other's weights. Both names get a token of the run.
+tests/training/test_verl_plugin.py fails when verl changes either place.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Any
+
+from medserl.imports import after_import
+
+RUN_TOKEN = "MEDSERL_RUN_TOKEN"
+MODULE = __name__
+PREFIX = "ipc:///tmp/rl-colocate-zmq-"
+
+
+def own_socket(handle: str) -> str:
+    """The socket's name with the run's token in it; unchanged where the run has none, or the name another form."""
+    token = os.environ.get(RUN_TOKEN)
+    if not token or not handle.startswith(PREFIX) or handle.startswith(f"{PREFIX}{token}-"):
+        return handle
+    return f"{PREFIX}{token}-{handle.removeprefix(PREFIX)}"
+
+
+def name_sender(module: ModuleType) -> None:
+    """verl.workers.rollout.vllm_rollout.vllm_rollout: the trainer's side."""
+    upstream = module.ServerAdapter.__init__
+
+    @functools.wraps(upstream)
+    def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
+        upstream(self, *args, **kwargs)
+        self.zmq_handle = own_socket(self.zmq_handle)
+
+    module.ServerAdapter.__init__ = initialise
+
+
+def name_receiver(module: ModuleType) -> None:
+    """verl.workers.rollout.vllm_rollout.utils: vLLM's side."""
+    upstream = module.vLLMColocateWorkerExtension._get_zmq_handle
+
+    @functools.wraps(upstream)
+    def handle(self: Any) -> str:
+        return own_socket(upstream(self))
+
+    module.vLLMColocateWorkerExtension._get_zmq_handle = handle
+
+
+HOOKS = {
+    "verl.workers.rollout.vllm_rollout.vllm_rollout": name_sender,
+    "verl.workers.rollout.vllm_rollout.utils": name_receiver,
+}
+
+if os.environ.get(RUN_TOKEN):
+    after_import(HOOKS)

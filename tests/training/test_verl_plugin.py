@@ -1,0 +1,69 @@
+"""Two runs on one machine exchange weights through sockets of their own; verl's two places are as they were read."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medserl.training.launch import prepare_environment
+from medserl.training.verl_plugin import HOOKS, PREFIX, RUN_TOKEN, own_socket
+from tests.training.test_verl_contracts import method_digest
+
+ROLLOUT = "workers/rollout/vllm_rollout"
+
+
+def test_a_name_gets_the_runs_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{PREFIX}01000000-replica-0-rank-1.sock"
+    monkeypatch.delenv(RUN_TOKEN, raising=False)
+    assert own_socket(name) == name
+    monkeypatch.setenv(RUN_TOKEN, "ab12")
+    assert own_socket(name) == f"{PREFIX}ab12-01000000-replica-0-rank-1.sock" == own_socket(own_socket(name))
+    assert own_socket("tcp://127.0.0.1:5") == "tcp://127.0.0.1:5"
+    assert len(own_socket(name).removeprefix("ipc://")) < 107, "a socket's path is at most 107 bytes"
+
+
+def test_every_start_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from medserl.training.config import load_config
+
+    monkeypatch.setattr("os.environ", dict(__import__("os").environ))
+    config = load_config("embedded")
+    first, second = prepare_environment(config), prepare_environment(config)
+    assert first[RUN_TOKEN] != second[RUN_TOKEN]
+    assert "medserl.training.verl_plugin" in first["VERL_USE_EXTERNAL_MODULES"].split(",")
+    assert second["VERL_USE_EXTERNAL_MODULES"].count("verl_plugin") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "method", "construct"),
+    [
+        ("vllm_rollout.py", "ServerAdapter.__init__", 'self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
+        ("utils.py", "vLLMColocateWorkerExtension._get_zmq_handle", 'return f"ipc:///tmp/rl-colocate-zmq-{job_id}-'),
+    ],
+)
+def test_verl_still_names_the_socket_there(file: str, method: str, construct: str) -> None:
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None and spec.submodule_search_locations
+    source = Path(next(iter(spec.submodule_search_locations)), ROLLOUT, file).read_text(encoding="utf-8")
+    assert construct in source and method_digest(f"{ROLLOUT}/{file}", method)
+    assert f"verl.workers.rollout.vllm_rollout.{file.removesuffix('.py')}" in HOOKS
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_both_sides_of_a_cpu_run_use_the_token() -> None:
+    from medserl.cpu.environment import cpu_environment
+
+    code = (
+        "import verl.workers.rollout.vllm_rollout.vllm_rollout as a, verl.workers.rollout.vllm_rollout.utils as b;"
+        "print(hasattr(a.ServerAdapter.__init__, '__wrapped__'), "
+        "hasattr(b.vLLMColocateWorkerExtension._get_zmq_handle, '__wrapped__'))"
+    )
+    import os
+
+    variables = cpu_environment()
+    variables["VERL_USE_EXTERNAL_MODULES"] += ",medserl.training.verl_plugin"
+    environment = {**os.environ, **variables, RUN_TOKEN: "ab12"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
