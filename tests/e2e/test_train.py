@@ -136,7 +136,7 @@ def test_the_log_can_be_grepped(uninterrupted: Run) -> None:
 
 
 def test_it_writes_down_what_it_was_and_keeps_it_private(uninterrupted: Run) -> None:
-    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "train.log"):
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "train.log", "report.html", "report.json"):
         assert (uninterrupted.path / name).is_file()
     assert stat.S_IMODE(uninterrupted.path.stat().st_mode) == 0o700
     for path in (uninterrupted.path / "games").iterdir():
