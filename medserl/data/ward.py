@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from medserl.errors import ConfigError
-from medserl.ward import SPLITS, medec_rows, ward_notes
+from medserl.ward import medec_rows, ward_notes
 from medserl.ward.medec import COLUMNS
 
 FILES = {"train": "WARD-TrainingSet.csv", "validation": "WARD-ValidationSet.csv", "test": "WARD-TestSet.csv"}
@@ -21,12 +21,12 @@ def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> 
     """
     if count < 2:
         raise ConfigError(f"--count {count}: must be at least 2, one note with an error and one without")
-    paths = {split: out / FILES[split] for split in SPLITS}
+    paths = {split: out / FILES[split] for split in FILES}
     there = next((path for path in paths.values() if path.exists()), None)
     if there is not None and not overwrite:
         raise ConfigError(f"{there} is there already; give another --out or --overwrite")
     rows = {}
-    for split in SPLITS:
+    for split in FILES:
         notes = ward_notes(split, count, seed)
         rows[split] = [medec_rows([note], erroneous=i % 2 == 0)[0] for i, note in enumerate(notes)]
     out.mkdir(parents=True, exist_ok=True)
