@@ -33,6 +33,7 @@ _SEED = 20_240_601
 _BLOCK = 64  # hashes at a time: 64 x ~1000 shingles x 4 bytes stay in the second-level cache
 _CHUNK = 2048  # texts per array of keys
 _PAIRS = 1 << 18  # candidate pairs looked at together
+_MIX_32 = np.uint32(0x9E37_79B1)
 _MIX = np.uint64(0x9E37_79B9_7F4A_7C15)
 
 Words = npt.NDArray[np.uint32]
@@ -125,7 +126,8 @@ class Signer:
             hashed.min(axis=1, out=smallest[first : first + _BLOCK])
         banded = smallest[: self.width * self.bands].reshape(self.bands, self.width).astype(np.uint64)
         keys = ((banded * self._weights).sum(axis=1, dtype=np.uint64) >> np.uint64(32)).astype(np.uint32)
-        return keys, (smallest[:SKETCH] >> np.uint32(24)).astype(np.uint8)
+        # Minima are small numbers: their upper bits say nothing until they are mixed.
+        return keys, ((smallest[:SKETCH] * _MIX_32) >> np.uint32(24)).astype(np.uint8)
 
 
 def _shingle_hashes(text: str) -> Words:

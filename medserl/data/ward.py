@@ -11,11 +11,15 @@ from medserl.errors import ConfigError
 from medserl.ward import medec_rows, ward_notes
 from medserl.ward.medec import COLUMNS
 
-FILES = {"train": "WARD-TrainingSet.csv", "validation": "WARD-ValidationSet.csv", "test": "WARD-TestSet.csv"}
+FILES = {
+    "train": "WARD-TrainingSet.csv",
+    "validation": "WARD-ValidationSet.csv",
+    "test": "WARD-TestSet.csv",
+}
 
 
 def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> list[Path]:
-    """Write the three splits into the folder ``out``, ``count`` notes each, every other one with its error.
+    """Write the three splits by patient into the folder ``out``, ``count`` notes each, every other one with its error.
 
     Raises ConfigError for a count below 2 or above what a split has, and for files that are there already.
     """

@@ -301,6 +301,9 @@ def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
         raise ConfigError(
             f"medserl.injector_format: {settings.injector_format!r} is none of {', '.join(INJECTOR_FORMATS)}"
         )
+    late = settings.late_mixture
+    if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft_settings.batch_size(settings):
+        raise ConfigError("medserl.late_mixture: must make as many demonstrations a batch as medserl.mixture")
     if settings.steps < 1:
         raise ConfigError(f"medserl.steps: {settings.steps} is less than 1")
     with open_dict(config):

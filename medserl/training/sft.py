@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -106,14 +107,18 @@ class SftRun:
         settings, mixture = self.settings, self.settings.mixture
         prompts = load_prompt_set(settings.prompt_set)
         if settings.notes.path is None:
-            from medserl.ward.demonstrations import Mixture, demonstration_batches
+            from medserl.ward.demonstrations import Late, Mixture, demonstration_batches
             from medserl.ward.generator import ward_cases
             from medserl.ward.table import load_table
 
             table = load_table()
             cases = ward_cases("train", settings.notes.count, settings.notes.seed, table)
+            late = None
+            if settings.late_mixture is not None:
+                first = math.ceil(settings.late_after * batches_made(settings))
+                late = Late(Mixture(**vars(settings.late_mixture)), first)
             own = Mixture(**vars(mixture))
-            yield from demonstration_batches(table, cases, prompts, own, settings.seed, batches_made(settings))
+            yield from demonstration_batches(table, cases, prompts, own, settings.seed, late)
             return
         maker = NoteDemonstrations(prompts, settings.injector_format, mixture.label_noise, mixture.thinking)
         notes = load_notes(Path(settings.notes.path))

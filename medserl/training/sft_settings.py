@@ -21,8 +21,6 @@ class MixtureSettings:
     missed_errors: float = 0.0
     """Ward only: share of the assessor's erroneous notes that are called correct, as by a reader who overlooks
     errors: a warm start that errs on one side."""
-    missed_after: float = 0.0
-    """Ward only: share of the batches before errors begin to be missed."""
     thinking: float = 0.0
     """Share of the turns in which the model writes the empty thought itself."""
     benign_variant: float = 0.5
@@ -53,6 +51,10 @@ class SftSettings:
     max_demonstrations: int = 40000
     """Demonstrations made before training; more steps go over them again."""
     mixture: MixtureSettings = field(default_factory=MixtureSettings)
+    late_mixture: MixtureSettings | None = None
+    """Ward only: the mixture of the last part of the run, with as many demonstrations a batch; null: as before."""
+    late_after: float = 0.6
+    """Share of the batches after which ``late_mixture`` holds."""
     answer_weight: float = 1.0
     """Loss weight of an answer's token."""
     verdict_weight: float = 1.0

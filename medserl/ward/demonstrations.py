@@ -56,9 +56,6 @@ class Mixture:
     """Share of the assessor's pairs whose two answers are swapped."""
     missed_errors: float = 0.0
     """Share of the assessor's erroneous notes that are called correct, as a reader who overlooks errors would."""
-    missed_after: float = 0.0
-    """Share of the batches before errors begin to be missed: a model learns to tell the two kinds of note apart much
-    later when its answers are noisy from the first."""
     benign_variant: float = 0.5
     """Share of the assessor's correct notes that carry a benign edit, as they do in the game."""
     gold_error: float = 0.3
@@ -70,6 +67,15 @@ class Mixture:
     """Share of the turns in which the model writes the empty thought itself."""
 
 
+@dataclass(frozen=True)
+class Late:
+    """The mixture of the last part of a warm start. A model learns to tell right notes from wrong ones much later when
+    its answers are noisy from the first, so errors begin to be missed here."""
+
+    mixture: Mixture
+    first_batch: int
+
+
 def prompts_sha256() -> str:
     """SHA-256 of everything that the ward's prompt set says around a note."""
     prompts, note = load_prompt_set(PROMPT_SET), "First sentence. Second sentence."
@@ -78,19 +84,17 @@ def prompts_sha256() -> str:
 
 
 def demonstration_batches(
-    table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int, total: int = 0
+    table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int, late: Late | None = None
 ) -> Iterator[list[Demonstration]]:
-    """Endless batches over ``cases``, of which ``total`` are wanted, without held-out phrasings.
-
-    The same arguments give the same batches.
-    """
+    """Endless batches over ``cases``, without held-out phrasings; the same arguments give the same batches."""
     table = seen_table(table)
     rng = random.Random(f"medserl demonstrations {seed}")
     for number in count():
-        misses = mixture.missed_errors if number >= mixture.missed_after * total else 0.0
+        if late is not None and number >= late.first_batch:
+            mixture = late.mixture
         batch: list[Demonstration] = []
         for gold in _sample(cases, mixture.assessor_pairs, rng):
-            batch.extend(_assessor_pair(table, gold, prompts, mixture, misses, rng))
+            batch.extend(_assessor_pair(table, gold, prompts, mixture, rng))
         for i, gold in enumerate(_sample(cases, mixture.injector_turns, rng)):
             mode = Mode.ERROR if i % 2 else Mode.BENIGN
             batch.append(_injector_turn(table, gold, prompts, mode, mixture, rng))
@@ -113,14 +117,14 @@ def _benign_text(table: Table, case: Case, mixture: Mixture, rng: random.Random)
 
 
 def _assessor_pair(
-    table: Table, gold: GoldCase, prompts: PromptSet, mixture: Mixture, misses: float, rng: random.Random
+    table: Table, gold: GoldCase, prompts: PromptSet, mixture: Mixture, rng: random.Random
 ) -> list[Demonstration]:
     texts = {
         Label.CORRECT: _benign_text(table, gold.case, mixture, rng),
         Label.INCORRECT: _error(table, gold, mixture, rng).apply(gold.case),
     }
     swapped = rng.random() < mixture.label_noise
-    missed = rng.random() < misses
+    missed = rng.random() < mixture.missed_errors
     pair = []
     for label, text in texts.items():
         verdict = label.other if swapped else label

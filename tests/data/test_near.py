@@ -68,6 +68,17 @@ def test_the_layout_misses_few_pairs() -> None:
             band_layout(bad)
 
 
+def test_sketches_estimate_the_similarity() -> None:
+    """Else every candidate would have to be compared exactly."""
+    rng, signer = random.Random(5), Signer(0.85)
+    for _ in range(20):
+        text, other = make_texts(rng, 2)
+        alike = edited(rng, text)
+        for a, b in ((text, other), (text, alike)):
+            agree = float((signer.sign(a)[1] == signer.sign(b)[1]).mean())
+            assert abs(agree - shingle_similarity(a, b)) < 0.25
+
+
 @given(st.text() | st.text(alphabet=" \t\nab\u200b\x1c\x85"))
 def test_normalised_is_what_the_change_filter_compares(text: str) -> None:
     assert normalised(text) == " ".join(visible_words(text))

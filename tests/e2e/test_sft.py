@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-SMALL = [
-    "--steps",
-    "6",
-    "medserl.notes.count=60",
-    "engine.tensor_model_parallel_size=1",
-    "data.micro_batch_size_per_gpu=26",
-]
+SMALL = ["--steps", "6", "medserl.notes.count=60"]
 
 
 def sft(run_dir: Path, *arguments: str) -> str:
@@ -67,7 +61,7 @@ def test_pairs_from_a_file_warm_start_the_shipped_model(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     output = sft(
         tmp_path / "run", "--data", str(tmp_path / "pairs.jsonl"), "--model", "builtin:ward", "--steps", "4",
-        "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "data.micro_batch_size_per_gpu=20",
+        "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "medserl.late_mixture=null", "data.micro_batch_size_per_gpu=20",
         "engine.tensor_model_parallel_size=2",
     )  # fmt: skip
     assert "finished model" in output

@@ -47,8 +47,8 @@ def test_clinical_injector_prompts_name_their_format() -> None:
 
 def test_ward_prompts_are_short_and_start_with_the_task() -> None:
     prompts = load_prompt_set("ward")
-    assert prompts.injector("A b. C d.", Mode.ERROR) == [{"role": "user", "content": "INJECT error\n0 A b.\n1 C d."}]
-    assert prompts.injector("A b.", Mode.BENIGN)[0]["content"].startswith("INJECT benign\n")
+    assert prompts.injector("A b. C d.", Mode.ERROR) == [{"role": "user", "content": "INJECT\n0 A b.\n1 C d.\nerror"}]
+    assert prompts.injector("A b.", Mode.BENIGN)[0]["content"].endswith("\nbenign")
     assert prompts.assessor("A b. C d.\n") == [{"role": "user", "content": "ASSESS\nA b. C d."}]
 
 

@@ -33,7 +33,9 @@ NOTES = [
 
 
 def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
-    config = load_sft_config("sft_embedded", ["medserl.steps=7", "medserl.mixture.injector_turns=10"])
+    config = load_sft_config(
+        "sft_embedded", ["medserl.steps=7", "medserl.mixture.injector_turns=10", "medserl.late_mixture=null"]
+    )
     settings = sft_settings(config)
     assert "megatron" in config.engine._target_.lower() or (
         "Mcore" in config.engine._target_ and config.trainer.total_training_steps == 7

@@ -42,11 +42,13 @@ def test_shipped_files_are_small_and_shaped_for_parallel_layouts() -> None:
 def test_recipe_measured_a_playable_and_improvable_model() -> None:
     measured = RECIPE["measured"]
     assert measured["notes"] >= 200
+    for split in ("validation", "test_heldout"):
+        for way in ("greedy", "sampled"):
+            assert measured[split][way]["assessor"]["parse_rate"] > 0.95
     for way in ("greedy", "sampled"):
-        assert measured[way]["injector"]["vcf_acceptance_rate"] >= 0.5
-        assert measured[way]["assessor"]["parse_rate"] > 0.95
-    assert 0.55 <= measured["greedy"]["assessor"]["balanced_accuracy"] <= 0.80
-    assert measured["mean_min_p"] > 0.05
+        assert measured["validation"][way]["injector"]["vcf_acceptance_rate"] >= 0.70
+    assert 0.60 <= measured["validation"]["greedy"]["assessor"]["balanced_accuracy"] <= 0.68
+    assert measured["validation"]["mean_min_p"] > 0.05
 
 
 @pytest.mark.engine
@@ -65,7 +67,7 @@ def test_shipped_model_loads_and_plays() -> None:
     edits = [parse_edit(reply, note.text) for note, reply in zip(notes, replies, strict=True)]
     passed = [isinstance(edit, InjectorEdit) and apply_vcf(note.text, edit.modified).passed
               for note, edit in zip(notes, edits, strict=True)]  # fmt: skip
-    assert sum(passed) >= 0.4 * len(notes)
+    assert sum(passed) >= 0.55 * len(notes)  # 40 notes: two standard errors below the recipe's figure
     answers = [parse_assessor(reply) for reply in player.answer([prompts.assessor(note.text) for note in notes])]
     assert sum(answer is not None for answer in answers) >= 0.95 * len(notes)
 

@@ -1,0 +1,99 @@
+"""Grids of runs, and what is reported of them. Whole benches run real trainings: docs/ward.md."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.ablation.cell import summary
+from medserl.ablation.grid import Arm, Grid, read_grid
+from medserl.ablation.report import line_plot, table
+from medserl.ablation.runner import Bench, read_result
+from medserl.errors import ConfigError
+from medserl.training.checks import check_layout
+from medserl.training.config import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
+
+
+def grid_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_arms_share_the_overrides_for_all_and_seeds_come_first(tmp_path: Path) -> None:
+    text = "overrides: [a=1]\nseeds: [4, 5]\narms:\n  x: [b=2]\n  y:\n"
+    text += "  z: {config: sft_embedded, overrides: [c=3], only: true}\n"
+    grid = read_grid(grid_file(tmp_path, text))
+    assert [arm.overrides for arm in grid.arms] == [("a=1", "b=2"), ("a=1",), ("c=3",)]
+    assert [arm.config for arm in grid.arms] == ["embedded", "embedded", "sft_embedded"]
+    assert [cell.name for cell in grid.cells()][:4] == ["x-seed4", "y-seed4", "z-seed4", "x-seed5"]
+
+
+def test_a_product_has_an_arm_for_every_combination(tmp_path: Path) -> None:
+    grid = read_grid(grid_file(tmp_path, "grid:\n  medserl.a: [p, q]\n  medserl.b: [1, null]\n"))
+    assert [arm.name for arm in grid.arms] == ["a-p_b-1", "a-p_b-null", "a-q_b-1", "a-q_b-null"]
+    assert grid.arms[1].overrides == ("medserl.a=p", "medserl.b=null")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("arms: {x: [a=1]}\nsede: [1]", "unknown key 'sede'"),
+        ("title: nothing", "neither arms nor grid"),
+        ("arms: {x: a=1}", "unknown key"),
+        ("arms: {x: [1]}", "list of overrides"),
+        ("arms: {a/b: []}", "names a folder"),
+        ("arms: {x: []}\nseeds: [one]", "whole numbers"),
+        ("- a", "no mapping"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_a_wrong_file_is_told_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read_grid(grid_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("path", sorted((configs_dir() / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_arm_of_a_shipped_grid_is_a_configuration(path: Path) -> None:
+    for arm in read_grid(path).arms:
+        if is_sft_config(arm.config):
+            load_sft_config(arm.config, list(arm.overrides))
+        else:
+            config = load_config(arm.config, list(arm.overrides))
+            check_layout(config)
+            settings = game_settings(config)
+            assert settings.notes.path is None, "the bench plays on the ward"
+
+
+def test_a_cell_without_a_result_is_not_finished(tmp_path: Path) -> None:
+    grid = Grid("g", (Arm("x", (), "embedded"),), (1,))
+    bench = Bench(grid, tmp_path, jobs=1, notes=1)
+    assert read_result(bench.folder(next(grid.cells()))) is None
+
+
+def test_summary_takes_curves_and_the_last_rounds() -> None:
+    rows = [{"round": 0, "validation": True, "val/greedy/balanced_accuracy": 0.6}]
+    rows += [{"round": i, "vcf_acceptance_rate": i / 20} for i in range(1, 21)]
+    found = summary(rows, 20)
+    assert found["rounds"] == found["chosen_round"] == 20
+    assert found["curves"]["val/greedy/balanced_accuracy"] == [(0, 0.6)]
+    assert found["last"]["vcf_acceptance_rate"] == pytest.approx(sum(range(11, 21)) / 200)
+    assert found["last"]["label_inversion_rate"] is None
+
+
+def test_table_gives_means_over_seeds_and_says_how_many() -> None:
+    grid = Grid("Title", (Arm("x", (), "embedded"), Arm("y", (), "embedded")), (1, 2, 3))
+    results = {"x": {1: {"test": {"greedy": 0.7}}, 2: {"test": {"greedy": 0.8}}}, "y": {}}
+    lines = table(grid, results, {"test": {"greedy": 0.6}}).splitlines()
+    assert lines[0] == "# Title"
+    assert lines[4].startswith("| (start) |  | 0.600 |")
+    assert lines[5].startswith("| x | 2 of 3 | 0.750 ± 0.071 |")
+    assert lines[6].startswith("| y | 0 of 3 | – |")
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 1)), min_size=1, max_size=5), max_size=3))
+def test_plot_is_well_formed_whatever_the_curves(runs: list[list[tuple[int, float]]]) -> None:
+    from xml.etree import ElementTree
+
+    ElementTree.fromstring(line_plot("a < b", "m", {"arm & co": runs, "none": []}))
