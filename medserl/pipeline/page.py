@@ -61,7 +61,9 @@ def _stages(done: dict[str, dict[str, Any] | None], out: Path) -> str:
     rows = ["<tr><th>stage</th><th>state</th><th>seconds</th><th>results</th></tr>"]
     for stage, record in done.items():
         links = ", ".join(
-            f'<a href="{target}">{escape(name)}</a>' for name, target in _LINKS[stage].items() if (out / target).exists()
+            f'<a href="{target}">{escape(name)}</a>'
+            for name, target in _LINKS[stage].items()
+            if (out / target).exists()
         )
         state, seconds = ("done", record["seconds"]) if record else ("not done", "")
         rows.append(f"<tr><td>{stage}</td><td>{state}</td><td>{seconds}</td><td>{links}</td></tr>")
@@ -84,7 +86,8 @@ def _notes(prepared: dict[str, Any] | None) -> Iterator[str]:
 def _training(trained: dict[str, Any] | None) -> Iterator[str]:
     if trained is None:
         return
-    yield f"<h2>Training</h2>\n<p>{trained['rounds']} rounds; the model is that of {escape(trained['checkpoint'])}.</p>\n"
+    rounds, chosen = trained["rounds"], escape(trained["checkpoint"])
+    yield f"<h2>Training</h2>\n<p>{rounds} rounds; the model is that of {chosen}.</p>\n"
     yield f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in trained['sentences'])}</ul>\n"
 
 

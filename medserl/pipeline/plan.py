@@ -72,7 +72,9 @@ def split_items(items: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
         if match := _OVERRIDE.fullmatch(item):
             overrides[match[1]].append(match[2])
         elif "=" in item and not Path(item).exists():
-            raise ConfigError(f"{item}: say of which stage, train:{item} or sft:{item}; a file of that name is not there")
+            raise ConfigError(
+                f"{item}: say of which stage, train:{item} or sft:{item}; a file of that name is not there"
+            )
         else:
             sources.append(Path(item))
     return sources, overrides["train"], overrides["sft"]
@@ -135,7 +137,11 @@ def sft_overrides(request: Request, data: Path, run: Path, model: str | None) ->
     """
     if request.ward:
         # The generator's own demonstrations of the same notes: it knows harmless edits, the files do not.
-        notes = ["medserl.notes.path=null", f"medserl.notes.count={request.count}", f"medserl.notes.seed={request.seed}"]
+        notes = [
+            "medserl.notes.path=null",
+            f"medserl.notes.count={request.count}",
+            f"medserl.notes.seed={request.seed}",
+        ]
     else:
         notes = [quoted("medserl.notes.path", data / "train.parquet")]
     own = [quoted("model.path", model)] if model else []

@@ -59,7 +59,12 @@ def test_training_sees_train_validation_chooses_test_judges(tmp_path: Path) -> N
 
 def test_the_ward_is_judged_by_its_oracle_and_overrides_have_the_last_word(tmp_path: Path) -> None:
     asked = request(tmp_path, train=("trainer.test_freq=2", "medserl.referee.name=rules"))
-    assert load_config("embedded", train_overrides(request(tmp_path), tmp_path, tmp_path, None, False)).medserl.referee.name == "oracle"
+    assert (
+        load_config(
+            "embedded", train_overrides(request(tmp_path), tmp_path, tmp_path, None, False)
+        ).medserl.referee.name
+        == "oracle"
+    )
     config = load_config("embedded", train_overrides(asked, tmp_path, tmp_path, None, False))
     assert (config.trainer.test_freq, config.medserl.referee.name) == (2, "rules")
 
@@ -104,7 +109,9 @@ def test_long_medec_notes_are_an_error_unless_they_are_left_out_and_counted(tmp_
     longer = ("data.max_prompt_length=448", "actor_rollout_ref.rollout.max_model_len=512")
     with pytest.raises(ValueError, match=r"data\.max_prompt_length is 192"):
         Pipeline(request(tmp_path / "out", sources=files, skip_warm_start=True)).dry_run()
-    write_csv(files[2], [clean_row("long", note_text(90) + " Word." * 600), clean_row("a", note_text(91)), error_row("b", 92)])
+    write_csv(
+        files[2], [clean_row("long", note_text(90) + " Word." * 600), clean_row("a", note_text(91)), error_row("b", 92)]
+    )
     pipeline = Pipeline(
         request(tmp_path / "out", sources=files, skip_warm_start=True, train=longer, max_prompt_tokens=448)
     )
