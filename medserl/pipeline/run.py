@@ -174,12 +174,14 @@ class Pipeline:
             "evaluate": self._evaluate,
             "report": self._report,
         }
+        checked = False
         for stage in self.request.stages:
             if self.is_done(stage):
                 logger.info("%s: done before", stage)
                 continue
-            if stage != "prepare":
+            if stage != "prepare" and not checked:
                 self.check_stages(self.folders.data)
+                checked = True
             logger.info("%s", stage)
             began = time.monotonic()
             (out / stage).mkdir(exist_ok=True, mode=0o700)

@@ -25,8 +25,8 @@ ONE_WORKER = (
     "train:actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
 )
 SHORT_WARM_START = (
-    "sft:medserl.steps=2", "sft:medserl.mixture.assessor_pairs=4", "sft:medserl.mixture.injector_turns=4",
-    "sft:trainer.n_gpus_per_node=1", "sft:engine.tensor_model_parallel_size=1", "sft:optim.lr=1e-5",
+    "sft:medserl.steps=2", "sft:medserl.late_mixture=null", "sft:medserl.mixture.assessor_pairs=4",
+    "sft:medserl.mixture.injector_turns=4", "sft:trainer.n_gpus_per_node=1", "sft:engine.tensor_model_parallel_size=1", "sft:optim.lr=1e-5",
     "sft:data.micro_batch_size_per_gpu=12",
 )  # fmt: skip
 
