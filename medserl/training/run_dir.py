@@ -40,6 +40,7 @@ FREE_KEYS = (
     "trainer.max_actor_ckpt_to_keep",
     "trainer.default_local_dir",
     "trainer.experiment_name",
+    "actor_rollout_ref.rollout.trace.experiment_name",
     "trainer.resume_mode",
     "trainer.resume_from_path",
     "ray_kwargs",

@@ -72,6 +72,13 @@ def test_a_longer_run_may_go_on(tmp_path: Path) -> None:
     RunDir(tmp_path / "run").check(config(medserl__max_rounds=10, trainer__total_epochs=3))
 
 
+def test_a_directory_that_was_moved_may_go_on(tmp_path: Path) -> None:
+    from medserl.training.config import load_config
+
+    before, after = (load_config("embedded", [f"medserl.run_dir={tmp_path / name}"]) for name in ("run", "moved"))
+    assert differences(before, after) == []
+
+
 TP = "actor_rollout_ref__actor__megatron__tensor_model_parallel_size"
 
 
