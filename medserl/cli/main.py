@@ -10,6 +10,8 @@ from medserl import __version__
 from medserl.cli import data
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.pipeline import add_pipeline
+from medserl.cli.report import add_report
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
 
 EXIT_INTERRUPTED = 130
@@ -96,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_commands(commands)
     add_evaluate(commands)
     add_compare(commands)
+    add_report(commands)
+    add_pipeline(commands)
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, UserError
@@ -36,7 +37,19 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
         return EXIT_FAILURE
     finally:
         trainer.close()
+    _report(trainer.run_dir.path)
     return EXIT_SIGNAL_BASE + trainer.stopped_by if trainer.stopped_by else EXIT_OK
+
+
+def _report(run_dir: Path) -> None:
+    """Say how the run went so far, when there is a round to report."""
+    from medserl.training.run_log import METRICS_FILE
+    from medserl.training.run_report import PAGE, write_report
+
+    metrics = run_dir / METRICS_FILE
+    if metrics.is_file() and metrics.stat().st_size:
+        write_report(run_dir)
+        logging.getLogger("medserl.run").info("report: %s", run_dir / PAGE)
 
 
 def plan(trainer: MedSeRLTrainer) -> str:

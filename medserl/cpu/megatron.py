@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,6 +71,24 @@ def restore_adam_steps(optimizer: Any) -> None:
                 adam.state[parameter]["step"] = torch.tensor(float(group["step"]))
 
 
+def accept_missing_steps(optimizer: Any) -> None:
+    """Lets a checkpoint bring no "step" for a parameter, as the one that can be resharded does not.
+
+    megatron fills every entry of a parameter's Adam state from what was loaded (patches.ADAM_STEP_VALUE); its
+    fully reshardable format leaves the step out (patches.ADAM_STEP_MISSING), which FusedAdam does not keep per
+    parameter and torch's Adam does. restore_adam_steps sets it afterwards.
+    """
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        if hasattr(part, "_set_main_param_and_optimizer_states"):
+            part._set_main_param_and_optimizer_states = partial(_set_with_step, part)
+
+
+def _set_with_step(part: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
+    own = part._get_main_param_and_optimizer_states(model_param)
+    step = {"step": own["step"]} if "step" in own else {}
+    type(part)._set_main_param_and_optimizer_states(part, model_param, {**step, **tensors})
+
+
 def keep_write_results_here() -> None:
     """Results of synchronous checkpoint writes are collected in this process.
 
@@ -100,6 +119,7 @@ class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
             super().initialize()
             if self.optimizer is not None:
                 fill_adam_state(self.optimizer)
+                accept_missing_steps(self.optimizer)
 
     def to(self, *args: Any, **kwargs: Any) -> None:
         with CudaToCPU():

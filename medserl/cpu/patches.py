@@ -138,6 +138,12 @@ ADAM_STEP_VALUE = _mcore(
     "megatron.restore_adam_steps",
     "the shared step gets back its value from before the load: it is not among the tensors that are saved",
 )  # fmt: skip
+ADAM_STEP_MISSING = _mcore(
+    "megatron/core/optimizer/distrib_optimizer.py", 2101,
+    "DistributedOptimizer.load_parameter_state_from_fully_reshardable", 'if k == "step":',
+    "megatron.accept_missing_steps",
+    "the step of torch's Adam is not handed on, and ADAM_STEP_VALUE's line then asks for it: KeyError",
+)  # fmt: skip
 WRITE_RESULTS = _mcore(
     "megatron/core/dist_checkpointing/strategies/filesystem_async.py", 55, "_get_write_results_queue",
     "_results_queue = ctx.Manager().Queue()", "megatron.keep_write_results_here",

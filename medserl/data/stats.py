@@ -108,6 +108,16 @@ def _file_stats(path: Path, counter: Counter) -> dict[str, Any]:
     return stats
 
 
+def long_notes(path: Path, counter: Counter, limit: int) -> list[str]:
+    """Ids of the notes of a file of which a prompt needs more than ``limit`` tokens, in file order."""
+    found: dict[str, None] = {}
+    for chunk in _chunks(path, ReadReport()):
+        owned = [(example.note_id, prompt) for example in chunk for prompt in _prompts(example, counter)]
+        needs = counter.needed([prompt for _, prompt in owned])
+        found |= {owner: None for (owner, _), needed in zip(owned, needs, strict=True) if needed > limit}
+    return list(found)
+
+
 def _chunks(path: Path, report: ReadReport) -> Iterator[list[LabelledExample]]:
     waiting: list[LabelledExample] = []
     for _, converted in converted_rows(path, report):

@@ -20,6 +20,7 @@ from medserl.training.checks import check_all
 from medserl.training.config import DEFAULT_CONFIG, game_settings, load_config
 from medserl.training.data import Round, planned_rounds
 from medserl.training.launch import Cluster, prepare_environment
+from medserl.training.layout import leave_random_states
 from medserl.training.report import GameDump, speed_metrics, with_game_metrics
 from medserl.training.run_dir import RunDir
 from medserl.training.run_log import RunLog, divert_output, set_up_logging
@@ -116,6 +117,8 @@ class MedSeRLTrainer:
             from medserl.cpu.plugin import assert_active
 
             assert_active()
+        if self.config.trainer.resume_mode != "disable":
+            leave_random_states(self.config, checkpoint.latest_usable(self.run_dir.checkpoints)[0])
         self.config.transfer_queue.enable = True
         tq.init(self.config.transfer_queue)
         trainer = SelfPlayTrainer(self.config)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from medserl import __version__
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
 from medserl.training import checkpoint
+from medserl.training.layout import LAYOUT_KEYS, why_not_resharded
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
@@ -38,11 +40,15 @@ FREE_KEYS = (
     "trainer.max_actor_ckpt_to_keep",
     "trainer.default_local_dir",
     "trainer.experiment_name",
+    "actor_rollout_ref.rollout.trace.experiment_name",
     "trainer.resume_mode",
     "trainer.resume_from_path",
     "ray_kwargs",
     "transfer_queue",
     "actor_rollout_ref.actor.optim.total_training_steps",
+    # The form of the checkpoints to come; each tells its own when it is loaded.
+    "actor_rollout_ref.actor.megatron.dist_ckpt_optim_fully_reshardable",
+    "actor_rollout_ref.actor.megatron.distrib_optim_fully_reshardable_mem_efficient",
     "critic",
 )
 RECORDED_PACKAGES = (
@@ -98,7 +104,15 @@ class RunDir:
             if self.path.exists() and not self.path.is_dir():
                 raise ConfigError(f"run directory {self.path}: is a file; give another --run-dir")
             return
-        differing = differences(OmegaConf.load(existing), config)
+        before = OmegaConf.load(existing)
+        differing = differences(before, config, (*FREE_KEYS, *LAYOUT_KEYS))
+        if not differing and (split := differences(before, config)):
+            if (reason := why_not_resharded(self.checkpoints)) is None:
+                return
+            raise ConfigError(
+                f"run directory {self.path}: another layout ({'; '.join(split)}), but {reason}; give that layout or "
+                "another --run-dir"
+            )
         if differing:
             shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise ConfigError(
@@ -136,12 +150,12 @@ class RunDir:
         self._lock = file
 
 
-def differences(old: Any, new: Any) -> list[str]:
-    """What differs between two resolved configurations beyond ``FREE_KEYS``, a phrase per key."""
+def differences(old: Any, new: Any, free_keys: Sequence[str] = FREE_KEYS) -> list[str]:
+    """What differs between two resolved configurations beyond ``free_keys``, a phrase per key."""
     before, after = _flat(OmegaConf.to_container(old)), _flat(OmegaConf.to_container(new))
     phrases = []
     for key in sorted(before.keys() | after.keys()):
-        if any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS):
+        if any(key == free or key.startswith(f"{free}.") for free in free_keys):
             continue
         if before.get(key) != after.get(key):
             phrases.append(f"{key}: {before.get(key)!r} there, {after.get(key)!r} now")

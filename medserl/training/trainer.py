@@ -32,6 +32,7 @@ from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
 from medserl.training.config import game_settings
 from medserl.training.data import NoteSource, Round, planned_rounds, validation_notes
+from medserl.training.layout import layout_of
 from medserl.training.report import referee_complaint
 from medserl.training.settings import make_setup
 from medserl.training.validate import Validator
@@ -277,7 +278,8 @@ class SelfPlayTrainer(PPOTrainerSync):
             with open_dict(self.config):
                 self.config.trainer.default_local_dir = str(root)
                 self.config.trainer.max_actor_ckpt_to_keep = keep
-        checkpoint.publish(root, self.global_steps, {"baselines": self.advantages.state_dict()}, keep)
+        state = {"baselines": self.advantages.state_dict(), "layout": layout_of(self.config)}
+        checkpoint.publish(root, self.global_steps, state, keep)
 
     def _load_checkpoint(self) -> None:
         logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")

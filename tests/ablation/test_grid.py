@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from medserl.ablation.cell import summary
 from medserl.ablation.grid import Arm, Grid, read_grid
-from medserl.ablation.report import line_plot, table
+from medserl.ablation.report import table
 from medserl.ablation.runner import Bench, read_result
 from medserl.errors import ConfigError
+from medserl.plots import line_plot
 from medserl.training.checks import check_layout
 from medserl.training.config import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
 
@@ -96,4 +97,4 @@ def test_table_gives_means_over_seeds_and_says_how_many() -> None:
 def test_plot_is_well_formed_whatever_the_curves(runs: list[list[tuple[int, float]]]) -> None:
     from xml.etree import ElementTree
 
-    ElementTree.fromstring(line_plot("a < b", "m", {"arm & co": runs, "none": []}))
+    ElementTree.fromstring(line_plot("a < b", {"arm & co": runs, "none": []}))

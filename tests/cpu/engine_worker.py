@@ -34,10 +34,13 @@ from engine_reference import (
     sequences,
 )
 
+ALL_CONTENTS = ("model", "optimizer", "extra")
 ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")
+RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}
+"""Layout (TP, PP) -> another one whose checkpoint it goes on from; its processes have ended before."""
 
 
-def make_engine(path: Path, precision: str, tp: int, pp: int) -> Any:
+def make_engine(path: Path, precision: str, tp: int, pp: int, load_contents: tuple[str, ...] = ALL_CONTENTS) -> Any:
     """verl's engine, made as ``verl.workers.engine_workers.TrainingWorker`` makes it."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig
@@ -52,6 +55,8 @@ def make_engine(path: Path, precision: str, tp: int, pp: int) -> Any:
         vanilla_mbridge=True,
         use_remove_padding=False,
         dtype="bfloat16",
+        dist_ckpt_optim_fully_reshardable=True,  # as configs/base.yaml says
+        distrib_optim_fully_reshardable_mem_efficient=True,
         override_transformer_config=dict(OVERRIDE_TRANSFORMER_CONFIG),
     )
     # verl's configuration refuses float32, its engine does not; float32 is what lets the comparison be
@@ -77,7 +82,7 @@ def make_engine(path: Path, precision: str, tp: int, pp: int) -> Any:
         HFModelConfig(path=str(path), use_remove_padding=False),
         engine_config,
         optimizer_config,
-        CheckpointConfig(),
+        CheckpointConfig(load_contents=list(load_contents)),
     )
     engine.initialize()
     return engine
@@ -230,6 +235,39 @@ def resume(checkpoint: Path, model: Path, precision: str, tp: int, pp: int) -> d
     return {**found, "curve": curve, "rates": rates(engine), "state": local_state(engine)}
 
 
+def go_on_resharded(checkpoint: Path, model: Path, precision: str, tp: int, pp: int) -> dict[str, Any]:
+    """What a fresh engine does that loads another layout's checkpoint and trains to the end.
+
+    Random states belong to a rank of a layout and are left out; nothing in these models draws from them.
+    """
+    engine = make_engine(model, precision, tp, pp, ("model", "optimizer"))
+    engine.load_checkpoint(str(checkpoint), del_local_after_load=False)
+    found: dict[str, Any] = {"steps_at_load": adam_steps(engine), **whole(engine)}
+    return {**found, "curve": train(engine, range(SAVE_AFTER, STEPS)), "rates": rates(engine)}
+
+
+def whole(engine: Any) -> dict[str, Any]:
+    """Masters and Adam state by Hugging Face name, and log-probs (those on ranks of the last stage only)."""
+    return {"state": gathered_state(engine), "log_probs": log_probs(engine)}
+
+
+def log_probs(engine: Any) -> list[torch.Tensor]:
+    with engine.eval_mode():
+        inferred = engine.infer_batch(batch())
+    return list(inferred["model_output"]["log_probs"].unbind()) if engine.is_mp_src_rank_with_outputs() else []
+
+
+def export(checkpoint: Path, out: Path) -> None:
+    """What ``medserl export`` makes of the checkpoint, and plain Hugging Face's log-probs with it."""
+    from engine_reference import Plain
+
+    from medserl.training.export import export_checkpoint
+
+    export_checkpoint(checkpoint, out)
+    found = {name: Plain(out, dtype).log_probs() for name, dtype in PRECISIONS.items()}
+    torch.save(found, out.with_suffix(".pt"))
+
+
 def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
     import torch.distributed as dist
 
@@ -237,8 +275,7 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
     engine = make_engine(directory / "model", precision, tp, pp)
     found: dict[str, Any] = {"start": gathered(engine)}
 
-    with engine.eval_mode():
-        inferred = engine.infer_batch(batch())
+    found["log_probs"] = log_probs(engine)
     with engine.train_mode():
         engine.optimizer_zero_grad()
         out = engine.forward_backward_batch(batch(), loss_function, forward_only=False)
@@ -249,6 +286,10 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         checkpoint = directory / f"checkpoint_{name}"
         engine.save_checkpoint(str(checkpoint), global_step=SAVE_AFTER)
         next_numbers = random_numbers()
+        found["saved"] = whole(engine)
+        dist.barrier()
+        if rank == 0:
+            export(checkpoint, directory / f"exported_{tp}x{pp}")
     curve += train(engine, range(SAVE_AFTER, STEPS))
     found["state"] = gathered_state(engine)
     found["adam_steps"] = adam_steps(engine)
@@ -257,12 +298,11 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         resumed = resume(checkpoint, directory / "model", precision, tp, pp)
         resumed["same_numbers"] = torch.equal(next_numbers, resumed.pop("numbers"))
         torch.save((uninterrupted, resumed), directory / f"resume_{name}_{rank}.pt")
+        if (other := RESHARDED_FROM.get((tp, pp))) is not None:
+            theirs = directory / f"checkpoint_{precision}_{other[0]}x{other[1]}"
+            found["resharded"] = go_on_resharded(theirs, directory / "model", precision, tp, pp)
     if engine.is_mp_src_rank_with_outputs():
-        log_probs = list(inferred["model_output"]["log_probs"].unbind())
-        torch.save(
-            {**found, "log_probs": log_probs, "loss": out["loss"], "curve": curve},
-            directory / f"engine_{name}.pt",
-        )
+        torch.save({**found, "loss": out["loss"], "curve": curve}, directory / f"engine_{name}.pt")
 
 
 def main(directory: Path, tp: int, pp: int) -> None:

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2))
 PRECISIONS = ("float32", "bfloat16")
+RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}  # as in engine_worker.py: loads that layout's checkpoint
 STEPS, SAVE_AFTER = 5, 3
 
 # float32: relative to the size of what is compared. Unit round-off is 6e-8; sums of up to a few hundred
@@ -37,6 +38,9 @@ FP32_STATE = 3e-5
 # Adam divides by the root of the second moment: where a gradient is next to nothing, its relative error is
 # the update's (seen: 5e-5 for one tensor).
 FP32_UPDATE = 5e-4
+# The export against the engine, in bfloat16 both: the engine's sums are split by TP (seen: 1.4 of the rounding).
+EXPORT_SLACK = 2.0
+RESHARDED_LOG_PROBS = 0.1  # absolute, of log-probabilities around -6, whose bf16 logits round at 2^-9 (seen: 0.03)
 BF16_SLACK = 1.5  # independent errors of one size differ by 1.4 of it (seen: 1.2, and less for the others)
 
 
@@ -81,7 +85,16 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: f"tp{layout[0]}pp{layout[1]}")
 def layout(request: pytest.FixtureRequest, directory: Path) -> tuple[int, int]:
     """(TP, PP), after its processes have run and written their files."""
-    tp, pp = request.param
+    run_layout(directory, *request.param)
+    return request.param
+
+
+def run_layout(directory: Path, tp: int, pp: int) -> None:
+    """Runs a layout's processes unless they have run, after those of the layout whose checkpoint they load."""
+    if (directory / f"engine_bfloat16_{tp}x{pp}.pt").exists():
+        return
+    if (tp, pp) in RESHARDED_FROM:
+        run_layout(directory, *RESHARDED_FROM[tp, pp])
     worker = [str(HERE / "engine_worker.py"), str(directory), str(tp), str(pp)]
     ranks = range(tp * pp)
     run_together(
@@ -95,7 +108,6 @@ def layout(request: pytest.FixtureRequest, directory: Path) -> tuple[int, int]:
         ],
         300,
     )
-    return tp, pp
 
 
 def load(path: Path) -> Any:
@@ -216,3 +228,48 @@ def test_resuming_is_bit_identical(layout: tuple[int, int], directory: Path) -> 
         for ours, theirs in zip(resumed["state"], went_on["state"], strict=True):
             for key, tensor in theirs.items():
                 assert ours[key].equal(tensor), f"{key} differs on rank {rank}"
+
+
+def test_the_exported_model_is_the_trained_one(
+    layout: tuple[int, int], engine: dict[str, Any], plain: dict[str, Any], directory: Path
+) -> None:
+    """Log-probs of the export in plain Hugging Face are the engine's at the save, up to bfloat16's rounding.
+
+    The weights are compared exactly: the engine computes with its float32 masters rounded to bfloat16.
+    """
+    from safetensors.torch import load_file
+
+    tp, pp = layout
+    exported = load_file(directory / f"exported_{tp}x{pp}" / "model.safetensors")
+    saved = engine["bfloat16"]["saved"]
+    masters = state(saved, "master")
+    assert exported.keys() - {"lm_head.weight"} == masters.keys()  # tied: may be written twice
+    for name, tensor in exported.items():
+        master = masters["model.embed_tokens.weight" if name == "lm_head.weight" else name]
+        assert tensor.equal(master.to(tensor.dtype)), name
+    found = load(directory / f"exported_{tp}x{pp}.pt")
+    there = {name: {"log_probs": log_probs} for name, log_probs in found.items()}
+    rounding = log_prob_differences(there["bfloat16"], there["float32"]).norm()
+    assert log_prob_differences(saved, there["bfloat16"]).norm() < EXPORT_SLACK * rounding
+    before = log_prob_differences(saved, plain["bfloat16"]).norm()
+    assert before > 5 * rounding, "three steps must have moved the model by more than the tolerance"
+
+
+def test_another_layout_goes_on_from_a_checkpoint(
+    layout: tuple[int, int], engine: dict[str, Any], directory: Path
+) -> None:
+    """Masters and Adam state arrive bit by bit; what is computed from them differs by bfloat16's rounding only."""
+    if layout not in RESHARDED_FROM:
+        pytest.skip("goes on from its own checkpoint only")
+    tp, pp = RESHARDED_FROM[layout]
+    theirs, ours = load(directory / f"engine_bfloat16_{tp}x{pp}.pt"), engine["bfloat16"]["resharded"]
+    assert set(ours["steps_at_load"]) == {SAVE_AFTER}
+    assert ours["state"].keys() == theirs["saved"]["state"].keys()
+    for name, tensors in theirs["saved"]["state"].items():
+        for key, tensor in tensors.items():
+            assert ours["state"][name][key].equal(tensor), f"{key} of {name}"
+    assert log_prob_differences(ours, theirs["saved"]).abs().max() < RESHARDED_LOG_PROBS
+    went_on = theirs["curve"][SAVE_AFTER:]
+    assert losses(ours["curve"]) == pytest.approx(losses(went_on), rel=2e-3)
+    assert [step["norm"] for step in ours["curve"]] == pytest.approx([step["norm"] for step in went_on], rel=0.02)
+    assert [step["rates"] for step in ours["curve"]] == [step["rates"] for step in went_on]

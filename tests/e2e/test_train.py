@@ -1,8 +1,10 @@
 """``medserl train`` on the embedded default: Ray, vLLM TP=2, Megatron TP=2, verl's trainer; nothing
 replaced."""
 
+import json
 import math
 import re
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -136,7 +138,7 @@ def test_the_log_can_be_grepped(uninterrupted: Run) -> None:
 
 
 def test_it_writes_down_what_it_was_and_keeps_it_private(uninterrupted: Run) -> None:
-    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "train.log"):
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "train.log", "report.html", "report.json"):
         assert (uninterrupted.path / name).is_file()
     assert stat.S_IMODE(uninterrupted.path.stat().st_mode) == 0o700
     for path in (uninterrupted.path / "games").iterdir():
@@ -184,3 +186,24 @@ def test_a_finished_run_has_nothing_to_do(uninterrupted: Run, interrupted: tuple
     assert again.exit_code == 0, again.output
     assert "complete: 4 rounds" in again.output
     assert again.metrics == before
+
+
+def test_a_run_goes_on_in_another_layout(uninterrupted: Run, home: Path) -> None:
+    """Four rounds under TP 2, the fifth under PP 2: weights, optimizer and notes go on (tests/cpu compares bits)."""
+    shutil.copytree(uninterrupted.path, home / "resharded", symlinks=True)
+    run = train(
+        home / "resharded", "--max-rounds", "5",
+        "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+        "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    assert "TP 2 x PP 1, this run is TP 1 x PP 2" in run.output
+    before, after = run.metrics[-2:]
+    assert [row["round"] for row in run.metrics] == [1, 2, 3, 4, 5]
+    assert after["training/rollout_actor_probs_pearson_corr"] > 0.999
+    # Fresh from the start model it would be exactly 0 before the first update.
+    assert after["actor/reward_kl_penalty"] > 0.3 * before["actor/reward_kl_penalty"] > 0
+    manifest = json.loads((run.path / "checkpoints/global_step_5/medserl.json").read_text())
+    assert manifest["state"]["layout"] == {"tp": 1, "pp": 2, "workers": 2, "reshardable": True}
+    played = [{g["note_id"] for g in run.games(n) if g["mode"] is not None} for n in (1, 2, 3, 4, 5)]
+    assert len(set().union(*played)) == 5 * 32

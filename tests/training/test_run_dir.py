@@ -9,6 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
+from medserl.training import checkpoint
+from medserl.training.layout import leave_random_states
 from medserl.training.run_dir import CONFIG_FILE, PROVENANCE_FILE, RunDir, differences
 
 
@@ -68,6 +70,68 @@ def test_a_longer_run_may_go_on(tmp_path: Path) -> None:
     run.open(config(), "embedded", [])
     run.close()
     RunDir(tmp_path / "run").check(config(medserl__max_rounds=10, trainer__total_epochs=3))
+
+
+def test_a_directory_that_was_moved_may_go_on(tmp_path: Path) -> None:
+    from medserl.training.config import load_config
+
+    before, after = (load_config("embedded", [f"medserl.run_dir={tmp_path / name}"]) for name in ("run", "moved"))
+    assert differences(before, after) == []
+
+
+TP = "actor_rollout_ref__actor__megatron__tensor_model_parallel_size"
+
+
+@pytest.mark.parametrize(
+    ("layout", "allowed"),
+    [
+        (None, True),  # no checkpoint: nothing has to be resharded
+        ({"tp": 2, "pp": 1, "workers": 2, "reshardable": True}, True),
+        ({"tp": 2, "pp": 1, "workers": 2, "reshardable": False}, False),
+        ("of an earlier version", False),
+    ],
+)
+def test_another_layout_may_go_on_where_its_checkpoint_can_be_resharded(
+    tmp_path: Path, layout: object, allowed: bool
+) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(**{TP: 2, "trainer__n_gpus_per_node": 2}), "embedded", [])
+    run.close()
+    if layout is not None:
+        checkpoint.staging_dir(run.checkpoints).joinpath("global_step_3").mkdir()
+        state = {} if isinstance(layout, str) else {"layout": layout}
+        checkpoint.publish(run.checkpoints, 3, state, None)
+    other = config(**{TP: 1, "trainer__n_gpus_per_node": 4})
+    if allowed:
+        RunDir(tmp_path / "run").check(other)
+    else:
+        with pytest.raises(ConfigError, match=r"another layout .*tensor_model_parallel_size: 2 there, 1 now.*step_3"):
+            RunDir(tmp_path / "run").check(other)
+    with pytest.raises(ConfigError, match="belongs to another configuration"):
+        RunDir(tmp_path / "run").check(config(**{TP: 1, "algorithm__gamma": 0.9}))
+
+
+def test_random_states_of_another_layout_are_left_out(tmp_path: Path) -> None:
+    staged = checkpoint.staging_dir(tmp_path) / "global_step_3"
+    staged.mkdir()
+    written = {"tp": 2, "pp": 1, "workers": 2, "reshardable": True}
+    newest = checkpoint.publish(tmp_path, 3, {"layout": written}, None)
+    contents = ["model", "optimizer", "extra"]
+
+    def present(tp: int, pp: int):  # type: ignore[no-untyped-def]
+        actor = {
+            "megatron": {"tensor_model_parallel_size": tp, "pipeline_model_parallel_size": pp},
+            "checkpoint": {"load_contents": contents},
+        }
+        return OmegaConf.create(
+            {"actor_rollout_ref": {"actor": actor}, "trainer": {"nnodes": 1, "n_gpus_per_node": tp * pp}}
+        )
+
+    for tp, pp, wanted in ((2, 1, contents), (1, 2, ["model", "optimizer"]), (2, 2, ["model", "optimizer"])):
+        here = present(tp, pp)
+        assert leave_random_states(here, newest) is (wanted != contents)
+        assert here.actor_rollout_ref.actor.checkpoint.load_contents == wanted
+    assert not leave_random_states(present(1, 1), None)
 
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:

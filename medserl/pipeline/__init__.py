@@ -1,0 +1,1 @@
+"""From raw files to a judged checkpoint in one command: `medserl pipeline`."""

@@ -1,0 +1,125 @@
+"""``medserl pipeline`` from nothing to a judged checkpoint: on the ward, and on hand-made files in MEDEC's form."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.files import clean_row, error_row, note_text, write_csv
+from tests.e2e.runs import descendants_of_runs
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
+ONE_WORKER = (
+    "train:trainer.n_gpus_per_node=1",
+    "train:actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+    "train:actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+    "train:medserl.rollout_batch_size=8",
+    "train:medserl.labelled_batch_size=8",
+    "train:actor_rollout_ref.actor.ppo_mini_batch_size=8",
+    "train:actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+)
+SHORT_WARM_START = (
+    "sft:medserl.steps=2", "sft:medserl.late_mixture=null", "sft:medserl.mixture.assessor_pairs=4",
+    "sft:medserl.mixture.injector_turns=4", "sft:trainer.n_gpus_per_node=1", "sft:engine.tensor_model_parallel_size=1", "sft:optim.lr=1e-4", "sft:optim.min_lr=0.0",
+    "sft:data.micro_batch_size_per_gpu=12",
+)  # fmt: skip
+
+
+def pipeline(out: Path, *arguments: str, stop_after: str | None = None) -> tuple[int, str]:
+    """Exit code and output of ``medserl pipeline``, which gets SIGTERM once ``stop_after`` is in its output."""
+    log = out.with_suffix(f".{time.monotonic_ns()}.out")
+    command = [sys.executable, "-m", "medserl", "pipeline", "--out", str(out), *arguments]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while stop_after is not None and process.poll() is None:
+                if stop_after in log.read_text():
+                    process.send_signal(signal.SIGTERM)
+                    break
+                time.sleep(0.2)
+            code = process.wait(timeout=1200)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return code, log.read_text()
+
+
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_the_ward_from_nothing_to_a_judged_checkpoint(tmp_path: Path) -> None:
+    """Ended by SIGTERM in the training and taken up again: the finished stages are not run twice."""
+    out = tmp_path / "pipeline"
+    asked = ["--count", "24", "--model", "builtin:ward", "train:medserl.max_rounds=2", *ONE_WORKER, *SHORT_WARM_START]
+    code, output = pipeline(out, *asked, stop_after="round 1/2")
+    assert code == 128 + 15, output
+    assert "the same command goes on" in output
+    warm = read(out / "sft/done.json")
+    assert not (out / "train/done.json").exists() and not (out / "evaluate").exists()
+
+    code, output = pipeline(out, *asked)
+    assert code == 0, output
+    assert read(out / "sft/done.json") == warm
+    splits = read(out / "prepare/done.json")["splits"]
+    assert {split: counts["rows"] for split, counts in splits.items()} == {"train": 24, "validation": 24, "test": 24}
+    trained = read(out / "train/done.json")
+    assert trained["rounds"] == 2
+    start, end = (read(out / "evaluate" / which / "results.json") for which in ("start", "trained"))
+    assert start["model"]["path"] == str(out / "sft/run/model")
+    assert end["model"]["path"] == str(out / "train/model")
+    assert start["data"]["sha256"] == end["data"]["sha256"] and start["data"]["texts"] == 24
+    assert start["model"]["sha256"] != end["model"]["sha256"]
+    found = read(out / "report/comparison.json")
+    assert found["texts"] == 24 and found["settings_that_differ"] == []
+    page = (out / "index.html").read_text()
+    assert found["sentence"] in page.replace("&gt;", ">") and 'href="train/run/report.html"' in page
+    assert (out / "train/run/report.html").is_file()
+    assert descendants_of_runs() == set()
+
+    code, output = pipeline(out, *asked)
+    assert code == 0 and "report: done before" in output
+
+
+def test_the_trained_model_is_the_same_in_vllm_and_in_transformers(tmp_path: Path) -> None:
+    """A MEDEC export, without a warm start; p(INCORRECT) of its test texts by vLLM's tokens and by plain torch."""
+    import torch
+
+    from medserl.data import read_labelled
+    from medserl.game import LabelledNote, load_prompt_set
+    from medserl.ward.evaluate import Player, verdict_probabilities
+
+    sources = []
+    for first, (name, count) in zip((0, 20, 40), (("Training", 16), ("Validation", 4), ("Test", 12)), strict=True):
+        rows = [
+            error_row(f"{name}-{i}", i) if i % 2 else clean_row(f"{name}-{i}", note_text(i))
+            for i in range(first, first + count)
+        ]
+        sources.append(str(write_csv(tmp_path / f"MEDEC-{name}Set.csv", rows)))
+    long = [clean_row("long", note_text(80) + " Word." * 700)]
+    sources.append(str(write_csv(tmp_path / "more-TestSet.csv", long)))
+    out = tmp_path / "pipeline"
+    code, output = pipeline(
+        out, *sources, "--skip-warm-start", "--max-prompt-tokens", "448", "train:medserl.max_rounds=1",
+        "train:data.max_prompt_length=448", "train:actor_rollout_ref.rollout.max_model_len=512", *ONE_WORKER,
+    )  # fmt: skip
+    assert code == 0, output
+    assert read(out / "prepare/done.json")["dropped"] == {"a prompt needs more than 448 tokens": 1}
+    assert "1 rows: a prompt needs more than 448 tokens" in (out / "index.html").read_text()
+    results = read(out / "evaluate/trained/results.json")
+    assert results["data"]["texts"] == 12 and results["data"]["incorrect"] == 6
+    torch.set_num_threads(1)
+    texts = read_labelled(out / "prepare/data/test.parquet")
+    notes = [LabelledNote(e.note_id, e.text, e.label, e.error_type) for e in texts]
+    said = verdict_probabilities(Player.load(out / "train/model"), load_prompt_set("ward"), notes)
+    rows = [json.loads(line) for line in (out / "evaluate/trained/predictions.jsonl").read_text().splitlines()]
+    assert [row["note_id"] for row in rows] == [note.note_id for note in notes]
+    gaps = [abs(p - row["p_incorrect"]) for p, row in zip(said, rows, strict=True) if row["p_incorrect"] is not None]
+    assert len(gaps) >= 10 and max(gaps) < 0.01  # an answer that does not parse has none
