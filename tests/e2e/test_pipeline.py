@@ -26,7 +26,8 @@ ONE_WORKER = (
 )
 SHORT_WARM_START = (
     "sft:medserl.steps=2", "sft:medserl.late_mixture=null", "sft:medserl.mixture.assessor_pairs=4",
-    "sft:medserl.mixture.injector_turns=4", "sft:trainer.n_gpus_per_node=1", "sft:engine.tensor_model_parallel_size=1", "sft:optim.lr=1e-4", "sft:optim.min_lr=0.0",
+    "sft:medserl.mixture.injector_turns=4", "sft:trainer.n_gpus_per_node=1",
+    "sft:engine.tensor_model_parallel_size=1", "sft:optim.lr=1e-4", "sft:optim.min_lr=0.0",
     "sft:data.micro_batch_size_per_gpu=12",
 )  # fmt: skip
 

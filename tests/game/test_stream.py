@@ -124,7 +124,7 @@ def test_a_position_with_or_without_labelled_notes_is_not_the_others() -> None:
         bare.next_labelled(2)
 
 
-@pytest.mark.parametrize("size", [0, -1, 9])
+@pytest.mark.parametrize("size", [-1, 9])
 def test_impossible_batch_sizes(size: int) -> None:
     with pytest.raises(ConfigError, match="batch size"):
         NoteStream(make_notes(8), size, 0)
@@ -200,3 +200,8 @@ def test_an_id_in_two_splits_is_named() -> None:
 def test_a_text_in_two_splits_is_named() -> None:
     with pytest.raises(DataError, match=r"'t'.*'test'.*'n2'.*'train'"):
         check_disjoint({"train": make_notes(3), "test": [Note("t", "Note\n2. ")]})
+
+
+def test_batch_size_zero_deals_empty_batches_for_runs_on_labelled_notes_only() -> None:
+    stream = NoteStream(make_notes(8), 0, 0)
+    assert [len(stream.next_batch().notes) for _ in range(3)] == [0, 0, 0]
