@@ -19,17 +19,18 @@ ONE_WORKER = (
     "train:trainer.n_gpus_per_node=1",
     "train:actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
     "train:actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-    "train:medserl.rollout_batch_size=8",
-    "train:medserl.labelled_batch_size=8",
-    "train:actor_rollout_ref.actor.ppo_mini_batch_size=8",
-    "train:actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
 )
 SHORT_WARM_START = (
-    "sft:medserl.steps=2", "sft:medserl.late_mixture=null", "sft:medserl.mixture.assessor_pairs=4",
-    "sft:medserl.mixture.injector_turns=4", "sft:trainer.n_gpus_per_node=1",
-    "sft:engine.tensor_model_parallel_size=1", "sft:optim.lr=1e-4", "sft:optim.min_lr=0.0",
+    "sft:medserl.steps=2",
+    "sft:medserl.late_mixture=null",
+    "sft:medserl.mixture.assessor_pairs=4",
+    "sft:medserl.mixture.injector_turns=4",
+    "sft:trainer.n_gpus_per_node=1",
+    "sft:engine.tensor_model_parallel_size=1",
+    "sft:optim.lr=1e-4",
+    "sft:optim.min_lr=0.0",
     "sft:data.micro_batch_size_per_gpu=12",
-)  # fmt: skip
+)
 
 
 def pipeline(out: Path, *arguments: str, stop_after: str | None = None) -> tuple[int, str]:
@@ -59,7 +60,7 @@ def read(path: Path) -> dict[str, Any]:
 def test_the_ward_from_nothing_to_a_judged_checkpoint(tmp_path: Path) -> None:
     """Ended by SIGTERM in the training and taken up again: the finished stages are not run twice."""
     out = tmp_path / "pipeline"
-    asked = ["--count", "24", "--model", "builtin:ward", "train:medserl.max_rounds=2", *ONE_WORKER, *SHORT_WARM_START]
+    asked = ["--count", "40", "--model", "builtin:ward", "train:medserl.max_rounds=2", *ONE_WORKER, *SHORT_WARM_START]
     code, output = pipeline(out, *asked, stop_after="round 1/2")
     assert code == 128 + 15, output
     assert "the same command goes on" in output
@@ -70,16 +71,16 @@ def test_the_ward_from_nothing_to_a_judged_checkpoint(tmp_path: Path) -> None:
     assert code == 0, output
     assert read(out / "sft/done.json") == warm
     splits = read(out / "prepare/done.json")["splits"]
-    assert {split: counts["rows"] for split, counts in splits.items()} == {"train": 24, "validation": 24, "test": 24}
+    assert {split: counts["rows"] for split, counts in splits.items()} == {"train": 40, "validation": 40, "test": 40}
     trained = read(out / "train/done.json")
     assert trained["rounds"] == 2
     start, end = (read(out / "evaluate" / which / "results.json") for which in ("start", "trained"))
     assert start["model"]["path"] == str(out / "sft/run/model")
     assert end["model"]["path"] == str(out / "train/model")
-    assert start["data"]["sha256"] == end["data"]["sha256"] and start["data"]["texts"] == 24
+    assert start["data"]["sha256"] == end["data"]["sha256"] and start["data"]["texts"] == 40
     assert start["model"]["sha256"] != end["model"]["sha256"]
     found = read(out / "report/comparison.json")
-    assert found["texts"] == 24 and found["settings_that_differ"] == []
+    assert found["texts"] == 40 and found["settings_that_differ"] == []
     page = (out / "index.html").read_text()
     assert found["sentence"] in page.replace("&gt;", ">") and 'href="train/run/report.html"' in page
     assert (out / "train/run/report.html").is_file()
@@ -98,7 +99,7 @@ def test_the_trained_model_is_the_same_in_vllm_and_in_transformers(tmp_path: Pat
     from medserl.ward.evaluate import Player, verdict_probabilities
 
     sources = []
-    for first, (name, count) in zip((0, 20, 40), (("Training", 16), ("Validation", 4), ("Test", 12)), strict=True):
+    for first, (name, count) in zip((0, 50, 60), (("Training", 40), ("Validation", 4), ("Test", 12)), strict=True):
         rows = [
             error_row(f"{name}-{i}", i) if i % 2 else clean_row(f"{name}-{i}", note_text(i))
             for i in range(first, first + count)
