@@ -304,6 +304,13 @@ def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
     late = settings.late_mixture
     if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft_settings.batch_size(settings):
         raise ConfigError("medserl.late_mixture: must make as many demonstrations a batch as medserl.mixture")
+    if config.optim.min_lr > config.optim.lr:
+        raise ConfigError(f"optim.min_lr: {config.optim.min_lr} is more than optim.lr {config.optim.lr}")
+    if config.optim.lr_warmup_steps >= settings.steps:
+        raise ConfigError(
+            f"optim.lr_warmup_steps: {config.optim.lr_warmup_steps} steps of warm-up leave none of medserl.steps "
+            f"{settings.steps}"
+        )
     if settings.steps < 1:
         raise ConfigError(f"medserl.steps: {settings.steps} is less than 1")
     with open_dict(config):

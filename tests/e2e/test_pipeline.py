@@ -85,19 +85,32 @@ def test_the_ward_from_nothing_to_a_judged_checkpoint(tmp_path: Path) -> None:
     assert found["sentence"] in page.replace("&gt;", ">") and 'href="train/run/report.html"' in page
     assert (out / "train/run/report.html").is_file()
     assert descendants_of_runs() == set()
+    assert_vllm_and_transformers_agree(out)
 
     code, output = pipeline(out, *asked)
     assert code == 0 and "report: done before" in output
 
 
-def test_the_trained_model_is_the_same_in_vllm_and_in_transformers(tmp_path: Path) -> None:
-    """A MEDEC export, without a warm start; p(INCORRECT) of its test texts by vLLM's tokens and by plain torch."""
+def assert_vllm_and_transformers_agree(out: Path) -> None:
+    """p(INCORRECT) of the test texts by the exported model: vLLM's tokens against plain torch."""
     import torch
 
     from medserl.data import read_labelled
     from medserl.game import LabelledNote, load_prompt_set
     from medserl.ward.evaluate import Player, verdict_probabilities
 
+    torch.set_num_threads(1)
+    texts = read_labelled(out / "prepare/data/test.parquet")
+    notes = [LabelledNote(e.note_id, e.text, e.label, e.error_type) for e in texts]
+    said = verdict_probabilities(Player.load(out / "train/model"), load_prompt_set("ward"), notes)
+    rows = [json.loads(line) for line in (out / "evaluate/trained/predictions.jsonl").read_text().splitlines()]
+    assert [row["note_id"] for row in rows] == [note.note_id for note in notes]
+    gaps = [abs(p - row["p_incorrect"]) for p, row in zip(said, rows, strict=True) if row["p_incorrect"] is not None]
+    assert len(gaps) >= 0.9 * len(rows) and max(gaps) < 0.01  # an answer that does not parse has none
+
+
+def test_files_in_medecs_form_without_a_warm_start(tmp_path: Path) -> None:
+    """Notes that are too long are left out and counted, on the page too."""
     sources = []
     for first, (name, count) in zip((0, 50, 60), (("Training", 40), ("Validation", 4), ("Test", 12)), strict=True):
         rows = [
@@ -117,11 +130,3 @@ def test_the_trained_model_is_the_same_in_vllm_and_in_transformers(tmp_path: Pat
     assert "1 rows: a prompt needs more than 448 tokens" in (out / "index.html").read_text()
     results = read(out / "evaluate/trained/results.json")
     assert results["data"]["texts"] == 12 and results["data"]["incorrect"] == 6
-    torch.set_num_threads(1)
-    texts = read_labelled(out / "prepare/data/test.parquet")
-    notes = [LabelledNote(e.note_id, e.text, e.label, e.error_type) for e in texts]
-    said = verdict_probabilities(Player.load(out / "train/model"), load_prompt_set("ward"), notes)
-    rows = [json.loads(line) for line in (out / "evaluate/trained/predictions.jsonl").read_text().splitlines()]
-    assert [row["note_id"] for row in rows] == [note.note_id for note in notes]
-    gaps = [abs(p - row["p_incorrect"]) for p, row in zip(said, rows, strict=True) if row["p_incorrect"] is not None]
-    assert len(gaps) >= 10 and max(gaps) < 0.01  # an answer that does not parse has none
