@@ -84,7 +84,8 @@ class RunLog:
         path = self.directory / METRICS_FILE
         if not path.exists():
             return
-        kept = [row for row in read_metrics(path) if row["round"] <= last]
+        # A run that starts anew is validated before its first round again.
+        kept = [row for row in read_metrics(path) if row["round"] <= last] if last else []
         checkpoint.write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

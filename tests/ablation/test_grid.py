@@ -55,6 +55,7 @@ def test_a_wrong_file_is_told_in_a_sentence(tmp_path: Path, text: str, sentence:
         read_grid(grid_file(tmp_path, text))
 
 
+@pytest.mark.engine  # a second for each of many configurations
 @pytest.mark.parametrize("path", sorted((configs_dir() / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_arm_of_a_shipped_grid_is_a_configuration(path: Path) -> None:
     for arm in read_grid(path).arms:

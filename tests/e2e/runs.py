@@ -24,6 +24,16 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
+        """One row a round."""
+        return [row for row in self._rows if not row.get("validation")]
+
+    @property
+    def validations(self) -> list[dict[str, Any]]:
+        """Rows of validations that stand by themselves: before the first round."""
+        return [row for row in self._rows if row.get("validation")]
+
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
     def games(self, number: int) -> list[dict[str, Any]]:

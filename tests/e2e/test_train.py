@@ -50,6 +50,10 @@ REPORTED = [
     "assessor/thinking_tokens",
     "injector/parse_failure_rate",
     "assessor/parse_failure_rate",
+    "val/greedy/balanced_accuracy",
+    "val/greedy/mcc",
+    "val/greedy/recall_correct",
+    "val/greedy/recall_incorrect",
     "actor/reward_kl_penalty",
     "actor/entropy",
     "actor/grad_norm",
@@ -82,6 +86,20 @@ def test_the_game_is_really_played(uninterrupted: Run) -> None:
         assert row["assessor/parse_failure_rate"] < 0.05
         assert row["actor/grad_norm"] > 0
         assert math.isfinite(row["mean_reward"])
+
+
+def test_held_out_patients_are_judged_and_the_best_checkpoint_is_marked(uninterrupted: Run) -> None:
+    (before,) = uninterrupted.validations
+    after = uninterrupted.metrics[-1]
+    assert before["round"] == 0
+    for row in (before, after):
+        for way in ("greedy", "sampled"):
+            assert 0.4 < row[f"val/{way}/balanced_accuracy"] < 1.0
+            assert -1.0 <= row[f"val/{way}/mcc"] <= 1.0
+            assert {f"val/{way}/recall_correct", f"val/{way}/recall_incorrect"} <= row.keys()
+    best = json.loads((uninterrupted.path / "checkpoints/best.json").read_text())
+    assert best == {"step": 4, "metric": "val/greedy/balanced_accuracy", "value": after[best["metric"]]}
+    assert (uninterrupted.path / "checkpoints/global_step_4").is_dir()
 
 
 def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Run) -> None:

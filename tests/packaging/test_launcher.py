@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.engine  # processes that wait for one another: seconds each, too long for the quick tests
+
 SCONTROL = 'printf "node1\\nnode2\\n"'
 # Runs the command here, as the node it was sent to; what srun was asked goes to a log.
 SRUN = """

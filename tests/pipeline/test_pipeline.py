@@ -14,6 +14,8 @@ from medserl.pipeline.run import Pipeline
 from medserl.training.config import load_config
 from tests.data.files import clean_row, error_row, note_text, write_csv
 
+pytestmark = pytest.mark.engine  # whole dry runs, with tokenizers: seconds each, too long for the quick tests
+
 
 def request(out: Path, **more: Any) -> Request:
     return Request(out, **{"count": 40, "model": "builtin:ward", **more})
