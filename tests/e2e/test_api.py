@@ -43,7 +43,7 @@ def test_one_training_step_with_pp_2(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(answer.read_text())
     metrics = result["metrics"]
-    assert (result["notes"], result["labelled"]) == (16, 4)
+    assert (result["notes"], result["labelled"]) == (16, 8)
     assert metrics["vcf_acceptance_rate"] > 0.0
     assert -1.5 < metrics["mean_reward"] < 1.5
     assert metrics["actor/grad_norm"] > 0

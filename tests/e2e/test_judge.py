@@ -24,7 +24,7 @@ def test_a_round_that_the_tiny_model_judges(tmp_path: Path) -> None:
     assert ruled
     assert {game["ruling"]["reason"] for game in ruled} <= {"judge_unparseable", "judge_undecidable"}
     assert {game["second_ruling"]["kind"] for game in ruled} & {"benign", "error"}
-    assert metrics["labelled/games"] == 4.0
+    assert metrics["labelled/games"] == 8.0
     record = json.loads((run.path / "provenance.json").read_text())["starts"][0]
     assert record["prompt_set"]["name"] == "ward"
     assert not descendants_of_runs()
