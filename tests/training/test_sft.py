@@ -67,6 +67,14 @@ def test_configurations_of_the_two_commands_are_told_apart() -> None:
         load_config("sft_embedded")
 
 
+def test_the_gpu_configuration_resolves_and_divides() -> None:
+    config = load_sft_config("sft_qwen3_4b", ["medserl.notes.path=pairs.jsonl"])
+    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    replicas = workers // config.engine.tensor_model_parallel_size // config.engine.pipeline_model_parallel_size
+    assert config.data.train_batch_size % (replicas * config.data.micro_batch_size_per_gpu) == 0
+    assert config.trainer.device == sft_settings(config).device == "cuda"
+
+
 def test_steps_beyond_the_demonstrations_go_over_them_again() -> None:
     settings = sft_settings(load_sft_config("sft_embedded", ["medserl.steps=50", "medserl.max_demonstrations=1000"]))
     made = batches_made(settings)
