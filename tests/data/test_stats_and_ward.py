@@ -12,6 +12,8 @@ from medserl.game.load import load_notes
 from medserl.ward import model_dir, ward_notes
 from tests.data.files import clean_row, error_row, note_text, pair, write_csv, write_jsonl
 
+pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
+
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:

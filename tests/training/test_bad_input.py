@@ -11,6 +11,8 @@ from medserl.cli import main
 from medserl.errors import EXIT_OK, EXIT_USAGE
 from medserl.ward import model_dir, ward_notes
 
+pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
+
 Refused = Callable[..., str]
 
 

@@ -25,6 +25,8 @@ from medserl.training.judge import API_KEY_VARIABLE, JudgeReferee, point_at
 from medserl.training.report import RefereeFailed, referee_complaint
 from medserl.training.settings import make_setup
 
+pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
+
 JUDGE = "medserl.referee.name=judge"
 NOTE = Note("n", "He is 54 years old. He has type 2 diabetes. Metformin 500 mg twice daily was started.")
 EDITED = NOTE.text.replace("type 2", "type 1")

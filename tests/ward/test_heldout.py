@@ -15,6 +15,8 @@ from medserl.ward.heldout import conditions_with_unseen, held_out, says, seen_ta
 from medserl.ward.table import Table, load_table
 from medserl.ward.tokenizer import build_tokenizer, table_texts
 
+pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
+
 TABLE = load_table()
 UNSEEN = held_out(TABLE)
 SEEDS = (0, 1, 7, 11)
