@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from medserl.errors import DataError
-from medserl.game import Batch, LabelledNote, Note, NoteStream, labelled_from_notes, load_notes
+from medserl.game import Batch, LabelledNote, Note, NoteStream, check_disjoint, labelled_from_notes, load_notes
 from medserl.training.settings import GameSettings, labelled_per_round
 
 
@@ -69,13 +69,12 @@ def check_no_leak(training: Sequence[Note], held_out: Sequence[Note], where: str
     """No held-out note may be a training note, by id or by text.
 
     Raises:
-        DataError: the first one that is.
+        DataError: names the first one that is.
     """
-    ids = {note.note_id for note in training}
-    texts = {" ".join(note.text.split()) for note in training}
-    for note in held_out:
-        if note.note_id in ids or " ".join(note.text.split()) in texts:
-            raise DataError(f"{where}: note {note.note_id} is a training note too; take it out of one of the two")
+    try:
+        check_disjoint({"train": training, "validation": held_out})
+    except DataError as error:
+        raise DataError(f"{where}: a held-out note is a training note too ({error}); take it out of one") from None
 
 
 def planned_rounds(config: DictConfig, settings: GameSettings) -> int:

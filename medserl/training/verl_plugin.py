@@ -19,7 +19,6 @@ from typing import Any
 from medserl.imports import after_import
 
 RUN_TOKEN = "MEDSERL_RUN_TOKEN"
-MODULE = __name__
 PREFIX = "ipc:///tmp/rl-colocate-zmq-"
 
 
