@@ -21,6 +21,7 @@ WARD_HELP = """Write the synthetic ward's splits as CSV files in MEDEC's columns
 def add_commands(commands: Any) -> None:
     """Add ``data`` to the subcommands of the command line's parser."""
     data = commands.add_parser("data", help="prepare and look at data", description="Prepare and look at data.")
+    data.set_defaults(run=run)
     actions = data.add_subparsers(dest="data_command", required=True, metavar="ACTION")
     _add_prepare(actions.add_parser("prepare", help="sources to Parquet, split and checked", description=PREPARE_HELP))
     stats = actions.add_parser("stats", help="token lengths, classes, types", description=STATS_HELP)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from medserl import __version__
 from medserl.cli import data
@@ -12,7 +13,7 @@ from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
 from medserl.cli.pipeline import add_pipeline
 from medserl.cli.report import add_report
-from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
+from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError, UserError
 
 EXIT_INTERRUPTED = 130
 
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=OVERRIDES_HELP,
     )
     _add_configuration(train)
+    train.set_defaults(run=_later("medserl.cli.train", "train"))
     train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
     train.add_argument("--verbose", action="store_true", help="show all that verl, vLLM and Ray print")
     sft = commands.add_parser(
@@ -69,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=OVERRIDES_HELP,
     )
     _add_configuration(sft, SFT_OPTIONS, "sft_embedded")
+    sft.set_defaults(run=_later("medserl.cli.sft", "sft"))
     sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
     export = commands.add_parser(
         "export",
@@ -77,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("checkpoint", help="a checkpoint (global_step_N), or a run directory: its best or newest one")
     export.add_argument("--out", required=True, help="the directory to make")
+    export.set_defaults(run=_later("medserl.cli.export", "export", takes_overrides=False))
     ablate = commands.add_parser(
         "ablate",
         help="run a grid of settings on the ward and compare them",
@@ -89,8 +93,10 @@ def build_parser() -> argparse.ArgumentParser:
     ablate.add_argument("--only", nargs="+", default=[], metavar="ARM", help="these arms only")
     ablate.add_argument("--notes", type=int, default=300, help="test patients of each split (default: 300)")
     ablate.add_argument("--report", action="store_true", help="run nothing, write the table and plot of what is there")
+    ablate.set_defaults(run=_later("medserl.cli.ablate", "ablate", takes_overrides=False))
     config = commands.add_parser("config", help="print the resolved configuration", epilog=OVERRIDES_HELP)
     _add_configuration(config)
+    config.set_defaults(run=_later("medserl.cli.config", "show_config"))
     config.add_argument(
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
@@ -151,30 +157,21 @@ def _option_overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:
-    if hasattr(options, "run"):  # a command's parser names its function
-        code: int = options.run(options, overrides)
+    code: int = options.run(options, overrides)  # each command's parser names its function
+    return code
+
+
+def _later(module: str, function: str, *, takes_overrides: bool = True) -> Callable[..., int]:
+    """A command's function, whose module is imported when the command runs: ``--help`` answers at once."""
+
+    def run(options: argparse.Namespace, overrides: list[str]) -> int:
+        if overrides and not takes_overrides:
+            raise ConfigError(f"medserl {options.command}: {overrides[0]!r} is no option; it takes no overrides")
+        command = getattr(importlib.import_module(module), function)
+        code: int = command(options, overrides) if takes_overrides else command(options)
         return code
-    if options.command == "config":
-        from medserl.cli.config import show_config
 
-        return show_config(options, overrides)
-    if options.command == "sft":
-        from medserl.cli.sft import sft
-
-        return sft(options, overrides)
-    if options.command == "ablate":
-        from medserl.cli.ablate import ablate
-
-        return ablate(options)
-    if options.command == "export":
-        from medserl.cli.export import export
-
-        return export(options)
-    if options.command == "data":
-        return data.run(options, overrides)
-    from medserl.cli.train import train
-
-    return train(options, overrides)
+    return run
 
 
 __all__ = ["EXIT_FAILURE", "EXIT_OK", "build_parser", "main"]

@@ -151,3 +151,9 @@ def test_a_misspelt_option_is_no_override(capsys: pytest.CaptureFixture[str]) ->
         main(["train", "--rolout-batch-size", "3"])
     assert stop.value.code == EXIT_USAGE
     assert "--rolout-batch-size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["export", "run", "--out", "there"], ["ablate", "evidence", "--out", "there"]])
+def test_commands_without_overrides_refuse_them(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "trainer.nnodes=2"]) == EXIT_USAGE
+    assert "'trainer.nnodes=2'" in capsys.readouterr().err
