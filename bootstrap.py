@@ -2,6 +2,7 @@
 """Sets MedSeRL up in .venv beside this file, then trains or tests. Needs Linux (x86_64), Python 3, a network.
 
     python3 bootstrap.py train [arguments of `medserl train`]
+    python3 bootstrap.py run   COMMAND [arguments of `medserl COMMAND`]
     python3 bootstrap.py test  [--all | --lint | --quick | --engine | --e2e | --cluster] [-- pytest arguments]
     python3 bootstrap.py setup [--dev | --packages]
 
@@ -421,7 +422,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--venv", default=str(ROOT / ".venv"), metavar="DIR", help="where to install (.venv here)")
     parser.add_argument("--python", metavar="PATH", help="the Python 3.12 to use (found by itself)")
     parser.add_argument("--no-editable", action="store_true", help="install a copy of the project, as images want it")
-    parser.add_argument("command", choices=("train", "test", "setup"), help="what to do; its arguments follow")
+    parser.add_argument("command", choices=("train", "run", "test", "setup"), help="what to do; its arguments follow")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="passed on as they are")
     return parser
 
@@ -444,6 +445,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
     if options.command == "train":
         replace_process(venv, [str(venv / "bin" / "medserl"), "train", *options.arguments])
+    if options.command == "run":
+        replace_process(venv, [str(venv / "bin" / "medserl"), *options.arguments])
     if options.command == "test":
         replace_process(venv, [str(venv / "bin" / "python"), str(ROOT / "tools" / "check.py"), *options.arguments])
     return 0

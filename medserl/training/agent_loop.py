@@ -24,6 +24,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, Trajectory, assess_labelled, play_game
 from medserl.training.config import game_settings
+from medserl.training.opponent import RemoteInjector, injector_of
 from medserl.training.settings import GameSetup, make_setup
 
 AGENT_NAME = "medserl_self_play"
@@ -106,7 +107,9 @@ class SelfPlayAgentLoop(AgentLoopBase):
             nonlocal calls
             calls += 1
             seed = sampling_seed(self.config.medserl.seed, task, calls)
-            return await self._generate(messages, {**sampling_params, "seed": seed}, f"{task.name}/{calls}")
+            params = {**sampling_params, "seed": seed}
+            other = injector_of(self.config) if role is Role.INJECTOR else None
+            return await self._generate(messages, params, f"{task.name}/{calls}", other)
 
         if task.labelled is not None:
             game = await assess_labelled(task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules)
@@ -124,7 +127,9 @@ class SelfPlayAgentLoop(AgentLoopBase):
             )
         return _outputs(game)
 
-    async def _generate(self, messages: list[dict[str, str]], params: dict[str, Any], request: str) -> Reply:
+    async def _generate(
+        self, messages: list[dict[str, str]], params: dict[str, Any], request: str, other: RemoteInjector | None = None
+    ) -> Reply:
         prompt_ids = self.continuous_token_builder.build_initial_tokens(messages)
         if len(prompt_ids) > self.rollout_config.prompt_length:
             raise PromptTooLong(
@@ -132,6 +137,14 @@ class SelfPlayAgentLoop(AgentLoopBase):
                 f"{self.rollout_config.prompt_length}"
             )
         start = time.perf_counter()
+        if other is not None:
+            text = await other(list(prompt_ids), params, self.rollout_config.response_length)
+            # Never trained on, but verl's rows want tokens.
+            ids = self.tokenizer.encode(text, add_special_tokens=False)[: self.rollout_config.response_length - 1]
+            ids = [*ids, self.tokenizer.eos_token_id]
+            seconds = time.perf_counter() - start
+            tokens = Tokens(list(prompt_ids), ids, [0.0] * len(ids), seconds, {})
+            return Reply(text=text, payload=tokens, tokens=len(ids), think_tokens=self._think_tokens(ids))
         output = await self.server_manager.generate(
             request_id=request, prompt_ids=prompt_ids, sampling_params=dict(params)
         )

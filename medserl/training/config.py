@@ -278,7 +278,7 @@ def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
 
 
 def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
-    if JUDGE not in (settings.referee.name, settings.second_referee.name):
+    if JUDGE not in (settings.referee.name, settings.second_referee.name) and not settings.frozen_injector:
         return
     from medserl.training.judge import JudgeOptions, judge_of, serve_with_verl
 
@@ -287,8 +287,9 @@ def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
         options = JudgeOptions(**judge.options) if judge else None
     except TypeError as error:
         raise ConfigError(f"referee 'judge' does not take these options: {error}") from None
-    if options is not None and options.url is None:
-        serve_with_verl(config, options)
+    served = options if options is not None and options.url is None else None
+    if served is not None or settings.frozen_injector:
+        serve_with_verl(config, served, injector=settings.frozen_injector)
 
 
 def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
@@ -340,6 +341,13 @@ def _check_choices(settings: GameSettings) -> None:
     ):
         if value not in choices:
             raise ConfigError(f"medserl.{key}: {value!r} is none of {', '.join(choices)}")
+    if (settings.frozen_injector or settings.injector_url) and settings.train_roles != "assessor":
+        raise ConfigError(
+            f"medserl.train_roles: {settings.train_roles!r}, but the injector is another model "
+            "(medserl.frozen_injector, medserl.injector_url), so that only the assessor can train; say assessor"
+        )
+    if settings.frozen_injector and settings.injector_url:
+        raise ConfigError("medserl.injector_url: medserl.frozen_injector starts a server of its own; give one of them")
     for key, number, least in (
         ("rollout_batch_size", settings.rollout_batch_size, 0),
         ("labelled_batch_size", settings.labelled_batch_size or 0, 0),

@@ -8,7 +8,6 @@ updates, behind a router. Imports nothing heavy; the game awaits `JudgeReferee.a
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -21,10 +20,8 @@ from omegaconf import DictConfig, open_dict
 from medserl.errors import ConfigError
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.referee import Judge, JudgeFailed, register_referee
+from medserl.training.openai_server import ServerFailed, api_of, post, request_headers
 from medserl.training.settings import BUILTIN_MODEL, JUDGE, GameSettings, RefereeSettings
-
-API_KEY_VARIABLE = "MEDSERL_JUDGE_API_KEY"
-"""Environment variable with the key of a server that asks for one: keys belong in no configuration file."""
 
 _PROBE_SECONDS = 10.0
 # What the judge's vLLM shares with the policy's: both run on the same kind of machine.
@@ -66,16 +63,12 @@ class JudgeOptions:
                 raise ConfigError(f"medserl.referee.options.{key}: {value!r} is too small or no number")
         if self.votes > 1 and self.temperature == 0:
             raise ConfigError("medserl.referee.options.votes: at temperature 0 all votes are one; set a temperature")
-        if self.url is not None and not str(self.url).startswith(("http://", "https://")):
-            raise ConfigError(f"medserl.referee.options.url: {self.url!r} does not start with http:// or https://")
+        api_of(self.url, "medserl.referee.options.url")
 
     @property
     def api(self) -> str | None:
         """The URL with its ``/v1``."""
-        if self.url is None:
-            return None
-        base = str(self.url).rstrip("/")
-        return base if base.endswith("/v1") else f"{base}/v1"
+        return api_of(self.url, "medserl.referee.options.url")
 
 
 @register_referee
@@ -90,8 +83,6 @@ class JudgeReferee(Judge):
 
     async def _post(self, messages: list[Message], seed: int) -> Sequence[str]:
         """One request for all votes; `JudgeFailed` names the server, never the note."""
-        import aiohttp
-
         options, api = self.options, self.options.api
         if api is None:
             raise JudgeFailed("the judge's own server has not been started")
@@ -105,36 +96,13 @@ class JudgeReferee(Judge):
             body["seed"] = seed
         if options.thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": options.thinking}
-        timeout = aiohttp.ClientTimeout(total=options.timeout)
         try:
-            async with aiohttp.ClientSession(timeout=timeout, headers=_headers()) as session:
-                if self._model is None:
-                    async with session.get(f"{api}/models") as response:
-                        self._model = _first_model(await _answer(response, api))
-                async with session.post(f"{api}/chat/completions", json={"model": self._model, **body}) as response:
-                    answer = await _answer(response, api)
+            answer, self._model = await post(api, "chat/completions", body, options.timeout, self._model)
             return [choice["message"]["content"] or "" for choice in answer["choices"]]
-        except TimeoutError:
-            raise JudgeFailed(f"{api}: no answer within {options.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise JudgeFailed(f"{api}: {type(error).__name__}") from error
-        except (ValueError, LookupError, TypeError):
+        except ServerFailed as error:
+            raise JudgeFailed(str(error)) from error
+        except (LookupError, TypeError):
             raise JudgeFailed(f"{api}: its answer is not that of an OpenAI-compatible server") from None
-
-
-async def _answer(response: Any, api: str) -> Any:
-    if response.status != 200:
-        raise JudgeFailed(f"{api}: HTTP status {response.status}")
-    return await response.json(content_type=None)
-
-
-def _headers() -> dict[str, str]:
-    key = os.environ.get(API_KEY_VARIABLE)
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _first_model(answer: Any) -> str:
-    return str(answer["data"][0]["id"])
 
 
 def judge_of(settings: GameSettings) -> RefereeSettings | None:
@@ -146,11 +114,13 @@ def judge_of(settings: GameSettings) -> RefereeSettings | None:
 
 
 def check_servers(settings: GameSettings) -> None:
-    """Ask every judge's server that is the user's own for its models, before anything starts.
+    """Ask every server that is the user's own for its models, before anything starts.
 
     Raises:
         ConfigError: it does not answer, or does not serve the model.
     """
+    if settings.injector_url is not None:
+        _models(api_of(settings.injector_url, "medserl.injector_url"), "medserl.injector_url")
     for key, referee in (("referee", settings.referee), ("second_referee", settings.second_referee)):
         if referee.name != JUDGE:
             continue
@@ -158,29 +128,43 @@ def check_servers(settings: GameSettings) -> None:
         if options.api is None:
             continue
         where = f"medserl.{key}.options"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        request = urllib.request.Request(f"{options.api}/models", headers=_headers())
-        try:
-            with opener.open(request, timeout=_PROBE_SECONDS) as response:
-                names = [str(model["id"]) for model in json.load(response)["data"]]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            why = getattr(error, "reason", None) or error
-            raise ConfigError(
-                f"{where}.url: {options.api} is no OpenAI-compatible server that answers ({why}); start one "
-                "(`vllm serve MODEL`) or leave url out"
-            ) from None
+        names = _models(options.api, f"{where}.url")
         if options.model is not None and options.model not in names:
             raise ConfigError(f"{where}.model: {options.api} serves {', '.join(names)}, not {options.model}")
 
 
-def serve_with_verl(config: DictConfig, options: JudgeOptions) -> None:
-    """Write into ``config`` that verl starts a frozen vLLM replica for the judge.
+def _models(api: str | None, key: str) -> list[str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(f"{api}/models", headers=request_headers())
+    try:
+        with opener.open(request, timeout=_PROBE_SECONDS) as response:
+            return [str(model["id"]) for model in json.load(response)["data"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        why = getattr(error, "reason", None) or error
+        raise ConfigError(
+            f"{key}: {api} is no OpenAI-compatible server that answers ({why}); start one "
+            "(`vllm serve MODEL`) or leave url out"
+        ) from None
+
+
+def serve_with_verl(config: DictConfig, options: JudgeOptions | None, *, injector: bool = False) -> None:
+    """Write into ``config`` that verl starts a frozen vLLM replica: for the judge, to play the injector, or for both.
 
     It gets devices of its own: it answers while the policy generates. Without an accelerator the devices are
     logical, so there is room for one more.
+
+    Raises:
+        ConfigError: judge and injector want two different models; verl starts one server only.
     """
     policy, judge = config.actor_rollout_ref.rollout, config.reward.reward_model
-    model = _builtin(options.model) or config.actor_rollout_ref.model.path
+    start = config.actor_rollout_ref.model.path
+    model = (_builtin(options.model) if options else None) or start
+    if injector and model != start:
+        raise ConfigError(
+            "medserl.frozen_injector: verl starts one frozen server, and the judge's would be another model "
+            "(medserl.referee.options.model); serve one of them yourself and give its url"
+        )
+    options = options or JudgeOptions(max_tokens=config.data.max_response_length)
     length = _NOTES_IN_PROMPT * config.data.max_prompt_length + options.max_tokens
     with open_dict(config):
         judge.enable = judge.enable_resource_pool = True
@@ -217,7 +201,9 @@ def _longest(model: str, default: int) -> int:
 
 
 def point_at(config: DictConfig, router_address: str) -> None:
-    """Give the judge the address of the server that verl started."""
+    """Give the judge, and an injector that stays as it is, the address of the server that verl started."""
+    if config.medserl.frozen_injector:
+        config.medserl.injector_url = f"http://{router_address}/v1"
     for referee in (config.medserl.referee, config.medserl.second_referee):
         if referee.name == JUDGE and referee.options.get("url") is None:
             with open_dict(config):

@@ -137,6 +137,12 @@ class GameSettings:
     advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
     train_roles: str = "both"
     """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
+    frozen_injector: bool = False
+    """The model that training starts from plays the injector, on a vLLM of its own that verl starts, and only the
+    assessor trains (``train_roles`` must say so): what does an opponent that learns add?"""
+    injector_url: str | None = None
+    """An OpenAI-compatible server (``vllm serve``) that plays the injector instead; its model needs the policy's
+    tokenizer. As with ``frozen_injector``, only the assessor trains."""
     balance_modes: bool = True
     """Drop games of the mode that passes the filter more often until both modes train equally."""
     max_failed_share: float = 0.05

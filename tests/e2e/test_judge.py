@@ -1,4 +1,4 @@
-"""One round with the judge on a vLLM of its own that verl starts beside the policy's."""
+"""One round in which a vLLM that verl starts beside the policy's judges, and plays the injector."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,8 @@ def test_a_round_that_the_tiny_model_judges(tmp_path: Path) -> None:
     """The tiny model cannot judge: every game is void, none failed; the gold-labelled notes train alone."""
     run = train(
         tmp_path / "run", "--max-rounds", "1", "medserl.referee.name=judge", "+medserl.referee.options.max_tokens=24",
-        "medserl.second_referee.name=oracle", "medserl.rollout_batch_size=16",
+        "medserl.second_referee.name=oracle", "medserl.rollout_batch_size=16", "medserl.frozen_injector=true",
+        "medserl.train_roles=assessor",
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     (metrics,) = run.metrics
@@ -22,6 +23,8 @@ def test_a_round_that_the_tiny_model_judges(tmp_path: Path) -> None:
     assert metrics["referee/failed_rate"] == 0.0
     ruled = [game for game in run.games(1) if game["ruling"] is not None]
     assert ruled
+    assert metrics["vcf_acceptance_rate"] > 0.4  # the model that plays the injector is the warm start
+    assert metrics["medserl/trained_trajectories"] == metrics["labelled/games"]  # void games train nobody
     assert {game["ruling"]["reason"] for game in ruled} <= {"judge_unparseable", "judge_undecidable"}
     assert {game["second_ruling"]["kind"] for game in ruled} & {"benign", "error"}
     assert metrics["labelled/games"] == 8.0

@@ -236,7 +236,11 @@ def ready(bootstrap: ModuleType, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("command", "expected"),
-    [("train", r"medserl train --max-rounds 1 user-site=1"), ("test", r"python \S+check\.py --max-rounds 1")],
+    [
+        ("train", r"medserl train --max-rounds 1 user-site=1"),
+        ("run", r"medserl --max-rounds 1 user-site=1"),
+        ("test", r"python \S+check\.py --max-rounds 1"),
+    ],
 )
 def test_second_call_starts_at_once_and_passes_the_exit_code_on(
     root: Path, ready: Path, command: str, expected: str

@@ -19,9 +19,12 @@ from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.game import Game, Mode, Note, Ruling, RulingKind, load_prompt_set, make_referee
+from medserl.game.parse import ParseFailure, parse_edit
 from medserl.training.checks import check_judge
 from medserl.training.config import game_settings, load_config
-from medserl.training.judge import API_KEY_VARIABLE, JudgeReferee, point_at
+from medserl.training.judge import JudgeReferee, point_at
+from medserl.training.openai_server import API_KEY_VARIABLE, ServerFailed
+from medserl.training.opponent import RemoteInjector
 from medserl.training.report import RefereeFailed, referee_complaint
 from medserl.training.settings import make_setup
 
@@ -49,7 +52,7 @@ def serving(script: Script) -> Iterator[str]:
             self._send(200, {"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
 
         def do_POST(self) -> None:
-            assert self.path == "/v1/chat/completions"
+            assert self.path in ("/v1/chat/completions", "/v1/completions")
             script.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             script.keys.append(self.headers.get("Authorization"))
             time.sleep(script.wait)
@@ -298,6 +301,56 @@ def test_the_tiny_model_as_a_judge_on_vllm_decides_nothing(vllm_url: str) -> Non
     assert {(ruling.kind.value, ruling.reason) for ruling in rulings} == {("void", "judge_unparseable")}
     raw = asyncio.run(judge._post(judge._prompts.judge("A b.", "A b.", "A c."), 1))  # type: ignore[attr-defined]
     assert len(raw) == 1 and raw[0]
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_an_injector_beside_the_policy_answers_in_the_game_s_format(vllm_url: str) -> None:
+    from transformers import AutoTokenizer
+
+    from medserl.ward import model_dir, ward_notes
+
+    tokenizer, prompts = AutoTokenizer.from_pretrained(model_dir()), load_prompt_set("ward")
+    note = ward_notes("test", 1, 0)[0]
+    chat = tokenizer.apply_chat_template(
+        prompts.injector(note.text, Mode.ERROR), tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    ids = tokenizer.encode(chat, add_special_tokens=False)
+    injector = RemoteInjector(vllm_url)
+
+    async def ask_all() -> list[str]:
+        seeds = (3, 3, 4, 5, 6)
+        return await asyncio.gather(*(injector(ids, {"temperature": 1.0, "seed": seed}, 48) for seed in seeds))
+
+    replies = asyncio.run(ask_all())
+    assert replies[0] == replies[1]  # a request's seed decides
+    assert len(set(replies)) > 1
+    assert any(not isinstance(parse_edit(reply, note.text), ParseFailure) for reply in replies)
+
+
+def test_an_injector_that_fails_names_its_server() -> None:
+    with serving(Script([], status=500)) as url, pytest.raises(ServerFailed, match=f"{url}.*500"):
+        asyncio.run(RemoteInjector(url)([1, 2], {}, 4))
+
+
+def test_a_frozen_injector_trains_nobody_but_the_assessor() -> None:
+    both = load_config("embedded", ["medserl.frozen_injector=true", "medserl.train_roles=assessor", JUDGE])
+    assert both.reward.reward_model.model_path == both.actor_rollout_ref.model.path
+    point_at(both, "127.0.0.1:7")
+    assert both.medserl.injector_url == "http://127.0.0.1:7/v1"
+    with pytest.raises(ConfigError, match=r"train_roles: 'both'.*assessor"):
+        load_config("embedded", ["medserl.frozen_injector=true"])
+    with pytest.raises(ConfigError, match="one frozen server"):
+        load_config(
+            "embedded",
+            [
+                "medserl.frozen_injector=true", "medserl.train_roles=assessor", JUDGE,
+                "+medserl.referee.options.model=/other",
+            ],
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"injector_url.*vllm serve"):
+        config = load_config("embedded", ["medserl.injector_url=http://127.0.0.1:1", "medserl.train_roles=assessor"])
+        check_judge(config, game_settings(config))
 
 
 @pytest.mark.engine
