@@ -233,7 +233,8 @@ def _replaced(change: _Change, unknown: set[str]) -> str | None:
     for fact in change.lost:
         if fact.field not in _DECISIVE or fact.field in gained:
             continue
-        own = {word for phrase in change.table.concepts[fact.field][fact.concept] for word in tokens(phrase)}
+        phrases = change.table.concepts[fact.field][fact.concept]
+        own = {word for phrase in phrases for word in tokens(phrase) if len(word) > 2}  # "a" is in many a word
         if not any(word in other or get_close_matches(other, [word], cutoff=0.7) for word in own for other in unknown):
             return fact.field
     return None

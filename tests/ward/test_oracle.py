@@ -13,7 +13,7 @@ from medserl.game.records import Note
 from medserl.game.referee import RulingKind, make_referee
 from medserl.ward.cases import Case, Sentence, Slot, benign_edits, error_edits
 from medserl.ward.facts import Fact, reader, tokens
-from medserl.ward.generator import SPLITS, GoldCase, ward_cases
+from medserl.ward.generator import SPLITS, GoldCase, ward_cases, ward_notes
 from medserl.ward.oracle import OracleReferee
 from medserl.ward.table import load_table
 
@@ -247,6 +247,13 @@ def test_oracle_is_registered() -> None:
 def test_words_in_the_place_of_a_decisive_fact_that_name_nothing_are_an_error() -> None:
     assert ruling("community-acquired pneumonia", "seven purple elephants") == ("error", "diagnosis")
     assert ruling("ceftriaxone", "artesunic") == ("error", "drug")
+
+
+def test_a_phrasings_single_letters_are_near_no_other_word() -> None:
+    """The "S." of "S. pneumoniae" is in "spreading" too."""
+    note = next(n for n in ward_notes("train", 3000, 9) if "positive for S. pneumoniae." in n.text)
+    found = ORACLE.rule(note, Mode.ERROR, note.text.replace("S. pneumoniae.", "shallow spreading."))
+    assert (found.kind, found.reason) == (RulingKind.ERROR, "organism")
 
 
 @pytest.mark.parametrize("new", ["comunity-aquired pneumnia", "pneumonia of the lower lobe"])
