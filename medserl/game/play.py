@@ -1,6 +1,6 @@
 """One game: injector, filter, referee, assessor, rewards; over any asynchronous text generator."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
@@ -284,6 +284,28 @@ def balance_modes(games: Sequence[Game], seed: int | str) -> set[int]:
     for mode in Mode:
         dropped.update(rng.sample(by_mode[mode], len(by_mode[mode]) - keep))
     return dropped
+
+
+def balance_labels(games: Sequence[Game], dropped: Collection[int], seed: int | str) -> set[int]:
+    """Indices of decisive games, none of them in ``dropped``, whose assessor's turn must not train so that both labels
+    have equally many.
+
+    An injector that makes errors where it was asked for benign edits makes most notes wrong, whatever the modes: an
+    assessor that trains on them learns to say INCORRECT. Where a label has no game, nothing is left out: gold-labelled
+    notes may hold the balance, and without them there is nothing else to learn from.
+    """
+    by_label: dict[Label, list[int]] = {label: [] for label in Label}
+    for index, game in enumerate(games):
+        if game.decisive and game.truth is not None and index not in dropped:
+            by_label[game.truth].append(index)
+    keep = min(len(indices) for indices in by_label.values())
+    if keep == 0:
+        return set()
+    rng = Random(f"balance labels:{seed}")
+    left_out: set[int] = set()
+    for label in Label:
+        left_out.update(rng.sample(by_label[label], len(by_label[label]) - keep))
+    return left_out
 
 
 def training_trajectories(games: Iterable[Game]) -> list[Trajectory]:

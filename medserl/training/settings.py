@@ -145,6 +145,8 @@ class GameSettings:
     tokenizer. As with ``frozen_injector``, only the assessor trains."""
     balance_modes: bool = True
     """Drop games of the mode that passes the filter more often until both modes train equally."""
+    balance_labels: bool = True
+    """Leave out assessor turns of the label that more games ended with, until both labels train it equally."""
     max_failed_share: float = 0.05
     """Share of a round's games that may fail technically before the run stops."""
     rollout_workers: int = 0

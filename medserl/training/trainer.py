@@ -26,7 +26,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
-from medserl.game import Game, Role, balance_modes, draw_error_type
+from medserl.game import Game, Role, balance_labels, balance_modes, draw_error_type
 from medserl.training import checkpoint
 from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
@@ -212,16 +212,19 @@ class SelfPlayTrainer(PPOTrainerSync):
         return rows
 
     def _choose(self, rows: dict[str, dict[str, Any]]) -> list[str]:
-        dropped_uids: set[str] = set()
-        if self.settings.balance_modes:
-            uids = list(self.round.games)
-            dropped = balance_modes(list(self.round.games.values()), f"{self.settings.seed}/{self.global_steps}")
-            dropped_uids = {uids[i] for i in dropped}
+        uids, games = list(self.round.games), list(self.round.games.values())
+        seed = f"{self.settings.seed}/{self.global_steps}"
+        dropped = balance_modes(games, seed) if self.settings.balance_modes else set()
+        unassessed = balance_labels(games, dropped, seed) if self.settings.balance_labels else set()
+        left_out = {(uids[i], role.value) for i in dropped for role in Role}
+        left_out |= {(uids[i], Role.ASSESSOR.value) for i in unassessed}
         roles = self._trained_roles()
         return [
             key
             for key in sorted(rows)
-            if rows[key]["trains"] and rows[key]["role"] in roles and key.split("_")[0] not in dropped_uids
+            if rows[key]["trains"]
+            and rows[key]["role"] in roles
+            and (key.split("_")[0], rows[key]["role"]) not in left_out
         ]
 
     def _trained_roles(self) -> set[str]:

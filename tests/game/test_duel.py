@@ -17,6 +17,7 @@ from medserl.game.play import (
     Reply,
     Role,
     assess_labelled,
+    balance_labels,
     balance_modes,
     draw_error_type,
     play_game,
@@ -371,6 +372,29 @@ def test_balancing_leaves_as_many_of_both_modes(plan: list[tuple[str, Mode]], se
     before = [game.mode for game in games if game.decisive]
     assert kept.count(Mode.BENIGN) == kept.count(Mode.ERROR)
     assert kept.count(Mode.BENIGN) == min(before.count(Mode.BENIGN), before.count(Mode.ERROR))
+
+
+@given(st.lists(st.tuples(OUTCOMES, st.sampled_from(Label)), max_size=40), st.sets(st.integers(0, 39)), st.integers())
+def test_labels_balance_among_the_games_that_are_left(
+    plan: list[tuple[str, Label]], dropped: set[int], seed: int
+) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "decisive": {"mode": Mode.BENIGN},
+        "labelled": {"mode": None},
+        "exhausted": {"mode": Mode.BENIGN, "truth": None},
+        "void": {"mode": Mode.ERROR, "truth": None},
+    }
+    games = [Game("n", **{"truth": label, **kinds[kind]}) for kind, label in plan]
+    left_out = balance_labels(games, dropped, seed)
+    assert left_out == balance_labels(games, dropped, seed)
+    assert all(games[i].decisive and i not in dropped for i in left_out)
+    before = [game.truth for i, game in enumerate(games) if game.decisive and i not in dropped]
+    kept = [game.truth for i, game in enumerate(games) if game.decisive and i not in dropped | left_out]
+    least = min(before.count(label) for label in Label)
+    if least == 0:
+        assert not left_out
+    else:
+        assert [kept.count(label) for label in Label] == [least, least]
 
 
 def test_which_games_are_left_out_depends_on_the_seed() -> None:
