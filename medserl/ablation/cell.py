@@ -1,4 +1,6 @@
-"""One run of a bench, in a process of its own: train, choose a checkpoint by validation, judge it on test patients.
+"""One run of a bench, in a process of its own: train, then judge the last round's weights on test patients.
+
+The last round, not the best by validation: every arm has had the same number of them, and nothing was chosen.
 
 ``python -m medserl.ablation.cell FOLDER NOTES CONFIG train|sft [OVERRIDE…]``; writes ``FOLDER/result.json`` last.
 """
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
 def _train(config: str, overrides: list[str], folder: Path) -> tuple[Path, dict[str, Any]]:
     from medserl.training.api import MedSeRLTrainer
-    from medserl.training.export import export_checkpoint, find_checkpoint
+    from medserl.training.export import export_checkpoint
 
     trainer = MedSeRLTrainer(config, overrides, verbose=False)
     try:
@@ -55,14 +57,15 @@ def _train(config: str, overrides: list[str], folder: Path) -> tuple[Path, dict[
             raise SystemExit(128 + trainer.stopped_by)
     finally:
         trainer.close()
-    chosen = find_checkpoint(folder)
+    last, _ = checkpoint.latest_usable(folder / "checkpoints")
+    assert last is not None, "training saves its last round"
     model = folder / "model"
     if not model.exists():
-        export_checkpoint(chosen, model)
-    return model, summary(read_metrics(folder / METRICS_FILE), int(chosen.name.removeprefix(checkpoint.STEP_PREFIX)))
+        export_checkpoint(last, model)
+    return model, summary(read_metrics(folder / METRICS_FILE))
 
 
-def summary(rows: list[dict[str, Any]], chosen: int) -> dict[str, Any]:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Curves of a run, and means over its last rounds."""
     curves = {name: [(row["round"], row[name]) for row in rows if name in row] for name in CURVES}
     last = [row for row in rows if not row.get("validation")][-LAST_ROUNDS:]
@@ -70,7 +73,7 @@ def summary(rows: list[dict[str, Any]], chosen: int) -> dict[str, Any]:
     for name in CURVES:
         values = [row[name] for row in last if name in row]
         means[name] = sum(values) / len(values) if values else None
-    return {"rounds": rows[-1]["round"] if rows else 0, "chosen_round": chosen, "curves": curves, "last": means}
+    return {"rounds": rows[-1]["round"] if rows else 0, "curves": curves, "last": means}
 
 
 def judge(model: Path, split: str, count: int) -> dict[str, float]:

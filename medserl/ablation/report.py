@@ -36,7 +36,7 @@ COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
     ("acceptance", _at("last", "vcf_acceptance_rate")),
     ("label inversion", _at("last", "label_inversion_rate")),
     ("injector wins", _at("last", "injector/win_rate")),
-    ("chosen round", _at("chosen_round")),
+    ("rounds", _at("rounds")),
     ("minutes", _at("minutes")),
 )
 

@@ -77,8 +77,8 @@ def test_a_cell_without_a_result_is_not_finished(tmp_path: Path) -> None:
 def test_summary_takes_curves_and_the_last_rounds() -> None:
     rows = [{"round": 0, "validation": True, "val/greedy/balanced_accuracy": 0.6}]
     rows += [{"round": i, "vcf_acceptance_rate": i / 20} for i in range(1, 21)]
-    found = summary(rows, 20)
-    assert found["rounds"] == found["chosen_round"] == 20
+    found = summary(rows)
+    assert found["rounds"] == 20
     assert found["curves"]["val/greedy/balanced_accuracy"] == [(0, 0.6)]
     assert found["last"]["vcf_acceptance_rate"] == pytest.approx(sum(range(11, 21)) / 200)
     assert found["last"]["label_inversion_rate"] is None
