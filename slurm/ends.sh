@@ -18,10 +18,11 @@ rounds_done() {
 # KILL; whether the job then goes on is up to the signal. Ray stays until the driver is through.
 # shellcheck disable=SC2329  # traps call it
 stop() {
-  if [[ -z $driver ]]; then
-    say "told to end ($1) before the training began"
-    exit "$([[ $1 == USR1 ]] && echo 138 || echo 143)"
+  if [[ -z $driver && $1 == USR1 ]]; then
+    say "told to stop ($1) before the training began: nothing to save; Slurm ends the job, or requeues it after preemption"
+    return
   fi
+  [[ -n $driver ]] || exit 143
   say "told to stop ($1): the driver ends after this round, with a checkpoint"
   if [[ $1 != USR1 ]]; then told_to_stop=$1; fi
   kill -USR1 "$driver" 2>/dev/null || true
@@ -50,12 +51,15 @@ clean_up() {
   trap - EXIT
   trap '' TERM USR1
   end_steps
-  if ((${#containers[@]} > 0)); then
-    timeout 60 srun --overlap --nodes="${#hosts[@]}" --ntasks-per-node=1 --mem=0 \
-      "$runtime" rm --force "${containers[@]}" >/dev/null 2>&1 || true
+  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null) != COMPLETING ]]; then
+    step_everywhere
+    if ((${#containers[@]} > 0)); then
+      timeout 60 "${step[@]}" "$runtime" rm --force "${containers[@]}" >/dev/null 2>&1 || true
+    fi
+    timeout 60 "${step[@]}" rm -rf "$tmp" || say "could not remove $tmp on every node"
+  else
+    rm -rf "$tmp" # Slurm starts no more steps; the next job of this user takes away what is left on other nodes
   fi
-  timeout 60 srun --overlap --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1 --mem=0 rm -rf "$tmp" ||
-    say "could not remove $tmp on every node"
   say "done after $SECONDS s, exit code $code"
   if [[ $requeue == yes ]]; then
     if scontrol requeue "$SLURM_JOB_ID"; then

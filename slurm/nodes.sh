@@ -86,25 +86,32 @@ inside_on() {
 # prepare_nodes: a private folder on each node's own disk, and a look at the run directory from there. What this node
 # writes every other must see: a run directory on a local disk is the commonest way to lose checkpoints.
 prepare_nodes() {
-  local canary=$attempt_dir/canary bind inner=()
+  local canary=$attempt_dir/canary bind inner=() running
   echo "$SLURM_JOB_ID" >"$canary"
   list_binds
   for bind in "${binds[@]:1}"; do # a mount point below a mounted /tmp must be there
     bind=${bind#*:}
     if [[ $bind == /tmp/* ]]; then inner+=("$tmp/${bind#/tmp/}"); fi
   done
+  # Where Slurm ended a job by itself (scancel, a lost node), no step could take its folder away.
+  running=$(squeue --noheader --user="$(id -un)" --format=%A 2>/dev/null | tr '\n' ' ') || running=""
   # shellcheck disable=SC2016  # expands on the nodes
   everywhere bash -c '
     umask 077
-    tmp=$1 job=$2 canary=$3
-    shift 3
+    tmp=$1 job=$2 canary=$3 running=" $4"
+    shift 4
+    if [[ $running == *" $job "* && $tmp == */medserl-"$job" ]]; then
+      for folder in "${tmp%/*}"/medserl-[0-9]*; do
+        [[ ! -O $folder || $running == *" ${folder##*-} "* ]] || rm -rf "$folder"
+      done
+    fi
     rm -rf "$tmp" && mkdir "$tmp" && mkdir -p "$tmp" "$@" || { echo "$SLURMD_NODENAME cannot make $tmp"; exit 1; }
     for _ in 1 2 3 4 5 6 7 8 9 10; do # a shared disk may take its time to show a file
       [[ $(cat "$canary" 2>/dev/null) != "$job" ]] || exit 0
       sleep 0.5
     done
     echo "$SLURMD_NODENAME does not see $canary"
-    exit 1' bash "$tmp" "$SLURM_JOB_ID" "$canary" "${inner[@]}" ||
+    exit 1' bash "$tmp" "$SLURM_JOB_ID" "$canary" "$running" "${inner[@]}" ||
     die "the nodes named above cannot make $tmp, or do not see $run_dir: it must lie on a file system that all nodes share"
   rm -f "$canary"
 }

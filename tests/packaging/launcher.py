@@ -24,7 +24,7 @@ while [[ ${1:-} == --* ]]; do
   [[ $1 == --nodelist=* ]] && nodes=${1#*=}
   shift
 done
-for node in ${GONE:-}; do [[ $nodes != "$node" ]] || exit 1; done
+[[ ! -e $STATE/gone-$nodes ]] || exit 1
 export SLURMD_NODENAME
 [[ $nodes == *" "* ]] || { SLURMD_NODENAME=$nodes; exec "$@"; }
 code=0
@@ -37,7 +37,7 @@ GETENT = 'echo "10.1.1.${2#node} STREAM $2"'
 IP = """
 case $* in
   *route*) [[ -z ${NO_ROUTE:-} ]] && echo "${!#} dev ib0 src 10.1.1.9 uid 0" ;;
-  *addr*) [[ ${!#} != nowhere0 ]] && echo "2: ${!#} inet 10.1.1.${SLURMD_NODENAME#node}/24 brd 10.1.1.255 scope global" ;;
+  *addr*) [[ ${!#} != nowhere0 ]] && echo "2: ${!#} inet 10.1.1.${SLURMD_NODENAME#node}/24 brd 10.1.1.255" ;;
 esac
 """
 RAY = """
@@ -67,6 +67,7 @@ esac
 env | grep -E "^(RAY_ADDRESS|ROCR|HIP|PYTHON|TMPDIR|TRITON|TORCHINDUCTOR|HF_HUB|MEDSERL_DEADLINE|GLOO|NCCL)" |
   sed "s/^/env /" >> "$CALLS"
 saved() { mkdir -p "$RUN/checkpoints"; echo "$1" > "$RUN/checkpoints/latest_checkpointed_iteration.txt"; }
+[[ -z ${LOSES:-} ]] || touch "$STATE/gone-$LOSES"
 [[ -z ${KILL:-} ]] || { touch "$STATE/kill-$KILL"; exec sleep 100; }
 if [[ -n ${SAVES:-} ]]; then
   trap 'sleep 1; [[ ! -e $STATE/ended ]] && echo "driver saved while Ray was up" >> "$CALLS"; saved 5; exit 138' USR1

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.packaging.launcher import Cluster, make_cluster
 
 pytestmark = pytest.mark.engine  # processes that wait for one another: seconds each, too long for the quick tests
@@ -96,9 +97,10 @@ def test_rays_death_on_any_node_ends_the_job(cluster: Cluster, node: str) -> Non
 
 def test_lost_node_is_left_to_slurm(cluster: Cluster) -> None:
     """The job waits for Slurm's own requeue, which takes the node out, and gives up after a while."""
-    code, output = cluster.run(DRIVER="1", GONE="node2", MEDSERL_NODE_WAIT="1", MEDSERL_PREFLIGHT="none")
+    code, output = cluster.run(LOSES="node2", DRIVER="1", MEDSERL_NODE_WAIT="1")
     assert code == 1
-    assert "Ray ended on" in output or "node2 does not answer" in output
+    assert "node2 does not answer: waiting for Slurm" in output
+    assert f"submit again with --exclude=node2 and MEDSERL_RUN_DIR={cluster.run_dir}" in output
 
 
 def test_head_that_does_not_start_is_told_at_once(cluster: Cluster) -> None:
