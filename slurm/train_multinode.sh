@@ -79,8 +79,19 @@ for host in "${hosts[@]:1}"; do
   start_ray "$host" --address="$RAY_ADDRESS"
 done
 leave_for_attach
-inside_on "$head" gate medserl slurm step wait-for-nodes --nodes "${#hosts[@]}" --gpus "$gpus" \
-  --seconds "$((timeout - SECONDS))" || die "not all nodes joined; see $attempt_dir/ray-*.log"
+step_on "$head"
+enter gate
+"${step[@]}" "${inside[@]}" medserl slurm step wait-for-nodes --nodes "${#hosts[@]}" --gpus "$gpus" \
+  --seconds "$((timeout - SECONDS))" &
+gate=$!
+while kill -0 "$gate" 2>/dev/null; do
+  if ! all_alive; then
+    kill -TERM "$gate" 2>/dev/null || true
+    die "Ray ended on a node while starting; see $attempt_dir/ray-*.log"
+  fi
+  sleep 0.5
+done
+wait "$gate" || die "not all nodes joined; see $attempt_dir/ray-*.log"
 say "all nodes are up after $SECONDS s; round $rounds_before is saved"
 
 network_of "$head"

@@ -1,6 +1,7 @@
 """An emulated cluster as the tests use it: submit, watch, break."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +81,9 @@ class Slurm:
         try:
             yield process
         finally:
-            process.terminate()
+            # nsenter waits for its child, which alone is in the node's process namespace.
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGTERM)
             process.communicate(timeout=60)
 
     def wait_idle(self, seconds: float = 90) -> None:
