@@ -3,6 +3,7 @@
 # shellcheck disable=SC2034,SC2154  # shares its variables with lib.sh and the launchers
 set -euo pipefail
 
+poll=${MEDSERL_POLL_SECONDS:-0.5}
 steps=()
 driver=""
 told_to_stop=""
@@ -38,9 +39,9 @@ all_alive() {
 end_steps() {
   local pid left
   for pid in $driver "${steps[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
-  for ((left = 60; left > 0; left--)); do
+  for ((left = SECONDS + 30; SECONDS < left; )); do
     [[ -n $(jobs -rp) ]] || break
-    sleep 0.5
+    sleep "$poll"
   done
   for pid in $driver "${steps[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
 }
@@ -74,7 +75,7 @@ clean_up() {
 # watch: until the driver ends, or anything that it stands on; ends the job as the driver ended
 watch() {
   local code=0
-  while kill -0 "$driver" 2>/dev/null && all_alive; do sleep 0.5; done
+  while kill -0 "$driver" 2>/dev/null && all_alive; do sleep "$poll"; done
   if kill -0 "$driver" 2>/dev/null; then
     await_lost_node
     die "Ray ended on a node while the driver was running; see $attempt_dir/ray-*.log"

@@ -91,7 +91,7 @@ prepare_nodes() {
   list_binds
   for bind in "${binds[@]:1}"; do # a mount point below a mounted /tmp must be there
     bind=${bind#*:}
-    if [[ $bind == /tmp/* ]]; then inner+=("$tmp/${bind#/tmp/}"); fi
+    if [[ $runtime != none && $bind == /tmp/* ]]; then inner+=("$tmp/${bind#/tmp/}"); fi
   done
   # Where Slurm ended a job by itself (scancel, a lost node), no step could take its folder away.
   running=$(squeue --noheader --user="$(id -un)" --format=%A 2>/dev/null | tr '\n' ' ') || running=""

@@ -67,7 +67,7 @@ wait_for_head() {
   until inside_on "$head" "health-$SECONDS" ray health-check --address "$RAY_ADDRESS" >/dev/null 2>&1; do
     all_alive || die "Ray ended on $head while starting; see $attempt_dir/ray-$head.log"
     ((SECONDS < timeout)) || die "Ray's head on $head was not up within $timeout s; see $attempt_dir/ray-$head.log"
-    sleep 0.5
+    sleep "$poll"
   done
 }
 
@@ -89,7 +89,7 @@ while kill -0 "$gate" 2>/dev/null; do
     kill -TERM "$gate" 2>/dev/null || true
     die "Ray ended on a node while starting; see $attempt_dir/ray-*.log"
   fi
-  sleep 0.5
+  sleep "$poll"
 done
 wait "$gate" || die "not all nodes joined; see $attempt_dir/ray-*.log"
 say "all nodes are up after $SECONDS s; round $rounds_before is saved"

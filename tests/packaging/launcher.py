@@ -156,6 +156,7 @@ def make_cluster(root: Path, folder: Path, script: str = "train_multinode.sh") -
             "CALLS": str(folder / "calls"),
             "STATE": str(folder),
             "RUN": str(folder / "outputs" / "game-4711"),
+            "MEDSERL_POLL_SECONDS": "0.05",
             "NODES": "node1,node2",
             "SLURM_JOB_ID": "4711",
             "SLURM_JOB_NAME": "game",
