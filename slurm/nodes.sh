@@ -44,7 +44,7 @@ enter() {
   read -ra options <<<"${MEDSERL_RUNTIME_OPTIONS:-}"
   case $runtime in
     apptainer)
-      inside=(apptainer exec --pwd "$PWD")
+      inside=(apptainer --quiet exec --pwd "$PWD")
       if [[ $with_gpus == yes ]]; then inside+=(--nv); fi
       for bind in "${binds[@]}"; do inside+=(--bind "$bind"); done
       inside+=("${options[@]}" "$image")

@@ -107,10 +107,11 @@ def test_preflight_adds_numbers_over_the_network_and_names_the_bad_node(slurm: S
         assert reduced["value"].endswith("GB/s")
 
 
-def trains_over_two_attempts(slurm: Slurm, **variables: str) -> None:
+def start_training(slurm: Slurm, rounds: int, **variables: str) -> tuple[int, Path]:
+    """The embedded default, one Megatron worker per node: the pipeline of two stages crosses the network."""
     job = slurm.submit(
         "--max-rounds",
-        "3",
+        str(rounds),
         "trainer.val_before_train=false",
         "trainer.test_freq=-1",
         *PIPELINE,
@@ -120,15 +121,24 @@ def trains_over_two_attempts(slurm: Slurm, **variables: str) -> None:
         PYTHONPATH=str(ROOT),
         **variables,
     )
-    run_dir = slurm.submit_dir / "outputs" / f"medserl-{job}"
-    metrics = run_dir / "metrics.jsonl"
-    slurm.wait_until(job, 900, lambda: metrics.exists() and metrics.read_text().count("\n") >= 1, "waited for a round")
+    return job, slurm.submit_dir / "outputs" / f"medserl-{job}"
+
+
+def trained_rounds(run_dir: Path) -> list[int]:
+    path = run_dir / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    assert all("vcf_acceptance_rate" in row for row in rows)
+    return [row["round"] for row in rows]
+
+
+def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm) -> None:
+    """Told to stop as before a time limit, the job saves, requeues itself and trains the rounds that are left."""
+    job, run_dir = start_training(slurm, 3, MEDSERL_VENV=sys.prefix)
+    slurm.wait_until(job, 900, lambda: bool(trained_rounds(run_dir)), "waited for a round")
     slurm.cancel("--batch", "--signal=USR1", str(job))
     slurm.wait_for(job, "requeued: attempt 1 goes on", 300)
     assert slurm.end(job, 900) == ("COMPLETED", 0), slurm.output(job)
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    assert [row["round"] for row in rows] == [1, 2, 3]
-    assert all("vcf_acceptance_rate" in row for row in rows)
+    assert trained_rounds(run_dir) == [1, 2, 3]
     assert (run_dir / "checkpoints" / "global_step_3").is_dir()
     launcher = Path(f"{run_dir}.launcher") / str(job)
     assert {path.name for path in launcher.iterdir()} == {"attempt-0", "attempt-1"}
@@ -136,20 +146,18 @@ def trains_over_two_attempts(slurm: Slurm, **variables: str) -> None:
     assert not slurm.scratch()
 
 
-def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm) -> None:
-    """The embedded default, one Megatron worker per node: the pipeline of two stages crosses the network. Told to
-    stop as before a time limit, the job saves, requeues itself and finishes the rounds that are left."""
-    trains_over_two_attempts(slurm, MEDSERL_VENV=sys.prefix)
-
-
 def test_training_in_apptainer(slurm: Slurm) -> None:
-    """The same in containers, where an image is at hand."""
+    """One round in containers on both nodes, where an image is at hand."""
     image = os.environ.get("MEDSERL_TEST_SIF")
     if not image:
         pytest.skip("MEDSERL_TEST_SIF names no image")
-    trains_over_two_attempts(
+    job, run_dir = start_training(
         slurm,
+        1,
         MEDSERL_RUNTIME="apptainer",
         MEDSERL_IMAGE=image,
-        MEDSERL_RUNTIME_OPTIONS=os.environ.get("MEDSERL_TEST_SIF_OPTIONS", ""),
+        MEDSERL_RUNTIME_OPTIONS=os.environ.get("MEDSERL_TEST_SIF_OPTIONS", "--userns"),
     )
+    assert slurm.end(job, 900) == ("COMPLETED", 0), slurm.output(job)
+    assert trained_rounds(run_dir) == [1]
+    assert not slurm.scratch()

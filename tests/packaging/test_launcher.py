@@ -300,7 +300,7 @@ def in_container(cluster: Cluster, runtime: str) -> list[str]:
 def test_apptainer(cluster: Cluster) -> None:
     words = in_container(cluster, "apptainer")
     folder, tmp = str(cluster.folder), cluster.environment["MEDSERL_TMP"]
-    assert words[1:6] == ["exec", "--pwd", folder, "--nv", "--bind"]
+    assert words[1:7] == ["--quiet", "exec", "--pwd", folder, "--nv", "--bind"]
     binds = [words[index + 1] for index, word in enumerate(words) if word == "--bind"]
     assert binds == [
         f"{tmp}:/tmp",
