@@ -46,13 +46,16 @@ end_steps() {
   for pid in $driver "${steps[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
 }
 
+# ending: Slurm is ending the job by itself, and starts no more steps
+ending() { [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null) == COMPLETING ]]; }
+
 # shellcheck disable=SC2329  # the trap on EXIT calls it
 clean_up() {
   local code=$?
   trap - EXIT
   trap '' TERM USR1
   end_steps
-  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null) != COMPLETING ]]; then
+  if ! ending; then
     step_everywhere
     if ((${#containers[@]} > 0)); then
       timeout 60 "${step[@]}" "$runtime" rm --force "${containers[@]}" >/dev/null 2>&1 || true
@@ -106,6 +109,7 @@ finish() {
 # await_lost_node: where a node is gone, Slurm requeues the job when it has noticed, and marks the node, which we cannot
 await_lost_node() {
   local host lost=() pids=() index
+  if ending; then return; fi
   for host in "${hosts[@]}"; do
     timeout --kill-after=2 20 srun --overlap --nodes=1 --ntasks=1 --nodelist="$host" --mem=0 true >/dev/null 2>&1 &
     pids+=($!)

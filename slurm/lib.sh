@@ -135,7 +135,7 @@ check_settings() {
   cpus=${MEDSERL_RAY_CPUS:-${SLURM_CPUS_ON_NODE:-$(nproc)}}
   [[ $gpus =~ ^[1-9][0-9]*$ ]] || refuse "no GPUs in this job; ask with --gpus-per-node, or set MEDSERL_GPUS_PER_NODE"
   # Ray's longest socket name below its folder takes about 65 of the 107 bytes that a socket path may have.
-  ((${#tmp} <= 40)) || refuse "MEDSERL_TMP=$tmp is too long for socket paths; 40 characters at most"
+  ((${#tmp} <= ${tmp_limit:=40})) || refuse "MEDSERL_TMP=$tmp is too long for socket paths; $tmp_limit characters at most"
   [[ ${MEDSERL_INTERFACE:-} =~ ^[A-Za-z0-9._@-]*$ ]] ||
     refuse "MEDSERL_INTERFACE=$MEDSERL_INTERFACE must be one interface by its name: Gloo knows no lists and no ^"
   [[ ${MEDSERL_PREFLIGHT:=full} =~ ^(full|quick|none)$ ]] ||
@@ -194,7 +194,7 @@ set_deadline() {
 dump_environment() {
   local name
   while read -r name; do
-    if [[ $name =~ (KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE) ]] ||
+    if [[ ${!name} =~ ://[^/]*@ || $name =~ (KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE) ]] ||
       ! [[ $name =~ $PASSED_ON || $name =~ ^(PATH|LD_LIBRARY_PATH|HOSTNAME|PWD|LOADEDMODULES)$ ]]; then
       echo "$name (set, not shown)"
     else

@@ -29,6 +29,7 @@ done
 # shellcheck source=slurm/lib.sh
 source "${lib:?set MEDSERL_LAUNCHER to the folder that holds lib.sh}/lib.sh"
 
+tmp_limit=26 # medserl makes Ray's folder below it
 begin "$@"
 ((${#hosts[@]} == 1)) || refuse "train_singlenode.sh got ${#hosts[@]} nodes; submit train_multinode.sh"
 guard

@@ -30,6 +30,8 @@ SBATCH_OPTIONS = (
     ("--job-name", "name of the job"),
 )
 
+REQUESTED = ("nodes", "gpus-per-node", "cpus-per-task", "mem", "time", "account", "partition")
+
 
 def add_slurm(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl slurm``."""
@@ -108,6 +110,8 @@ def run_job(options: argparse.Namespace, overrides: list[str]) -> int:
     }
     request = make_request(options.script, chosen, options.sbatch, options.arguments)
     plan = plan_of_request(request)
+    asked = (f"--{name}={request.options[name] or ''}" for name in REQUESTED if name in request.options)
+    plan.add("request", " ".join(asked))
     if options.action == "submit" and not options.dry_run:
         print("\n".join(plan.lines))
         job = submit(request)

@@ -178,7 +178,8 @@ def resolved_script(request: JobRequest, notes: Sequence[str]) -> str:
     body = [line for line in text[1:] if not _DIRECTIVE.match(line)]
     head = [text[0]]
     head += [
-        f"#SBATCH --{key}" if value is None else f"#SBATCH --{key}={value}" for key, value in request.options.items()
+        f"#SBATCH --{key}" if value is None else f"#SBATCH --{key}={_quoted(value)}"
+        for key, value in request.options.items()
     ]
     head += ["#", *(f"# {line}".rstrip() for line in notes), "#"]
     variables = {name: os.environ[name] for name in RUN_VARIABLES if os.environ.get(name)}
@@ -188,6 +189,11 @@ def resolved_script(request: JobRequest, notes: Sequence[str]) -> str:
         exports.append(f"set -- {shlex.join(request.arguments)}")
     at = body.index("set -euo pipefail") + 1
     return "\n".join([*head, *body[:at], "", *exports, *body[at:]]) + "\n"
+
+
+def _quoted(value: str) -> str:
+    """sbatch splits #SBATCH lines at spaces and knows double quotes."""
+    return f'"{value}"' if " " in value else value
 
 
 def command_line(request: JobRequest) -> list[str]:

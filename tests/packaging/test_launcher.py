@@ -172,7 +172,7 @@ def test_preflight_can_be_left_out(cluster: Cluster) -> None:
 
 
 def test_secrets_stay_out_of_output_and_logs(cluster: Cluster) -> None:
-    _, output = cluster.run()
+    _, output = cluster.run(UCX_PROXY="http://me:a-secret-of-the-user@proxy:3128")
     logs = {path: path.read_text() for path in (cluster.folder / "outputs").rglob("*") if path.is_file()}
     assert "a-secret-of-the-user" not in "".join([output, cluster.calls, *logs.values()])
     (dump,) = [text for path, text in logs.items() if path.name == "environment.txt"]
@@ -361,6 +361,13 @@ def test_single_node_leaves_ray_to_medserl(cluster: Cluster) -> None:
         "trainer.n_gpus_per_node=4 --max-rounds 3"
     ]
     assert cluster.lines("scontrol requeue")
+
+
+def test_single_node_leaves_room_for_the_folder_of_its_ray(cluster: Cluster) -> None:
+    one_node(cluster, "train_singlenode.sh")
+    code, output = cluster.run(MEDSERL_TMP="/tmp/" + "x" * 25)
+    assert code == 2
+    assert "26 characters at most" in output
 
 
 def test_evaluation(cluster: Cluster) -> None:

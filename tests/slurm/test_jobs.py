@@ -98,6 +98,7 @@ def test_arithmetic_of_the_shipped_configuration(
     assert "mini-batches of 32 notes x 2 trajectories = 64, 16 on each of 4 replicas" in out
     assert "4.02 G parameters" in out
     assert "limit 24 h, told to save 15 min before it" in out
+    assert "--nodes=2 --gpus-per-node=8 --cpus-per-task=64 --mem=0 --time=24:00:00" in out
 
 
 def test_overrides_of_train_count(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str) -> None:
@@ -180,7 +181,7 @@ def test_site_file_reaches_sbatch_and_the_command_line_beats_it(
 ) -> None:
     site.write_text(
         "MEDSERL_ACCOUNT=clinic\nMEDSERL_PARTITION=gpu\n"
-        "MEDSERL_SBATCH_OPTIONS='--constraint=h100 --time=48:00:00 --contiguous'\n"
+        "MEDSERL_SBATCH_OPTIONS='--constraint=h100 --time=48:00:00 --contiguous \"--comment=two words\"'\n"
     )
     _, out, _ = render(capsys, "--partition", "fast", *big(tmp_path, model))
     options = directives_of(out)
@@ -189,6 +190,7 @@ def test_site_file_reaches_sbatch_and_the_command_line_beats_it(
     assert options["constraint"] == "h100"
     assert options["time"] == "48:00:00"
     assert options["contiguous"] is None
+    assert options["comment"] == '"two words"'
     command = next(line for line in out.splitlines() if "sbatch --parsable" in line)
     for word in ("--account=clinic", "--partition=fast", "--constraint=h100", "--time=48:00:00", "--contiguous"):
         assert word in command
