@@ -16,9 +16,10 @@ def rounds(slurm: Slurm, job: int) -> list[str]:
 
 def test_time_limit_and_two_requeues(slurm: Slurm, quick: dict[str, str]) -> None:
     """Slurm's own signal before the limit ends the first attempt, the driver's own look at the clock the second."""
-    job = slurm.submit(options=("--time=1", "--signal=B:USR1@30"), DRIVER="usr1 75 0", **quick)
+    job = slurm.submit(options=("--time=1", "--signal=B:USR1@10"), DRIVER="usr1 75 0", **quick)
     slurm.wait_for(job, "requeued: attempt 1", 120)
-    slurm.control("update", f"jobid={job}", "timelimit=10")  # Slurm may signal a minute early, so at once
+    # Slurm looks at limits every half a minute, and signals that much too early rather than too late.
+    slurm.control("update", f"jobid={job}", "timelimit=10")
     assert slurm.end(job, 200) == ("COMPLETED", 0), slurm.output(job)
     output = slurm.output(job)
     for attempt, saved in ((0, 0), (1, 2), (2, 3)):
