@@ -1,6 +1,8 @@
 """What a cluster does to a job: limits, preemption, lost nodes, other jobs. Real Slurm and the launchers as they are;
 the driver and Ray are stand-ins, so that each case takes seconds."""
 
+import math
+
 import pytest
 
 from tests.cluster.slurm import NODES, Slurm
@@ -16,9 +18,13 @@ def rounds(slurm: Slurm, job: int) -> list[str]:
 
 def test_time_limit_and_two_requeues(slurm: Slurm, quick: dict[str, str]) -> None:
     """Slurm's own signal before the limit ends the first attempt, the driver's own look at the clock the second."""
-    job = slurm.submit(options=("--time=1", "--signal=B:USR1@10"), DRIVER="usr1 75 0", **quick)
+    job = slurm.submit(options=("--time=30", "--signal=B:USR1@60"), DRIVER="usr1 75 0", **quick)
+    slurm.wait_for(job, "driver waits", 120)
+    # Slurm looks every half a minute whether a signal is due within the next half: the limit comes near only now.
+    hours, minutes, seconds = map(int, slurm.fields(job)["RunTime"].split(":"))
+    limit = math.ceil((hours * 3600 + minutes * 60 + seconds + 40) / 60)
+    slurm.control("update", f"jobid={job}", f"timelimit={limit}")
     slurm.wait_for(job, "requeued: attempt 1", 120)
-    # Slurm looks at limits every half a minute, and signals that much too early rather than too late.
     slurm.control("update", f"jobid={job}", "timelimit=10")
     assert slurm.end(job, 200) == ("COMPLETED", 0), slurm.output(job)
     output = slurm.output(job)
