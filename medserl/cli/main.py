@@ -13,6 +13,7 @@ from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
 from medserl.cli.pipeline import add_pipeline
 from medserl.cli.report import add_report
+from medserl.cli.slurm import add_slurm
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError, UserError
 
 EXIT_INTERRUPTED = 130
@@ -106,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_report(commands)
     add_pipeline(commands)
+    add_slurm(commands)
     return parser
 
 
@@ -129,19 +131,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 on failure, 2 on an error that the user can mend, 130 when interrupted, 128 + N when a
         signal N ended the training early (with a checkpoint).
     """
-    parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)
-    unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
-    if unknown is not None and not unknown.startswith("~"):
-        parser.error(f"{unknown!r} is no option; overrides look like key=value")
+    options, overrides = parse_arguments(arguments)
     try:
-        return _run(options, [*_option_overrides(options), *rest])
+        return _run(options, overrides)
     except UserError as error:
         print(f"medserl: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("medserl: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a command line, and all Hydra overrides that it asks for, those that options stand for first.
+
+    Ends the process with code 2 where an option is unknown.
+    """
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
+    if unknown is not None and not unknown.startswith("~"):
+        parser.error(f"{unknown!r} is no option; overrides look like key=value")
+    return options, [*_option_overrides(options), *rest]
 
 
 def _option_overrides(options: argparse.Namespace) -> list[str]:

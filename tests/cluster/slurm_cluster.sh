@@ -4,11 +4,14 @@
 # Everything lies in STATE; nothing else on the machine changes but a bridge and the nodes' network namespaces.
 #
 #   slurm_cluster.sh up STATE NODES [FOLDER…]    FOLDERs below /tmp stay visible on the nodes, like a shared disk
+#   slurm_cluster.sh crash STATE NUMBER          ends all processes of a node at once
+#   slurm_cluster.sh boot STATE NUMBER           starts a node that crashed
+#   slurm_cluster.sh enter STATE NUMBER COMMAND… runs a command on a node, beside Slurm
 #   slurm_cluster.sh down STATE                  then: export SLURM_CONF=STATE/slurm.conf
 set -euo pipefail
 
 usage() {
-  sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 }
 (($# >= 2)) || usage
@@ -57,15 +60,19 @@ MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerType=sched/builtin
-SchedulerParameters=batch_sched_delay=0,sched_interval=1
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
 SlurmdParameters=config_overrides
 ReturnToService=2
-SlurmdTimeout=60
-KillWait=20
+SlurmdTimeout=15
+KillWait=10
 PropagateResourceLimits=NONE
 NodeName=node[1-$nodes] NodeAddr=$network.[1-$nodes] CPUs=4 RealMemory=16000 State=UNKNOWN
-PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
 }
 
@@ -101,32 +108,52 @@ wait
 '
 
 start_node() {
-  local number=$1 name=node$1 space
-  shift
-  space=$(namespace "$number")
+  local number=$1 name=node$1
   mkdir -p "$state/spool/$name" "$state/tmp/$name"
   chmod 1777 "$state/tmp/$name"
+  make_network "$number"
+  mapfile -t shared <"$state/shared"
+  # Not `ip netns exec`, which hides /sys/fs/cgroup from slurmd. --kill-child ends the node with its first process.
+  setsid nsenter --net="/run/netns/$(namespace "$number")" \
+    unshare --uts --mount --pid --fork --kill-child --mount-proc --propagation private \
+    bash -c "$node_script" node "$state" "$name" "${shared[@]}" </dev/null >>"$state/log/node-$name.log" 2>&1 &
+  echo "$!" >"$state/run/node-$name.pid"
+}
+
+make_network() {
+  local number=$1 space
+  space=$(namespace "$number")
+  if [[ -e /run/netns/$space ]]; then return; fi
   ip netns add "$space"
   ip link add "v$id-$number" type veth peer name eth0 netns "$space"
   ip link set "v$id-$number" master "$bridge" up
   ip -n "$space" link set lo up
   ip -n "$space" addr add "$network.$number/24" dev eth0
   ip -n "$space" link set eth0 up
-  # Not `ip netns exec`, which hides /sys/fs/cgroup from slurmd. --kill-child ends the node with its first process.
-  setsid nsenter --net="/run/netns/$space" \
-    unshare --uts --mount --pid --fork --kill-child --mount-proc --propagation private \
-    bash -c "$node_script" node "$state" "$name" "$@" </dev/null >"$state/log/node-$name.log" 2>&1 &
-  echo "$!" >"$state/run/node-$name.pid"
+}
+
+# The first process of a node, as this machine numbers it.
+first_process() { cat "/proc/$(cat "$state/run/node-node$1.pid")/task/$(cat "$state/run/node-node$1.pid")/children"; }
+
+crash() {
+  kill -KILL "$(cat "$state/run/node-node$1.pid")"
+}
+
+enter() {
+  local number=$1
+  shift
+  exec nsenter --target="$(first_process "$number" | tr -d ' ')" --net --uts --mount --pid "$@"
 }
 
 up() {
   local nodes=$1 number
   shift
   write_configuration "$nodes"
+  printf '%s\n' "$@" >"$state/shared"
   start_controller
-  for number in $(seq "$nodes"); do start_node "$number" "$@"; done
+  for number in $(seq "$nodes"); do start_node "$number"; done
   for _ in $(seq 150); do
-    if [[ $(SLURM_CONF=$state/slurm.conf sinfo -h -N -t idle -o %N 2>/dev/null | wc -l) == "$nodes" ]]; then return; fi
+    if [[ $(SLURM_CONF=$state/slurm.conf sinfo -h -N -p test -t idle -o %N 2>/dev/null | wc -l) == "$nodes" ]]; then return; fi
     sleep 0.2
   done
   echo "not all of the $nodes nodes came up within 30 s; see $state/log" >&2
@@ -156,6 +183,12 @@ case $action in
     (($# >= 3)) || usage
     shift 2
     up "$@"
+    ;;
+  boot) start_node "$3" ;;
+  crash) crash "$3" ;;
+  enter)
+    shift 2
+    enter "$@"
     ;;
   down) down ;;
   *) usage ;;

@@ -88,6 +88,7 @@ def test_build_context_holds_what_the_set_up_reads(root: Path) -> None:
         "configs",
         "requirements",
         "packaging",
+        "slurm",
     }
     assert {line[1:] for line in lines if line.startswith("!")} == read
     assert all((root / name).exists() for name in read)

@@ -1,0 +1,197 @@
+"""What one node finds out about itself before a job starts on it. No torch.
+
+Each check is a function that returns a ``Check``; its value goes into the table, its problem into the list of bad
+nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medserl import __version__
+
+GIB = 2**30
+OPEN_FILES_WANTED = 4096  # Ray opens some hundreds of sockets per node, vLLM its own
+SHARED_MEMORY_WANTED = GIB
+SCRATCH_WANTED = 2 * GIB
+MEMORY_IN_USE = 0.1
+GPU_FIELDS = ("index", "name", "driver_version", "memory.total", "memory.used")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One cell of the table. ``problem`` is a phrase; None where all is well."""
+
+    name: str
+    value: str
+    problem: str | None = None
+
+
+def gpu_checks(wanted: int) -> list[Check]:
+    """Number, kind, driver and memory of the GPUs, as nvidia-smi tells; nothing where none is wanted."""
+    if wanted == 0:
+        return [Check("GPUs", "none asked")]
+    command = ["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [Check("GPUs", "?", f"nvidia-smi: {type(error).__name__}; no driver, or not passed into the container")]
+    if done.returncode != 0:
+        return [Check("GPUs", "?", f"nvidia-smi: {' '.join((done.stdout + done.stderr).split())[:200]}")]
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+    return read_gpus(rows, wanted)
+
+
+def read_gpus(rows: Sequence[Sequence[str]], wanted: int) -> list[Check]:
+    """Checks on rows of ``GPU_FIELDS``, memory in MiB."""
+    problems = []
+    if len(rows) < wanted:
+        problems.append(f"{len(rows)} GPUs instead of {wanted}")
+    for index, _, _, total, used in rows:
+        if total.isdigit() and used.isdigit() and int(used) > MEMORY_IN_USE * int(total):
+            problems.append(f"GPU {index} has {int(used) / 1024:.1f} GiB in use")
+    kinds = sorted({row[1] for row in rows})
+    drivers = sorted({row[2] for row in rows})
+    memory = min((int(row[3]) for row in rows if row[3].isdigit()), default=0)
+    return [
+        Check("GPUs", f"{len(rows)} {'/'.join(kinds)}", "; ".join(problems) or None),
+        Check("GPU memory", f"{memory / 1024:.0f} GiB"),
+        Check("driver", "/".join(drivers)),
+    ]
+
+
+def host_checks(tmp: Path) -> list[Check]:
+    """Processors, memory, limits and node-local disk."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    available = fields["MemAvailable"]
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    shared = shutil.disk_usage("/dev/shm").free
+    scratch = shutil.disk_usage(tmp).free
+    return [
+        Check("CPUs", str(len(os.sched_getaffinity(0)))),
+        Check("memory", f"{available / GIB:.0f} GiB"),
+        Check(
+            "/dev/shm",
+            f"{shared / GIB:.1f} GiB",
+            None if shared >= SHARED_MEMORY_WANTED else "less than 1 GiB of shared memory for Ray",
+        ),
+        Check(
+            "scratch",
+            f"{scratch / GIB:.0f} GiB",
+            None if scratch >= SCRATCH_WANTED else f"less than 2 GiB free in {tmp}",
+        ),
+        Check(
+            "open files",
+            "unlimited" if soft == resource.RLIM_INFINITY else str(soft),
+            None
+            if soft >= OPEN_FILES_WANTED or soft == resource.RLIM_INFINITY
+            else f"limit of open files {soft}, {OPEN_FILES_WANTED} are wanted (ulimit -n)",
+        ),
+    ]
+
+
+def run_dir_checks(run_dir: Path, checkpoint_bytes: float) -> tuple[list[Check], float]:
+    """Whether the run's disk can be written and has room for a checkpoint.
+
+    Returns:
+        The checks, and this node's clock minus the disk's, in seconds.
+    """
+    folder = next(path for path in (run_dir, *run_dir.parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    problem = None
+    skew = 0.0
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".medserl-") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+            skew = time.time() - os.fstat(file.fileno()).st_mtime
+    except OSError as error:
+        problem = f"cannot write in {folder} ({error.strerror})"
+    if problem is None and free < checkpoint_bytes:
+        problem = f"{free / GIB:.0f} GiB free for {run_dir}, one checkpoint takes {checkpoint_bytes / GIB:.0f}"
+    return [Check("run disk", f"{free / GIB:.0f} GiB", problem)], skew
+
+
+def content_checks(model: str | None, files: Sequence[str]) -> list[Check]:
+    """Model, tokenizer and notes: there, whole and readable from this node."""
+    checks = []
+    if model is not None:
+        checks.append(Check("model", Path(model).name, model_problem(model)))
+    missing = [path for path in files if not os.access(path, os.R_OK)]
+    if files:
+        checks.append(Check("notes", str(len(files)), f"cannot read {', '.join(missing)}" if missing else None))
+    return checks
+
+
+def model_problem(name: str) -> str | None:
+    """What is missing of a model directory, or of a hub model in the cache; None when it is whole."""
+    if name.startswith("builtin:"):
+        return None
+    path = Path(name)
+    if not path.is_dir():
+        path_in_cache = _cached(name)
+        if path_in_cache is None:
+            return f"model {name} is no directory here, and not in the Hugging Face cache"
+        path = path_in_cache
+    if not (path / "config.json").is_file():
+        return f"{path} has no config.json"
+    if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        return f"{path} has no tokenizer"
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    else:
+        wanted = {file.name for file in (*path.glob("*.safetensors"), *path.glob("*.bin"))}
+    if not wanted:
+        return f"{path} has no weights"
+    missing = sorted(file for file in wanted if not (path / file).is_file())
+    return f"{path} lacks {', '.join(missing[:3])}" if missing else None
+
+
+def _cached(name: str) -> Path | None:
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    snapshots = home / "hub" / f"models--{name.replace('/', '--')}" / "snapshots"
+    found = sorted(snapshots.glob("*/config.json"))
+    return found[-1].parent if found else None
+
+
+def software_checks(interface: str) -> list[Check]:
+    """Versions, which must be the same everywhere, and the network interface."""
+    known = [name for _, name in socket.if_nameindex()]
+    gone = bool(interface) and interface not in known
+    return [
+        Check("medserl", __version__),
+        Check("Python", platform.python_version()),
+        Check(
+            "interface",
+            interface or "any",
+            f"no interface {interface}, there are {', '.join(known)}" if gone else None,
+        ),
+    ]
+
+
+def instruction_check() -> Check:
+    """Whether the processor runs what it advertises; the answer is kept for the training (medserl/cpu/probe.py)."""
+    from medserl.cpu.probe import probe
+
+    cap = probe().onednn_max_cpu_isa
+    return Check("instructions", "all" if cap is None else f"up to {cap}")
+
+
+def as_record(node: str, skew: float, checks: Sequence[Check]) -> dict[str, Any]:
+    """What a node leaves for the report."""
+    return {"node": node, "skew": skew, "checks": [vars(check) for check in checks]}

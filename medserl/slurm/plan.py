@@ -1,0 +1,253 @@
+"""The arithmetic of a job, and the refusal of what cannot work. No torch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from medserl.errors import ConfigError
+from medserl.slurm.memory import GIB, Estimate, estimate
+
+CPUS_PER_WORKER = 3
+"""Logical CPUs that verl's placement bundles ask Ray for with each GPU (verl 0.9.1, RayResourcePool)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the job has."""
+
+    nodes: int
+    gpus_per_node: int
+    cpus_per_node: int
+    time_limit: int | None = None
+    """Seconds."""
+    lead: int = 0
+    """Seconds before the limit at which the job is told to save."""
+    gpu_memory_gb: float | None = None
+    binds: tuple[str, ...] = ()
+    """SOURCE:TARGET pairs of a container; paths of the arguments are those inside."""
+    in_container: bool = False
+
+
+@dataclass
+class Plan:
+    """Lines for people, and what every node must have for this job."""
+
+    lines: list[str] = field(default_factory=list)
+    device: str = "cuda"
+    model: str | None = None
+    files: list[str] = field(default_factory=list)
+    checkpoint_bytes: float = 0.0
+
+    def add(self, name: str, text: str) -> None:
+        """One line of the plan."""
+        self.lines.append(f"{name:<10} {text}")
+
+    def to_json(self) -> str:
+        """For the nodes' preflight."""
+        return json.dumps(
+            {
+                "device": self.device,
+                "model": self.model,
+                "files": self.files,
+                "checkpoint_bytes": self.checkpoint_bytes,
+            }
+        )
+
+
+def plan_training(config: DictConfig, shape: Shape) -> Plan:
+    """The plan of ``medserl train``.
+
+    Raises:
+        ConfigError: sizes that do not divide or do not fit, a model or notes that are not there, too little time.
+    """
+    from medserl.training.checks import check_layout
+
+    plan = Plan(device=config.trainer.device)
+    _check_shape(config, shape)
+    check_layout(config)
+    _say_layout(plan, config, shape)
+    _check_cpus(plan, shape)
+    notes = config.medserl.notes
+    plan.files = [str(path) for path in (notes.path, notes.labelled_path, config.medserl.validation.path) if path]
+    for path in plan.files:
+        _look_for(plan, path, "notes", shape)
+    estimated = _check_model(plan, config, shape)
+    if estimated is not None and plan.device == "cuda":
+        _check_memory(plan, config, estimated, shape)
+    _check_time(plan, config, shape)
+    return plan
+
+
+def plan_evaluation(model: str | None, data: Sequence[str], tensor_parallel: int, shape: Shape) -> Plan:
+    """The plan of ``medserl evaluate``: vLLM in one process, with ``tensor_parallel`` GPUs.
+
+    Raises:
+        ConfigError: more GPUs wanted than there are, or data that is not there.
+    """
+    plan = Plan(model=model)
+    if shape.nodes != 1:
+        raise ConfigError(f"medserl evaluate runs on one node, the job has {shape.nodes}")
+    if tensor_parallel > shape.gpus_per_node:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.tensor_model_parallel_size: {tensor_parallel} is more than the job's "
+            f"{shape.gpus_per_node} GPUs; change it or --gpus-per-node"
+        )
+    plan.add("layout", f"1 node x {shape.gpus_per_node} GPUs, vLLM TP {tensor_parallel}")
+    plan.files = [source for source in data if not source.startswith("ward:")]
+    for path in plan.files:
+        _look_for(plan, path, "data", shape)
+    if shape.time_limit:
+        plan.add("time", f"limit {_duration(shape.time_limit)}")
+    return plan
+
+
+def _check_shape(config: DictConfig, shape: Shape) -> None:
+    for key, wanted, there in (
+        ("trainer.nnodes", config.trainer.nnodes, shape.nodes),
+        ("trainer.n_gpus_per_node", config.trainer.n_gpus_per_node, shape.gpus_per_node),
+    ):
+        if wanted != there:
+            raise ConfigError(f"{key}: {wanted}, but the job has {there}; leave the key to the launcher")
+
+
+def _say_layout(plan: Plan, config: DictConfig, shape: Shape) -> None:
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
+    cp = actor.megatron.context_parallel_size
+    world = shape.nodes * shape.gpus_per_node
+    dp = world // (tp * pp * cp)
+    with_cp = f" x CP {cp}" if cp > 1 else ""
+    plan.add(
+        "layout",
+        f"{shape.nodes} nodes x {shape.gpus_per_node} GPUs = {world} = TP {tp} x PP {pp}{with_cp} x DP {dp}; "
+        f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines",
+    )
+    mini = actor.ppo_mini_batch_size * rollout.n
+    plan.add(
+        "batches",
+        f"{config.data.train_batch_size} notes a round, mini-batches of {actor.ppo_mini_batch_size} notes x "
+        f"{rollout.n} trajectories = {mini}, {mini // dp} on each of {dp} replicas",
+    )
+    for name, size in (("Megatron", tp), ("vLLM", rollout.tensor_model_parallel_size)):
+        if size > shape.gpus_per_node:
+            plan.add("note", f"{name} TP {size} crosses nodes; tensor parallelism wants NVLink, pipelines do not")
+
+
+def _check_cpus(plan: Plan, shape: Shape) -> None:
+    least = CPUS_PER_WORKER * shape.gpus_per_node
+    if shape.cpus_per_node < least:
+        raise ConfigError(
+            f"--cpus-per-task: {shape.cpus_per_node} logical CPUs on a node are less than the {least} that "
+            f"{shape.gpus_per_node} workers ask Ray for; ask for more, or set MEDSERL_RAY_CPUS"
+        )
+    plan.add("cpus", f"{shape.cpus_per_node} a node for Ray, {least} of them for the workers")
+
+
+def host_path(path: str, binds: Sequence[str]) -> Path:
+    """Where a container's path lies outside of it."""
+    for bind in binds:
+        source, _, target = bind.partition(":")
+        target = (target or source).split(":")[0].rstrip("/")
+        if path == target or path.startswith(f"{target}/"):
+            return Path(source + path[len(target) :])
+    return Path(path)
+
+
+def _look_for(plan: Plan, path: str, what: str, shape: Shape) -> bool:
+    if host_path(path, shape.binds).exists():
+        return True
+    if shape.in_container:
+        plan.add("note", f"{what} {path}: not seen from here; the preflight looks for it in the container")
+        return False
+    raise ConfigError(f"{what} {path}: is not there; give a path that all nodes see (nothing is downloaded)")
+
+
+def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Estimate | None:
+    from medserl.training.checks import check_model
+
+    key, path = "actor_rollout_ref.model.path", str(config.actor_rollout_ref.model.path)
+    plan.model = path
+    outside = host_path(path, shape.binds)
+    if shape.in_container and not outside.is_dir():
+        _look_for(plan, path, "model", shape)
+        return None
+    actor = config.actor_rollout_ref.actor.megatron
+    model = check_model(
+        outside,
+        key,
+        actor.tensor_model_parallel_size,
+        actor.pipeline_model_parallel_size,
+        config.actor_rollout_ref.rollout.tensor_model_parallel_size,
+    )
+    estimated = estimate(config, model)
+    plan.checkpoint_bytes = estimated.checkpoint
+    plan.add(
+        "model",
+        f"{path}, {estimated.parameters / 1e9:.2f} G parameters; a checkpoint takes about "
+        f"{_gib(estimated.checkpoint)}, {config.trainer.max_actor_ckpt_to_keep} are kept",
+    )
+    return estimated
+
+
+def _check_memory(plan: Plan, config: DictConfig, need: Estimate, shape: Shape) -> None:
+    share = config.actor_rollout_ref.rollout.gpu_memory_utilization
+    parts = (
+        f"weights {_gib(need.weights)}, gradients {_gib(need.gradients)}, optimizer {_gib(need.optimizer)}, "
+        f"reference {_gib(need.reference)}, activations {_gib(need.activations)}"
+    )
+    plan.add("memory", f"about {_gib(need.training)} of each GPU in an update ({parts}); vLLM {share:.0%} in a rollout")
+    if shape.gpu_memory_gb is not None and need.training > shape.gpu_memory_gb * GIB:
+        raise ConfigError(
+            f"an update needs about {_gib(need.training)} of each GPU ({parts}), MEDSERL_GPU_MEMORY_GB says "
+            f"{shape.gpu_memory_gb:g}; raise TP or PP, or lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+        )
+
+
+def _check_time(plan: Plan, config: DictConfig, shape: Shape) -> None:
+    if shape.time_limit is None:
+        plan.add("time", "no limit known; Slurm may have one of the partition's")
+        return
+    if shape.time_limit <= shape.lead:
+        raise ConfigError(
+            f"--time: {_duration(shape.time_limit)} is not more than the {_duration(shape.lead)} before the limit at "
+            "which the job is told to save (--signal); ask for more time or give another --signal=B:USR1@SECONDS"
+        )
+    text = f"limit {_duration(shape.time_limit)}, told to save {_duration(shape.lead)} before it"
+    if seconds := _seconds_per_round(Path(config.medserl.run_dir)):
+        rounds = int((shape.time_limit - shape.lead) // seconds)
+        text += f"; rounds took {seconds:.0f} s so far, about {rounds} fit into one attempt"
+    plan.add("time", text)
+
+
+def _seconds_per_round(run_dir: Path) -> float | None:
+    """Median over what a run has recorded so far; None where it has not run yet."""
+    from medserl.training.run_log import METRICS_FILE, read_metrics
+
+    path = run_dir / METRICS_FILE
+    if not path.is_file():
+        return None
+    times: list[Any] = [row["timing_s/step"] for row in read_metrics(path) if row.get("timing_s/step")]
+    return float(statistics.median(times)) if times else None
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.0f} MiB"
+
+
+def _duration(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    minutes, left = divmod(rest, 60)
+    parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else "", f"{left} s" if left else ""]
+    return " ".join(filter(None, parts)) or "0 s"
+
+
+def binds_of(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """The site's binds, as SOURCE:TARGET pairs."""
+    return tuple(bind if ":" in bind else f"{bind}:{bind}" for bind in settings.get("MEDSERL_BINDS", "").split())

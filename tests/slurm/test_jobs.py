@@ -1,0 +1,263 @@
+"""`medserl slurm render` and `submit`: the arithmetic, what is refused, and the script that comes out."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.cli.main import main
+from medserl.errors import ConfigError
+from medserl.slurm.request import directives, launchers_dir, seconds_of
+
+PIPELINE = (
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+)
+QWEN3_4B = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 2560,
+    "num_hidden_layers": 36,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings of whoever runs the tests."""
+    for name in ("MEDSERL_SITE", "MEDSERL_CONFIG", "MEDSERL_GPUS_PER_NODE", "MEDSERL_RAY_CPUS", "MEDSERL_RUN_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    site = tmp_path / "site.sh"
+    site.write_text("")
+    monkeypatch.setenv("MEDSERL_SITE", str(site))
+
+
+@pytest.fixture
+def site(bare: None, tmp_path: Path) -> Path:
+    return tmp_path / "site.sh"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A directory with Qwen3-4B's shape and nothing else that is real; the override that names it."""
+    folder = tmp_path / "Qwen3-4B"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(QWEN3_4B))
+    for name in ("tokenizer.json", "model.safetensors"):
+        (folder / name).touch()
+    (tmp_path / "notes.jsonl").touch()
+    return f"actor_rollout_ref.model.path={folder}"
+
+
+def render(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(["slurm", "render", *words])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def big(tmp_path: Path, model: str, *words: str) -> list[str]:
+    """A job of the shipped configuration for several nodes."""
+    return ["train_multinode", "--prompt-data", str(tmp_path / "notes.jsonl"), model, *words]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("1:30", 90), ("24:00:00", 86400), ("2-0", 172800), ("1-12:30", 131400), ("1-00:00:01", 86401)],
+)
+def test_times_of_slurm(text: str, seconds: int) -> None:
+    assert seconds_of(text) == seconds
+
+
+@given(st.integers(0, 30), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
+def test_long_times(days: int, hours: int, minutes: int, seconds: int) -> None:
+    expected = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    assert seconds_of(f"{days}-{hours:02}:{minutes:02}:{seconds:02}") == expected
+
+
+def test_no_time_is_no_limit() -> None:
+    assert seconds_of(None) is None
+    assert seconds_of("UNLIMITED") is None
+    with pytest.raises(ConfigError, match="is no time of Slurm's"):
+        seconds_of("tomorrow")
+
+
+def test_arithmetic_of_the_shipped_configuration(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
+) -> None:
+    code, out, err = render(capsys, *big(tmp_path, model))
+    assert code == 0, err
+    assert "2 nodes x 8 GPUs = 16 = TP 2 x PP 2 x DP 4; vLLM TP 2, 8 engines" in out
+    assert "mini-batches of 32 notes x 2 trajectories = 64, 16 on each of 4 replicas" in out
+    assert "4.02 G parameters" in out
+    assert "limit 24 h, told to save 15 min before it" in out
+    assert "--nodes=2 --gpus-per-node=8 --cpus-per-task=64 --mem=0 --time=24:00:00" in out
+
+
+def test_overrides_of_train_count(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str) -> None:
+    overrides = ["actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=4", "--rollout-batch-size", "256"]
+    code, out, err = render(capsys, "--nodes", "4", "--gpus-per-node=4", *big(tmp_path, model, *overrides))
+    assert code == 0, err
+    assert "4 nodes x 4 GPUs = 16 = TP 2 x PP 4 x DP 2" in out
+    assert "#SBATCH --nodes=4" in out
+    assert "#SBATCH --gpus-per-node=4" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides", "sentence"),
+    [
+        (["--nodes=3"], [], "cannot be divided by 6 data-parallel replicas"),
+        (["--gpus-per-node=3"], [], "6 workers cannot be divided by TP 2 x PP 2 x CP 1 = 4"),
+        ([], ["trainer.nnodes=4"], "trainer.nnodes: 4, but the job has 2"),
+        (["--cpus-per-task=16"], [], "16 logical CPUs on a node are less than the 24"),
+        (["--time=10"], [], "10 min is not more than the 15 min before the limit"),
+        (["--time=soon"], [], "is no time of Slurm's"),
+        (["--nodes=2-4"], [], "--nodes=2-4: give one number"),
+        (["--gpus-per-node=0"], [], "--gpus-per-node: 0"),
+        (["--sbatch", "nice"], [], "write it as --name=value"),
+        ([], ["actor_rollout_ref.actor.ppo_mini_batch_sise=3"], "did you mean"),
+        ([], ["--prompt-data", "/nowhere.jsonl"], "notes /nowhere.jsonl: is not there"),
+        ([], ["actor_rollout_ref.model.path=Qwen/Qwen3-4B"], "give a local model directory"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: str,
+    options: list[str],
+    overrides: list[str],
+    sentence: str,
+) -> None:
+    code, out, err = render(capsys, *options, *big(tmp_path, model, *overrides))
+    assert code == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert not out
+
+
+def test_too_little_gpu_memory_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, site: Path
+) -> None:
+    site.write_text("MEDSERL_GPU_MEMORY_GB=24\n")
+    code, _, err = render(capsys, *big(tmp_path, model))
+    assert code == 2
+    assert "MEDSERL_GPU_MEMORY_GB says 24" in err
+    site.write_text("MEDSERL_GPU_MEMORY_GB=80\n")
+    assert render(capsys, *big(tmp_path, model))[0] == 0
+
+
+def test_single_node_and_evaluation(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str) -> None:
+    words = big(tmp_path, model)[1:]
+    code, out, err = render(capsys, "train_singlenode", *words)
+    assert code == 0, err
+    assert "1 nodes x 8 GPUs = 8 = TP 2 x PP 1 x DP 4" in out
+    code, _, err = render(capsys, "--nodes=2", "train_singlenode", *words)
+    assert (code, "submit train_multinode" in err) == (2, True)
+    evaluate = ["evaluate", "--model", "/models/x", "--data", str(tmp_path / "notes.jsonl")]
+    assert render(capsys, *evaluate)[0] == 0
+    code, _, err = render(capsys, *evaluate, "actor_rollout_ref.rollout.tensor_model_parallel_size=4")
+    assert (code, "is more than the job's 1 GPUs" in err) == (2, True)
+
+
+def test_speed_so_far_tells_what_fits_into_an_attempt(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
+) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "metrics.jsonl").write_text('{"round": 1, "timing_s/step": 600}\n{"round": 2, "timing_s/step": 600}\n')
+    _, out, _ = render(capsys, *big(tmp_path, model, "--run-dir", str(run_dir)))
+    assert "rounds took 600 s so far, about 142 fit into one attempt" in out
+
+
+def test_site_file_reaches_sbatch_and_the_command_line_beats_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, site: Path
+) -> None:
+    site.write_text(
+        "MEDSERL_ACCOUNT=clinic\nMEDSERL_PARTITION=gpu\n"
+        "MEDSERL_SBATCH_OPTIONS='--constraint=h100 --time=48:00:00 --contiguous \"--comment=two words\"'\n"
+    )
+    _, out, _ = render(capsys, "--partition", "fast", *big(tmp_path, model))
+    options = directives_of(out)
+    assert options["account"] == "clinic"
+    assert options["partition"] == "fast"
+    assert options["constraint"] == "h100"
+    assert options["time"] == "48:00:00"
+    assert options["contiguous"] is None
+    assert options["comment"] == '"two words"'
+    command = next(line for line in out.splitlines() if "sbatch --parsable" in line)
+    for word in ("--account=clinic", "--partition=fast", "--constraint=h100", "--time=48:00:00", "--contiguous"):
+        assert word in command
+
+
+def directives_of(text: str) -> dict[str, str | None]:
+    lines = [line[8:].strip() for line in text.splitlines() if line.startswith("#SBATCH ")]
+    return {line[2:].split("=", 1)[0]: line.split("=", 1)[1] if "=" in line else None for line in lines}
+
+
+def test_rendered_script_is_whole(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was rendered parses, carries the settings and arguments, and keeps the launcher's own lines."""
+    monkeypatch.setenv("MEDSERL_GPUS_PER_NODE", "1")
+    monkeypatch.setenv("MEDSERL_CONFIG", "embedded")
+    monkeypatch.setenv("MEDSERL_RUN_DIR", "/shared/it's a run")
+    code, out, err = render(capsys, "train_multinode", *PIPELINE, "medserl.seed=3")
+    assert code == 0, err
+    script = tmp_path / "job.sh"
+    script.write_text(out)
+    done = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "export MEDSERL_CONFIG=embedded" in out
+    assert "export MEDSERL_GPUS_PER_NODE=1" in out
+    assert """export MEDSERL_RUN_DIR='/shared/it'"'"'s a run'""" in out
+    assert "set -- " + " ".join((*PIPELINE, "medserl.seed=3")) in out
+    body = (launchers_dir() / "train_multinode.sh").read_text().split("set -euo pipefail\n")[1]
+    assert out.endswith(body)
+
+
+def test_dry_run_submits_nothing_and_submit_passes_options_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/submitted\nprintenv MEDSERL_LAUNCHER >> {tmp_path}/submitted\necho 42\n'
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=":")
+    assert main(["slurm", "submit", "--dry-run", *big(tmp_path, model)]) == 0
+    assert not (tmp_path / "submitted").exists()
+    assert main(["slurm", "submit", "--nodes=2", "--account", "clinic", *big(tmp_path, model)]) == 0
+    assert "submitted job 42; its output: slurm-medserl-42.out" in capsys.readouterr().out
+    words, launcher = (tmp_path / "submitted").read_text().splitlines()
+    script = f"{launcher}/train_multinode.sh --prompt-data {tmp_path}/notes.jsonl {model}"
+    assert words == f"--parsable --nodes=2 --account=clinic {script}"
+
+
+def test_refusal_of_sbatch_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=":")
+    assert main(["slurm", "submit", *big(tmp_path, model)]) == 2
+    assert "sbatch refused the job: sbatch: error: invalid account" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train_multinode", "train_singlenode", "evaluate", "preflight"])
+def test_launchers_append_their_output_and_say_what_a_site_must_not_edit(name: str) -> None:
+    options = directives(launchers_dir() / f"{name}.sh")
+    assert not {"account", "partition", "qos"} & options.keys()
+    if name.startswith("train"):
+        assert options["open-mode"] == "append"
+        assert "requeue" in options
+        assert str(options["signal"]).startswith("B:USR1@")
