@@ -86,11 +86,10 @@ def send(number: int) -> Action:
 
 
 def kill_part(name: str) -> Action:
-    """SIGKILL to the one process of the run whose title contains ``name``."""
+    """SIGKILL to the newest process of the run whose title contains ``name``."""
 
     def kill(_: subprocess.Popen[bytes]) -> None:
-        (pid,) = (pid for pid, title in processes().items() if name in title)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(max(pid for pid, title in processes().items() if name in title), signal.SIGKILL)
 
     return kill
 
