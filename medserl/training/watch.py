@@ -145,6 +145,8 @@ class Watch:
                 pass  # a network that was away for a moment
             except ray.exceptions.RayActorError as error:
                 return f"{part_name(key[1])} died{_where(str(error))}"
+            except ray.exceptions.RayError as error:
+                logger.debug("%s could not be asked: %r", key[1], error)
             if complaint:
                 return f"{part_name(key[1])}: {complaint}"
             self._calls[key] = handle.__ray_call__.remote(engine_state)

@@ -20,7 +20,7 @@ from medserl.training.watch import part_name
 
 SCRIPT = Path(__file__).with_name("ray_victim.py")
 # What is killed, how the main process waits at that time.
-FAULTS = {"actor": "ray", "gcs_server": "ray", "raylet": "deaf", "main": "ray"}
+FAULTS = {"gcs_server": "ray", "raylet": "deaf", "main": "ray"}
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
-    """Four runs beside each other and beside a Ray cluster of the same user."""
+    """Three runs beside each other and beside a Ray cluster of the same user."""
     with foreign_cluster(tmp_path_factory.mktemp("foreign")) as address:
         runs = {}
         for fault, way in FAULTS.items():
@@ -115,7 +115,6 @@ def test_nothing_survives(ended: dict[str, Ended], fault: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "code", "sentence"),
     [
-        ("actor", 1, "cause: Megatron worker 0 died (pid {actor}, ip"),
         ("gcs_server", 1, "Ray's gcs_server died; the run cannot go on"),
         ("raylet", 1, "Ray's raylet died; the run cannot go on"),
         ("main", -signal.SIGKILL, "the run's main process ended without a word; its "),
@@ -123,7 +122,7 @@ def test_nothing_survives(ended: dict[str, Ended], fault: str) -> None:
 )
 def test_the_fault_is_named_and_the_run_ends(ended: dict[str, Ended], fault: str, code: int, sentence: str) -> None:
     run = ended[fault]
-    assert sentence.format(**run.facts) in run.output, run.output
+    assert sentence in run.output, run.output
     assert run.code == code
 
 
