@@ -109,7 +109,7 @@ class MedSeRLTrainer:
             logger.info("run directory %s", self.run_dir.path)
             logger.info("starting Ray, Megatron and vLLM on %s", self.config.trainer.device)
             self._cluster = Cluster(self.config, variables, log_dir, self.verbose, console)
-            self._watch = Watch(self._cluster.own_processes())
+            self._watch = Watch(self._cluster.own_processes(), self._cluster.abandon)
             logger.info("Ray is up; importing verl and starting the Megatron workers (a minute or two)")
             self._stop.catch()  # again: Ray installs handlers of its own when it starts
             self._start_trainer(began)
@@ -298,7 +298,8 @@ class MedSeRLTrainer:
             return metrics
         with self._stop.handled():
             self.start()
-            if self.config.trainer.val_before_train and self.round == 0 and has_validation_notes(self.settings):
+            judged_first = self.config.trainer.val_before_train and has_validation_notes(self.settings)
+            if self.round == 0 and judged_first and self._goes_on():
                 self._deadline.measured("validation", self.validate()["timing_s/validate"])
             while self._goes_on():
                 metrics = self.training_step(self.sample_batch())

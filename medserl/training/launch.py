@@ -116,6 +116,12 @@ class Cluster:
         names = ("gcs_server", "raylet")
         return {name: alive(info.process) for name in names for info in node.all_processes.get(name, [])}
 
+    def abandon(self) -> None:
+        """End every process of this run without asking Ray, and remove temporary files."""
+        end_processes(self._token)
+        clear(self._token, self._temporary, self._log_dir)
+        self._guard.dismiss()
+
     def close(self) -> None:
         """End Ray, every process of this run that is still there, and remove temporary files."""
         import ray

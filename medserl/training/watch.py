@@ -5,6 +5,9 @@ vllm_rollout/bucketed_weight_transfer.py: ``self.socket.recv()`` without a limit
 one in a collective; a TransferQueue whose process is gone is waited for too. So a thread of the main process asks every
 actor of the run whether it lives, and vLLM's whether their engines do. A busy actor answers late, which is no fault;
 the call to one that has died fails at once.
+
+The main thread then gets an exception: from its call to an actor that is dead or ended here, or from a signal, which
+also wakes a thread that waits for something else. Where neither helps, the process ends.
 """
 
 from __future__ import annotations
@@ -12,17 +15,27 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 logger = logging.getLogger("medserl.watch")
 PERIOD = 1.0  # seconds
-LAST_RESORT = 60.0  # seconds that the main thread has to leave by itself
-RAY_GONE = 5.0
+LEAVE_BY_ITSELF = 10.0  # seconds until the main thread gets the signal
+LAST_RESORT = 60.0  # seconds that it then has to end everything
+RAY_GONE = 2.0  # both, where Ray itself has died, which nothing can be asked of any more
+WAKE = signal.SIGUSR2
 EXIT = 1
 # While a run starts, verl ends helpers of its own on purpose; these stay as long as the run.
 LASTING = ("WorkerDict", "server_")
+# Passive stores: nobody calls them through Ray, so to end them would leave the main thread waiting for their answers.
+STORES = ("TransferQueue", "Storage")
+
+
+class PartLost(RuntimeError):
+    """A part of the run has died."""
 
 
 def engine_state(actor: Any) -> str | None:
@@ -37,15 +50,20 @@ class Watch:
 
     Args:
         own_ray: Name and liveness of each process of a Ray that is this run's own.
+        abandon: Ends all other processes of the run, whatever they do: before this one ends as a last resort.
     """
 
-    def __init__(self, own_ray: dict[str, Callable[[], bool]] | None = None) -> None:
+    def __init__(self, own_ray: dict[str, Callable[[], bool]], abandon: Callable[[], None]) -> None:
         self.lost: str | None = None
-        self._own_ray = own_ray or {}
+        self._abandon = abandon
+        self._own_ray = own_ray
         self._calls: dict[tuple[str, str], Any] = {}
         self._handles: dict[tuple[str, str], Any] = {}
         self._ready = False
         self._found = threading.Event()
+        self._heard = threading.Event()
+        self._main = threading.current_thread() is threading.main_thread()
+        self._before = signal.signal(WAKE, self._wake) if self._main else None
         self._closing = threading.Event()
         self._closed = threading.Event()
         # Two threads: a Ray without its head answers no question for a minute.
@@ -58,16 +76,20 @@ class Watch:
 
     def closing(self) -> None:
         """The run ends its parts itself: none is missed any more. Where one was, the last resort stays."""
+        self._heard.set()
         self._closing.set()
 
     def close(self) -> None:
         """Everything has ended."""
-        self._closing.set()
+        self.closing()
         self._closed.set()
+        if self._main and threading.current_thread() is threading.main_thread():
+            signal.signal(WAKE, self._before or signal.SIG_DFL)
 
     def cause(self) -> str | None:
         """What has died: waits a moment, because a call to a dead actor may fail before its death is found here."""
-        self._found.wait(4 * PERIOD)
+        if self._found.wait(4 * PERIOD):
+            self._heard.set()
         return self.lost
 
     def _lose(self, what: str) -> None:
@@ -100,16 +122,24 @@ class Watch:
         if not ray_is_gone:
             # Whoever waits for one of them gets an exception. In a thread: Ray may not answer any more.
             threading.Thread(target=self._end_actors, daemon=True).start()
+        if not self._heard.wait(RAY_GONE if ray_is_gone else LEAVE_BY_ITSELF) and self._main and not ray_is_gone:
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
         if not self._closed.wait(RAY_GONE if ray_is_gone else LAST_RESORT):
             logger.error("the run cannot end in an orderly way; its processes are killed")
+            self._abandon()
             logging.shutdown()
-            os._exit(EXIT)  # medserl.training.leftovers.Guard ends the others
+            os._exit(EXIT)
+
+    def _wake(self, number: int, frame: FrameType | None) -> None:
+        if self.lost is not None and not self._heard.is_set():
+            raise PartLost(self.lost)
 
     def _end_actors(self) -> None:
         import ray
 
-        for handle in list(self._handles.values()):
-            ray.kill(handle, no_restart=True)
+        for (_, name), handle in list(self._handles.items()):
+            if not any(part in name for part in STORES):
+                ray.kill(handle, no_restart=True)
 
     def _call_new_actors(self) -> None:
         import ray

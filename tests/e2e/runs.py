@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 START_LIMIT = 600  # seconds: a loaded machine with two cores
+SWEEP_LIMIT = 30  # seconds until nothing of a run is left
 COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null", "medserl.dump_games=true")
 MARK = "MEDSERL_TEST_RUN"
 SESSION = uuid.uuid4().hex
@@ -77,6 +78,9 @@ def train(
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + SWEEP_LIMIT
+    while processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
     return Run(run_dir, code, log.read_text(), list(processes().values()))
 
 

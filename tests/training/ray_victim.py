@@ -28,18 +28,17 @@ class Victim:
 def main(folder: Path, way: str) -> None:
     import ray
 
-    from medserl.training import watch
     from medserl.training.config import load_config
     from medserl.training.launch import RUN_TOKEN, Cluster
     from medserl.training.run_log import set_up_logging
+    from medserl.training.watch import Watch
 
-    watch.LAST_RESORT = 4.0
     set_up_logging(folder)
     token = f"test{os.getpid()}"
     os.environ[RUN_TOKEN] = token
     config = load_config("embedded", ["ray_kwargs.ray_init.object_store_memory=80000000"])
     cluster = Cluster(config, {RUN_TOKEN: token}, folder / "logs")
-    looking = watch.Watch(cluster.own_processes())
+    looking = Watch(cluster.own_processes(), cluster.abandon)
     kind = ray.remote(Victim)
     first, second = (kind.options(name=name, num_cpus=1).remote() for name in ("abWorkerDict_0:0", "abWorkerDict_0:1"))
     actor, child = ray.get(first.facts.remote())
