@@ -99,6 +99,9 @@ class Cluster:
         except BaseException:
             self.close()
             raise
+        finally:
+            # Ray's processes and the workers have it; what a caller's program starts later is none of the run's.
+            os.environ.pop(RUN_TOKEN, None)
         if config.ray_kwargs.ray_init.get("address"):
             logger.info("joined the Ray cluster at %s with %d nodes", options["address"], len(ray.nodes()))
 
