@@ -41,8 +41,8 @@ class Chain:
 
 
 def kill_vllm_inside_a_transfer(process: subprocess.Popen[bytes]) -> None:
-    """vLLM's second worker stops while Megatron updates, so that it cannot take the new weights; it is killed when their
-    sender has opened the socket for it and waits."""
+    """vLLM's second worker is stopped while Megatron updates, so that it cannot take the new weights, and killed when
+    their sender has opened the socket for it and waits."""
     servers = [pid for pid, title in processes().items() if "vLLMHttpServer" in title]
     # Ray's actor, its child the engine, and the engine's children: a worker for each rank
     pid = max(pid for pid in servers if parent(pid) in servers and parent(parent(pid)) in servers)
@@ -59,7 +59,7 @@ def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) 
     deadline = time.monotonic() + START_LIMIT
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def parent(pid: int) -> int:
