@@ -41,14 +41,17 @@ class Chain:
 
 
 def kill_vllm_inside_a_transfer(process: subprocess.Popen[bytes]) -> None:
-    """vLLM's second worker is stopped while Megatron updates, so that it cannot take the new weights, and killed when
+    """vLLM's second worker is stopped while Megatron works, so that it cannot take the new weights, and killed when
     their sender has opened the socket for it and waits."""
-    servers = [pid for pid, title in processes().items() if "vLLMHttpServer" in title]
+    servers = [pid for pid, name in processes().items() if "vLLMHttpServer" in name]
     # Ray's actor, its child the engine, and the engine's children: a worker for each rank
     pid = max(pid for pid in servers if parent(pid) in servers and parent(parent(pid)) in servers)
     token = re.search(rb"MEDSERL_RUN_TOKEN=(\w+)", Path(f"/proc/{pid}/environ").read_bytes())
     assert token is not None
-    wait_until(process, lambda: any("update_actor" in title for title in processes().values()))
+    workers = [worker for worker, name in processes().items() if "WorkerDict" in name]
+    wait_until(
+        process, lambda: any(phase in title(worker) for worker in workers for phase in ("log_prob", "update_ac"))
+    )
     os.kill(pid, signal.SIGSTOP)
     wait_until(process, lambda: any(Path("/tmp").glob(f"rl-colocate-zmq-{token[1].decode()}-*-rank-1.sock")))
     time.sleep(1)
@@ -59,7 +62,12 @@ def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) 
     deadline = time.monotonic() + START_LIMIT
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.01)
+
+
+def title(pid: int) -> str:
+    """What the process does; Ray's actors have the name of the present call in it."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
 
 
 def parent(pid: int) -> int:
