@@ -36,36 +36,38 @@ class Ended:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
     """Three runs beside each other and beside a Ray cluster of the same user."""
     with foreign_cluster(tmp_path_factory.mktemp("foreign")) as address:
-        runs = {}
-        for fault, way in FAULTS.items():
-            folder = tmp_path_factory.mktemp(fault)
-            with (folder / "out").open("w") as out:
-                runs[fault] = (
-                    folder,
-                    subprocess.Popen(
-                        [sys.executable, str(SCRIPT), str(folder), way],
-                        stdout=out,
-                        stderr=out,
-                        env={**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": os.pathsep.join(sys.path)},
-                        start_new_session=True,
-                    ),
-                )
-        yield {fault: _harm(fault, folder, process) for fault, (folder, process) in runs.items()}
+        runs: dict[str, tuple[Path, subprocess.Popen[bytes]]] = {}
+        try:
+            for fault, way in FAULTS.items():
+                folder = tmp_path_factory.mktemp(fault)
+                runs[fault] = folder, _start(folder, way, address)
+            yield {fault: _harm(fault, folder, process) for fault, (folder, process) in runs.items()}
+        finally:
+            for _, process in runs.values():
+                process.kill()  # its guard ends the others
+                process.wait()
+
+
+def _start(folder: Path, way: str, address: str) -> "subprocess.Popen[bytes]":
+    with (folder / "out").open("w") as out:
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), way],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
 
 
 def _harm(fault: str, folder: Path, process: "subprocess.Popen[bytes]") -> Ended:
-    try:
-        _wait_for(lambda: (folder / "facts.json").exists() or process.poll() is not None, 200)
-        assert process.poll() is None, (folder / "out").read_text()
-        facts = json.loads((folder / "facts.json").read_text())
-        os.kill(facts[fault], signal.SIGKILL)
-        code = process.wait(timeout=120)
-        _wait_for(lambda: not processes_of(facts["token"]), 60)
-        _wait_for(lambda: not Path(facts["ray_folder"]).exists(), 20)
-        return Ended(facts, code, (folder / "out").read_text())
-    finally:
-        if process.poll() is None:
-            process.kill()
+    _wait_for(lambda: (folder / "facts.json").exists() or process.poll() is not None, 200)
+    assert process.poll() is None, (folder / "out").read_text()
+    facts = json.loads((folder / "facts.json").read_text())
+    os.kill(facts[fault], signal.SIGKILL)
+    code = process.wait(timeout=120)
+    _wait_for(lambda: not processes_of(facts["token"]), 60)
+    _wait_for(lambda: not Path(facts["ray_folder"]).exists(), 20)
+    return Ended(facts, code, (folder / "out").read_text())
 
 
 @contextlib.contextmanager
