@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,33 +40,18 @@ class Chain:
 
 
 def kill_vllm_inside_a_transfer(process: subprocess.Popen[bytes]) -> None:
-    """vLLM's second worker is stopped while Megatron works, so that it cannot take the new weights, and killed when
-    their sender has opened the socket for it and waits."""
-    servers = [pid for pid, name in processes().items() if "vLLMHttpServer" in name]
+    """SIGKILL to vLLM's second worker as soon as the sender of new weights has opened the socket for it."""
+    servers = [pid for pid, title in processes().items() if "vLLMHttpServer" in title]
     # Ray's actor, its child the engine, and the engine's children: a worker for each rank
     pid = max(pid for pid in servers if parent(pid) in servers and parent(parent(pid)) in servers)
     token = re.search(rb"MEDSERL_RUN_TOKEN=(\w+)", Path(f"/proc/{pid}/environ").read_bytes())
     assert token is not None
-    workers = [worker for worker, name in processes().items() if "WorkerDict" in name]
-    wait_until(
-        process, lambda: any(phase in title(worker) for worker in workers for phase in ("log_prob", "update_ac"))
-    )
-    os.kill(pid, signal.SIGSTOP)
-    wait_until(process, lambda: any(Path("/tmp").glob(f"rl-colocate-zmq-{token[1].decode()}-*-rank-1.sock")))
-    time.sleep(1)
-    os.kill(pid, signal.SIGKILL)
-
-
-def wait_until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_LIMIT
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def title(pid: int) -> str:
-    """What the process does; Ray's actors have the name of the present call in it."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(Path("/tmp").glob(f"rl-colocate-zmq-{token[1].decode()}-*-rank-1.sock")):
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.001)
 
 
 def parent(pid: int) -> int:
