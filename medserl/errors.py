@@ -3,6 +3,8 @@
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_OUT_OF_TIME = 75
+"""``EX_TEMPFAIL`` of sysexits.h: stopped before the deadline, with a checkpoint; the same command goes on."""
 
 
 class UserError(ValueError):

@@ -128,8 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``medserl``.
 
     Returns:
-        0 on success, 1 on failure, 2 on an error that the user can mend, 130 when interrupted, 128 + N when a
-        signal N ended the training early (with a checkpoint).
+        0 on success, 1 on failure, 2 on an error that the user can mend, 75 when training stopped before its
+        deadline and 128 + N when a signal N stopped it (both with a checkpoint and rounds to go), 130 when interrupted.
     """
     options, overrides = parse_arguments(arguments)
     try:

@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medserl.errors import EXIT_FAILURE, EXIT_OK, UserError
+from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
     from medserl.training.api import MedSeRLTrainer
@@ -17,7 +17,12 @@ EXIT_SIGNAL_BASE = 128
 
 
 def train(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Check, then train to the end; exit code 128 + N when signal N ended it early."""
+    """Check, then train to the end.
+
+    Returns:
+        0 when the run is complete; 75 when it stopped before its deadline and 128 + N when signal N stopped it, both
+        with a checkpoint and rounds to go; 1 when it failed.
+    """
     from medserl.training.api import MedSeRLTrainer
 
     trainer = MedSeRLTrainer(options.config, overrides, verbose=options.verbose)
@@ -27,18 +32,40 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
         return EXIT_OK
     try:
         trainer.fit()
-    except (UserError, KeyboardInterrupt):
+        code = _exit_code(trainer)
+    except KeyboardInterrupt:
         raise
+    except UserError as error:
+        if not trainer.started:
+            raise
+        logging.getLogger("medserl").error("%s", error)  # standard error is diverted by now
+        return EXIT_USAGE
     except Exception as error:
-        log = logging.getLogger("medserl")
-        log.error("%s: %s", type(error).__name__, str(error).strip().splitlines()[0] if str(error) else "")
-        log.error("everything that was printed is in %s", trainer.run_dir.path / "logs")
-        traceback.print_exc()
+        _explain(trainer, error)
         return EXIT_FAILURE
     finally:
         trainer.close()
     _report(trainer.run_dir.path)
-    return EXIT_SIGNAL_BASE + trainer.stopped_by if trainer.stopped_by else EXIT_OK
+    return code
+
+
+def _exit_code(trainer: MedSeRLTrainer) -> int:
+    if trainer.stopped_by is not None:
+        return EXIT_SIGNAL_BASE + trainer.stopped_by
+    return EXIT_OK if trainer.out_of_time is None else EXIT_OUT_OF_TIME
+
+
+def _explain(trainer: MedSeRLTrainer, error: Exception) -> None:
+    """Say what happened, what is lost and how to go on; the traceback goes to the log of what was printed."""
+    from medserl.training import checkpoint
+
+    log = logging.getLogger("medserl")
+    if trainer.cause() is None:  # else it was said when it was found
+        log.error("%s: %s", type(error).__name__, str(error).strip().splitlines()[0] if str(error) else "")
+    last = checkpoint.latest_step(trainer.run_dir.checkpoints)
+    after = f"the same command resumes after round {last}" if last else "there is no checkpoint yet"
+    log.error("everything that was printed is in %s; %s", trainer.run_dir.path / "logs", after)
+    traceback.print_exc()
 
 
 def _report(run_dir: Path) -> None:

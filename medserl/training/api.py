@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import logging
-import math
-import signal
-import threading
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from medserl.errors import ConfigError
 from medserl.training import checkpoint
+from medserl.training.best import BestSoFar
 from medserl.training.checks import check_all
 from medserl.training.config import DEFAULT_CONFIG, game_settings, load_config
 from medserl.training.data import Round, planned_rounds
+from medserl.training.deadline import VARIABLE as DEADLINE
+from medserl.training.deadline import Deadline, read_deadline
 from medserl.training.launch import Cluster, prepare_environment
 from medserl.training.layout import leave_random_states
 from medserl.training.report import GameDump, speed_metrics, with_game_metrics
 from medserl.training.run_dir import RunDir
 from medserl.training.run_log import RunLog, divert_output, set_up_logging
 from medserl.training.settings import has_validation_notes
+from medserl.training.stop_signals import StopSignals
+from medserl.training.watch import Watch
 
 if TYPE_CHECKING:
     from medserl.training.agent_loop import SelfPlayAgentLoopManager
     from medserl.training.trainer import SelfPlayTrainer
 
 logger = logging.getLogger("medserl.run")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class MedSeRLTrainer:
@@ -47,9 +48,12 @@ class MedSeRLTrainer:
         ...     metrics = trainer.training_step(trainer.sample_batch())
         ...     metrics["vcf_acceptance_rate"], metrics["mean_reward"]
 
+    A part of the run that dies (a Megatron worker, vLLM, Ray) ends the call under way with an exception; where none can
+    be raised, because verl waits for ever, the process ends with exit code 1 after a minute (medserl.training.watch).
+
     Raises:
-        UserError: a configuration, data file, model or run directory that cannot work; nothing was started
-        then.
+        UserError: a configuration, data file, model, run directory or MEDSERL_DEADLINE that cannot work; nothing was
+        started then.
     """
 
     def __init__(
@@ -64,17 +68,21 @@ class MedSeRLTrainer:
         self.config = load_config(config, overrides) if isinstance(config, str) else config
         self.settings = game_settings(self.config)
         self.run_dir = RunDir(Path(self.settings.run_dir))
+        deadline = read_deadline(os.environ, time.time())
         check_all(self.config, self.run_dir)
+        self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
+        self._out_of_time: str | None = None
+        self._first_round = 0
+        self._watch: Watch | None = None
         self._trainer: SelfPlayTrainer | None = None
         self._manager: SelfPlayAgentLoopManager | None = None
         self._cluster: Cluster | None = None
         self._log: RunLog | None = None
         self._dump: GameDump | None = None
-        self._stop_signal: int | None = None
+        self._stop = StopSignals()
         self._saved_round = 0
-        self._best: dict[str, Any] | None = None
-        self._without_better = 0
-        self._handles_signals = False
+        self._best = BestSoFar(self.settings.validation.best_metric)
+        self._diverted = False
 
     def __enter__(self) -> MedSeRLTrainer:
         self.start()
@@ -96,14 +104,18 @@ class MedSeRLTrainer:
             log_dir = self.run_dir.new_log_dir()
             console = None if self.verbose else divert_output(log_dir / "driver.log")
             set_up_logging(self.run_dir.path, console)
+            self._diverted = True
             variables = prepare_environment(self.config)
             logger.info("run directory %s", self.run_dir.path)
             logger.info("starting Ray, Megatron and vLLM on %s", self.config.trainer.device)
-            self._cluster = Cluster(self.config, variables, log_dir, self.verbose)
+            self._cluster = Cluster(self.config, variables, log_dir, self.verbose, console)
+            self._watch = Watch(self._cluster.own_processes(), self._cluster.abandon)
             logger.info("Ray is up; importing verl and starting the Megatron workers (a minute or two)")
-            self._catch_signals()  # again: Ray installs handlers of its own when it starts
+            self._stop.catch()  # again: Ray installs handlers of its own when it starts
             self._start_trainer(began)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.cause()
             self.close()
             raise
 
@@ -136,30 +148,43 @@ class MedSeRLTrainer:
         )
         trainer.agent_loop_manager = self._manager
         self._trainer = trainer
-        self._saved_round = trainer.global_steps
-        self._best = checkpoint.best(self.run_dir.checkpoints) if trainer.global_steps else None
+        self._saved_round = self._first_round = trainer.global_steps
         self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps)
-        self._dump = GameDump(self.run_dir.path) if self.settings.dump_games else None
+        self._dump = GameDump(self.run_dir.path, trainer.global_steps) if self.settings.dump_games else None
+        rows = self._log.rows
+        self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
+        self._deadline.remember(rows, trainer.save_seconds)
+        set_up = time.perf_counter() - began
+        self._deadline.set_up_took(set_up)
+        assert self._watch is not None
+        self._watch.ready()
         logger.info(
             "ready after %.0f s; %s",
-            time.perf_counter() - began,
+            set_up,
             f"resuming after round {trainer.global_steps}" if trainer.global_steps else "starting with round 1",
         )
 
     def close(self) -> None:
         """End everything that ``start`` started."""
-        if self._log is not None:
-            self._log.close()
-        if self._manager is not None:
-            self._manager.close()
-        if self._trainer is not None:
-            import transfer_queue as tq
-
-            tq.close()
-        if self._cluster is not None:
-            self._cluster.close()
-        self.run_dir.close()
+        if self._watch is not None:
+            self._watch.closing()
+        parts = (self._log, self._manager, _TransferQueue() if self._trainer is not None else None, self._cluster)
         self._trainer = self._manager = self._cluster = self._log = None
+        for part in (*parts, self.run_dir, self._watch):
+            try:
+                if part is not None:
+                    part.close()
+            except Exception as error:  # a part that has died; the others are closed all the same
+                logger.debug("closing %s: %r", type(part).__name__, error)
+
+    @property
+    def started(self) -> bool:
+        """Whether output goes to the run directory, so that people look at the log."""
+        return self._diverted
+
+    def cause(self) -> str | None:
+        """What has died, in a sentence, when a part of the run did; asked after an exception, before ``close``."""
+        return None if self._watch is None else self._watch.cause()
 
     # ---------------------------------------------------------------- training
 
@@ -201,17 +226,20 @@ class MedSeRLTrainer:
             Metrics by name, ``vcf_acceptance_rate`` and ``mean_reward`` among them; nan where undefined.
         """
         trainer = self.trainer
+        began = time.perf_counter()
         metrics = trainer.training_step(batch)
         games = list(trainer.round.games.values())
         metrics = with_game_metrics(metrics, games, self.settings.max_attempts)
         metrics |= speed_metrics(metrics, games)
+        self._deadline.measured("round", time.perf_counter() - began)
         if self._validates_after(trainer.global_steps):
             metrics |= trainer.validate()
+            self._deadline.measured("validation", metrics["timing_s/validate"])
         assert self._log is not None
         self._log.round(trainer.global_steps, batch.batch.epoch, metrics)
         if self._dump is not None:
             self._dump.write(trainer.global_steps, games)
-        improved = self._remember_best(metrics)
+        improved = self._best.see(metrics, trainer.global_steps)
         save_freq = self.config.trainer.save_freq
         if improved or (save_freq > 0 and trainer.global_steps % save_freq == 0):
             self.save()
@@ -224,19 +252,6 @@ class MedSeRLTrainer:
             and has_validation_notes(self.settings)
             and (number % test_freq == 0 or number == self.total_rounds)
         )
-
-    def _remember_best(self, metrics: dict[str, float]) -> bool:
-        """Whether this round's validation is the best so far; its checkpoint is marked when it is saved."""
-        value = metrics.get(self.settings.validation.best_metric)
-        if value is None or math.isnan(value):
-            return False
-        number = self.trainer.global_steps
-        if self._best is None or value > self._best["value"]:
-            self._best = {"step": number, "metric": self.settings.validation.best_metric, "value": value}
-            self._without_better = 0
-            return True
-        self._without_better += 1
-        return False
 
     def validate(self) -> dict[str, float]:
         """Judge the held-out notes with the present weights and record it, without training.
@@ -252,69 +267,96 @@ class MedSeRLTrainer:
     @property
     def _out_of_patience(self) -> bool:
         patience = self.settings.validation.patience
-        return patience is not None and self._without_better >= patience
+        return patience is not None and self._best.without_better >= patience
 
     def save(self) -> Path:
         """Write a checkpoint of the current round."""
         began = time.perf_counter()
+        if self._log is not None:
+            self._log.sync()
         path = self.trainer.save()
         self._saved_round = self.trainer.global_steps
-        if self._best is not None and self._best["step"] == self._saved_round:
-            checkpoint.mark_best(self.run_dir.checkpoints, **self._best)
+        self._deadline.measured("save", time.perf_counter() - began)
+        self._best.mark(self.run_dir.checkpoints, self._saved_round)
         logger.info("checkpoint %s (%.1f s)", path, time.perf_counter() - began)
         return path
 
     def fit(self) -> dict[str, float]:
-        """Train to the end; SIGTERM or SIGUSR1 end it after the round that is under way, with a checkpoint.
+        """Train to the end. SIGTERM or SIGUSR1 end it after the round that is under way, ``MEDSERL_DEADLINE`` before
+        one that may not fit any more; both with a checkpoint.
 
         Returns:
-            The last round's metrics; empty when the run was already complete.
+            The last round's metrics; empty when no round was played.
+
+        Raises:
+            ConfigError: for the second time in a row there was no time for a single round.
         """
         metrics: dict[str, float] = {}
         done = checkpoint.latest_step(self.run_dir.checkpoints)
         if done >= self.planned_rounds:
             print(f"complete: {done} rounds; for more, raise --max-rounds or --max-epochs, or give a new --run-dir")
             return metrics
-        with self._stop_on_signals():
+        with self._stop.handled():
             self.start()
-            if self.config.trainer.val_before_train and self.round == 0 and has_validation_notes(self.settings):
-                self.validate()
-            while self.round < self.total_rounds and self._stop_signal is None and not self._out_of_patience:
+            judged_first = self.config.trainer.val_before_train and has_validation_notes(self.settings)
+            if self.round == 0 and judged_first and self._goes_on():
+                self._deadline.measured("validation", self.validate()["timing_s/validate"])
+            while self._goes_on():
                 metrics = self.training_step(self.sample_batch())
             if self.round > self._saved_round:
                 self.save()
-        if self._stop_signal is not None:
-            logger.info("stopped by signal %d after round %d; the same command resumes", self._stop_signal, self.round)
+        self._say_how_it_ended()
+        return metrics
+
+    def _goes_on(self) -> bool:
+        if self.round >= self.total_rounds or self._stop.received is not None or self._out_of_patience:
+            return False
+        self._out_of_time = self._deadline.why_stop(self._validates_after(self.round + 1))
+        return self._out_of_time is None
+
+    def _say_how_it_ended(self) -> None:
+        again = "the same command resumes"
+        how: dict[str, Any] = {"rounds": [self._first_round, self.round], "stopped_by": None}
+        if self.stopped_by is not None:
+            how["stopped_by"] = f"signal {self.stopped_by}"
+            logger.info("stopped by signal %d after round %d; %s", self.stopped_by, self.round, again)
+        elif self.out_of_time is not None:
+            how["stopped_by"] = DEADLINE
+            logger.info("stopped before the deadline after round %d: %s; %s", self.round, self.out_of_time, again)
         elif self._out_of_patience:
-            logger.info("stopped after round %d: %d validations without a better one", self.round, self._without_better)
+            logger.info(
+                "stopped after round %d: %d validations without a better one", self.round, self._best.without_better
+            )
         else:
             logger.info("complete: %d rounds", self.round)
-        return metrics
+        before = self.run_dir.previous_end()
+        self.run_dir.note_end(how)
+        if how == {key: before.get(key) for key in how} and how["stopped_by"] == DEADLINE and not self.progress:
+            raise ConfigError(
+                f"{DEADLINE}: for the second time no round could be played ({self.out_of_time}); give the job a longer "
+                "time limit"
+            )
+
+    @property
+    def progress(self) -> int:
+        """Rounds that this start has played."""
+        return self.round - self._first_round
 
     @property
     def stopped_by(self) -> int | None:
-        """The signal that ended ``fit`` early, if one did."""
-        return self._stop_signal
+        """The signal that ended ``fit`` early, if one did and there are rounds to go."""
+        return self._stop.received if self._trainer is None or self.round < self.total_rounds else None
 
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # the caller has its own way to stop
-            return
-        previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-        self._handles_signals = True
-        self._catch_signals()
-        try:
-            yield
-        finally:
-            self._handles_signals = False
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    @property
+    def out_of_time(self) -> str | None:
+        """Why ``fit`` stopped before the deadline, if it did."""
+        return self._out_of_time
 
-    def _catch_signals(self) -> None:
-        if self._handles_signals:
-            for number in STOP_SIGNALS:
-                signal.signal(number, self._request_stop)
 
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop_signal = number
+class _TransferQueue:
+    """verl's queue of trajectories, which is a module's state."""
+
+    def close(self) -> None:
+        import transfer_queue as tq
+
+        tq.close()

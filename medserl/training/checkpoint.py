@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,22 @@ TRACKER = "latest_checkpointed_iteration.txt"
 BEST = "best.json"
 
 
+class CheckpointFailed(RuntimeError):
+    """A checkpoint that could not be written; the ones before it are as they were."""
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     """Write ``text`` so that a reader sees the old file or the new one, never half of either."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def staging_dir(root: Path) -> Path:
@@ -35,6 +46,35 @@ def staging_dir(root: Path) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True, mode=0o700)
     return staging
+
+
+@contextmanager
+def saving(root: Path, step: int) -> Iterator[Path]:
+    """The staging folder for the checkpoint of ``step``; when writing fails, all of it is removed again.
+
+    Raises:
+        CheckpointFailed: says why, which checkpoint is the last good one, and what to do.
+    """
+    try:
+        yield staging_dir(root)
+    except Exception as error:
+        shutil.rmtree(root / STAGING, ignore_errors=True)
+        before = latest_step(root)
+        last = f"the one of round {before} is whole" if before else "there is none before it"
+        raise CheckpointFailed(
+            f"the checkpoint of round {step} could not be written to {root} ({reason(error)}); {last}: make room there "
+            "and start again"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a phrase: the system's words where a worker's traceback has them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip()
+    if found := re.search(r"\[Errno \d+\] ([^:\n]+)", text):
+        return found[1].strip()
+    return (text.splitlines() or [type(error).__name__])[-1].strip()[:200]
 
 
 def publish(root: Path, step: int, state: dict[str, Any], keep: int | None) -> Path:
@@ -78,6 +118,16 @@ def best(root: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return marked
+
+
+def unmark_best(root: Path) -> None:
+    """No checkpoint is known to be the best."""
+    (root / BEST).unlink(missing_ok=True)
+
+
+def folder(root: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` lies."""
+    return root / f"{STEP_PREFIX}{step}"
 
 
 def steps(root: Path) -> list[int]:

@@ -360,6 +360,8 @@ def _check_choices(settings: GameSettings) -> None:
             raise ConfigError(f"medserl.{key}: {number} is less than {least}")
     if settings.advantage.injector_weight < 0:
         raise ConfigError(f"medserl.advantage.injector_weight: {settings.advantage.injector_weight} is negative")
+    if settings.deadline_margin < 0:
+        raise ConfigError(f"medserl.deadline_margin: {settings.deadline_margin} is negative")
     if settings.max_rounds is not None and settings.max_rounds < 1:
         raise ConfigError(f"medserl.max_rounds: {settings.max_rounds} is less than 1")
     for key, share in (

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.errors import ConfigError
+from medserl.training.leftovers import GRACE, RUN_TOKEN, Guard, clear, end_processes, processes_of, wait_for
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 VERL_PLUGIN = "medserl.training.verl_plugin"
-RUN_TOKEN = "MEDSERL_RUN_TOKEN"  # medserl.training.verl_plugin, which verl's processes import
 logger = logging.getLogger("medserl.launch")
 
 
@@ -60,16 +60,23 @@ class Cluster:
         variables: Environment of every worker process.
         log_dir: Where the workers' logs of an own cluster are kept when it ends.
         forward_logs: Whether the workers' output appears in this process's.
+        console: Where people look; None: standard error.
     """
 
     def __init__(
-        self, config: DictConfig, variables: dict[str, str], log_dir: Path, forward_logs: bool = False
+        self,
+        config: DictConfig,
+        variables: dict[str, str],
+        log_dir: Path,
+        forward_logs: bool = False,
+        console: IO[str] | None = None,
     ) -> None:
         import ray
         from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
         self._temporary: Path | None = None
         self._log_dir = log_dir
+        self._token = variables[RUN_TOKEN]
         options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
         runtime_env = OmegaConf.to_container(
             OmegaConf.merge(get_ppo_ray_runtime_env(config), options.pop("runtime_env", None) or {})
@@ -86,25 +93,45 @@ class Cluster:
             self._temporary = Path(tempfile.mkdtemp(prefix="medserl-"))
             options["_temp_dir"] = str(self._temporary)
             options["address"] = "local"
-        ray.init(log_to_driver=forward_logs, **options)
-        if not config.ray_kwargs.ray_init.get("address"):
-            return
-        logger.info("joined the Ray cluster at %s with %d nodes", options["address"], len(ray.nodes()))
+        self._guard = Guard(self._token, self._temporary, log_dir, console)
+        try:
+            ray.init(log_to_driver=forward_logs, **options)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            # Ray's processes and the workers have it; what a caller's program starts later is none of the run's.
+            os.environ.pop(RUN_TOKEN, None)
+        if config.ray_kwargs.ray_init.get("address"):
+            logger.info("joined the Ray cluster at %s with %d nodes", options["address"], len(ray.nodes()))
+
+    def own_processes(self) -> dict[str, Callable[[], bool]]:
+        """Name and liveness of the processes of this run's own Ray; empty where it joined one."""
+        import ray
+
+        node = ray._private.worker._global_node
+        if self._temporary is None or node is None:
+            return {}
+
+        def alive(process: Any) -> Callable[[], bool]:
+            return lambda: process.poll() is None
+
+        names = ("gcs_server", "raylet")
+        return {name: alive(info.process) for name in names for info in node.all_processes.get(name, [])}
+
+    def abandon(self) -> None:
+        """End every process of this run without asking Ray, and remove temporary files."""
+        end_processes(self._token)
+        clear(self._token, self._temporary, self._log_dir)
+        self._guard.dismiss()
 
     def close(self) -> None:
-        """End Ray, if it is this run's own its processes too, and remove its temporary files."""
+        """End Ray, every process of this run that is still there, and remove temporary files."""
         import ray
 
         ray.shutdown()
-        if self._temporary is not None:
-            self._keep_logs(self._temporary)
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _keep_logs(self, temporary: Path) -> None:
-        """Save the workers' output, which Ray keeps in its temporary folder; it may quote clinical text."""
-        self._log_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for source in temporary.glob("session_2*/logs/worker-*.*"):
-            if source.stat().st_size:
-                target = self._log_dir / source.name
-                shutil.copyfile(source, target)
-                target.chmod(0o600)
+        wait_for(lambda: not processes_of(self._token), GRACE)
+        if left := end_processes(self._token):
+            logger.info("%d processes of the run did not end with Ray; they were ended", left)
+        clear(self._token, self._temporary, self._log_dir)
+        self._guard.dismiss()

@@ -57,11 +57,19 @@ def _ratio(count: float, seconds: float | None) -> float:
 
 
 class GameDump:
-    """Writes every game of a run to ``RUN_DIR/games/round_N.jsonl``, readable by its owner only."""
+    """Writes every game of a run to ``RUN_DIR/games/round_N.jsonl``, readable by its owner only.
 
-    def __init__(self, run_dir: Path) -> None:
+    Args:
+        run_dir: The run directory.
+        resumed_at: Last round that counts; the games of later ones, which an interrupted attempt played, are removed.
+    """
+
+    def __init__(self, run_dir: Path, resumed_at: int = 0) -> None:
         self.directory = run_dir / "games"
         self.directory.mkdir(exist_ok=True, mode=0o700)
+        for path in self.directory.glob("round_*.jsonl"):
+            if int(path.stem.removeprefix("round_")) > resumed_at:
+                path.unlink()
 
     def write(self, number: int, games: Sequence[Game]) -> None:
         """Write the games of one round; an interrupted attempt at the same round is replaced."""

@@ -34,6 +34,7 @@ FREE_KEYS = (
     "medserl.poll_seconds",
     "medserl.dump_games",
     "medserl.max_failed_share",
+    "medserl.deadline_margin",
     "trainer.total_epochs",
     "trainer.total_training_steps",
     "trainer.save_freq",
@@ -119,6 +120,19 @@ class RunDir:
                 f"run directory {self.path}: belongs to another configuration ({shown}); give another --run-dir"
             )
 
+    def note_end(self, record: dict[str, Any]) -> None:
+        """Write down how this start ended, beside how it began."""
+        path = self.path / PROVENANCE_FILE
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        starts[-1]["ended"] = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **record}
+        checkpoint.write_atomically(path, json.dumps({"starts": starts}, indent=1))
+
+    def previous_end(self) -> dict[str, Any]:
+        """How the start before this one ended; empty where there was none, or it could not say."""
+        starts = json.loads((self.path / PROVENANCE_FILE).read_text(encoding="utf-8"))["starts"]
+        ended: dict[str, Any] = starts[-2].get("ended", {}) if len(starts) > 1 else {}
+        return ended
+
     def new_log_dir(self) -> Path:
         """A private folder for the output of one start, ``logs/1``, ``logs/2``, ..."""
         logs = self.path / "logs"
@@ -137,12 +151,18 @@ class RunDir:
         file = open(self.path / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lasts
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
             file.close()
             raise ConfigError(
                 f"run directory {self.path}: {owner} is running in it; wait for it or give another --run-dir"
+            ) from None
+        except OSError as error:
+            file.close()
+            raise ConfigError(
+                f"run directory {self.path}: cannot be locked ({error.strerror}); give a --run-dir on a file system "
+                "that has locks (Lustre: mounted with flock)"
             ) from None
         file.truncate(0)
         file.write(f"{socket.gethostname()}, process {os.getpid()}")

@@ -49,7 +49,10 @@ class RunLog:
         self.total_rounds = total_rounds
         self._forget_after(resumed_at)
         self._metrics = open_private(directory / METRICS_FILE)
-        self._writer = SummaryWriter(str(directory / TENSORBOARD_DIR), purge_step=resumed_at + 1)
+        # What an interrupted attempt wrote of later rounds does not count; from the start, neither does its validation
+        # before the first round.
+        purge = resumed_at + 1 if resumed_at else 0
+        self._writer = SummaryWriter(str(directory / TENSORBOARD_DIR), purge_step=purge)
 
     def round(self, number: int, epoch: int, metrics: Mapping[str, float]) -> str:
         """Record one round's metrics; returns the line that was shown."""
@@ -74,6 +77,15 @@ class RunLog:
         figures = " ".join(f"{name}={value:.3f}" for name, value in finite.items() if "balanced" in name)
         logging.getLogger("medserl.round").info("validation after round %d: %s", number, figures)
         return figures
+
+    def sync(self) -> None:
+        """Have the rows on the disk, before a checkpoint says that their rounds are over."""
+        os.fsync(self._metrics.fileno())
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds."""
+        return read_metrics(self.directory / METRICS_FILE)
 
     def close(self) -> None:
         """Flush and close the files."""

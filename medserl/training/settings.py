@@ -153,6 +153,9 @@ class GameSettings:
     """Agent-loop processes; 0 plays the games in the driver process."""
     poll_seconds: float = 0.5
     """How often the trainer looks whether the round's games are over."""
+    deadline_margin: float = 60.0
+    """Seconds before ``MEDSERL_DEADLINE`` (Unix seconds, in the environment) by which the run has ended; it stops
+    before a round that may take longer than that."""
     max_rounds: int | None = None
     """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
     dump_games: bool = False

@@ -31,6 +31,7 @@ from medserl.training import checkpoint
 from medserl.training.checks import check_model
 from medserl.training.config import load_sft_config, sft_settings
 from medserl.training.launch import prepare_environment
+from medserl.training.leftovers import RUN_TOKEN, Guard
 from medserl.training.run_dir import RunDir
 from medserl.training.run_log import set_up_logging
 from medserl.training.sft_settings import SftSettings, batch_size, batches_made
@@ -190,6 +191,7 @@ class SftRun:
         logger.info("training for %d steps on %d worker(s)", self.settings.steps, trainer.n_gpus_per_node)
         with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            guard = Guard(variables[RUN_TOKEN], None, logs)
             try:
                 with _terminable():
                     self._follow(process, logs / "sft.log")
@@ -197,6 +199,8 @@ class SftRun:
                 process.terminate()  # torch's launcher ends its workers
                 process.wait()
                 raise
+            finally:
+                guard.dismiss()
         if process.returncode != 0:
             raise SftFailed(f"a training process ended with code {process.returncode}; its output is {logs}/sft.log")
 

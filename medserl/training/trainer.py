@@ -72,6 +72,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         self.timing_raw: dict[str, float] = {}
         self.curr_step_profile = False
         self._round_began = 0.0
+        self.save_seconds: float | None = None  # what the checkpoint took that the run goes on from
         self._validator: Validator | None = None
 
     # ---------------------------------------------------------------- one round
@@ -271,7 +272,18 @@ class SelfPlayTrainer(PPOTrainerSync):
     def _save_checkpoint(self) -> None:
         root = Path(self.config.trainer.default_local_dir)
         keep = self.config.trainer.max_actor_ckpt_to_keep
-        staging = checkpoint.staging_dir(root)
+        began = time.perf_counter()
+        with checkpoint.saving(root, self.global_steps) as staging:
+            self._write_checkpoint(root, staging, keep)
+            state = {
+                "baselines": self.advantages.state_dict(),
+                "layout": layout_of(self.config),
+                "kl_coef": self._kl_coef,
+                "seconds": round(time.perf_counter() - began, 3),
+            }
+            checkpoint.publish(root, self.global_steps, state, keep)
+
+    def _write_checkpoint(self, root: Path, staging: Path, keep: int | None) -> None:
         with open_dict(self.config):
             self.config.trainer.default_local_dir = str(staging)
             self.config.trainer.max_actor_ckpt_to_keep = None  # retention is ours: verl would look for staged paths
@@ -281,8 +293,11 @@ class SelfPlayTrainer(PPOTrainerSync):
             with open_dict(self.config):
                 self.config.trainer.default_local_dir = str(root)
                 self.config.trainer.max_actor_ckpt_to_keep = keep
-        state = {"baselines": self.advantages.state_dict(), "layout": layout_of(self.config)}
-        checkpoint.publish(root, self.global_steps, state, keep)
+
+    @property
+    def _kl_coef(self) -> float | None:
+        controller = getattr(self, "kl_ctrl_in_reward", None)
+        return None if controller is None else float(controller.value)
 
     def _load_checkpoint(self) -> None:
         logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")
@@ -298,4 +313,8 @@ class SelfPlayTrainer(PPOTrainerSync):
             self.config.trainer.resume_mode = "resume_path"
             self.config.trainer.resume_from_path = str(latest)
         super()._load_checkpoint()
-        self.advantages.load_state_dict(checkpoint.load_state(latest)["baselines"])
+        state = checkpoint.load_state(latest)
+        self.advantages.load_state_dict(state["baselines"])
+        self.save_seconds = state.get("seconds")
+        if self.config.algorithm.kl_ctrl.type == "adaptive" and state.get("kl_coef") is not None:
+            self.kl_ctrl_in_reward.value = state["kl_coef"]  # verl would start again from the configured one

@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from medserl.imports import after_import
+from medserl.training.leftovers import RUN_TOKEN, SOCKETS
 
-RUN_TOKEN = "MEDSERL_RUN_TOKEN"
-PREFIX = "ipc:///tmp/rl-colocate-zmq-"
+PREFIX = f"ipc:///tmp/{SOCKETS}"
 
 
 def own_socket(handle: str) -> str:

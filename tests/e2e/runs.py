@@ -1,4 +1,4 @@
-"""Starts ``medserl train`` in processes of its own, and reads what it wrote."""
+"""Starts ``medserl train`` in processes of its own, harms it where a test asks for it, and reads what it wrote."""
 
 import json
 import os
@@ -6,12 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 START_LIMIT = 600  # seconds: a loaded machine with two cores
+SWEEP_LIMIT = 30  # seconds until nothing of a run is left
 COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null", "medserl.dump_games=true")
+MARK = "MEDSERL_TEST_RUN"
+SESSION = uuid.uuid4().hex
+"""In the environment of every process that these tests start: runs of others on this machine are left alone."""
+Action = Callable[[subprocess.Popen[bytes]], None]
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,8 @@ class Run:
     path: Path
     exit_code: int
     output: str
+    left_behind: list[str] = field(default_factory=list)
+    """Command lines of its processes that were still there when it had ended."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -42,36 +51,64 @@ class Run:
         ]
 
 
-def train(run_dir: Path, *arguments: str, stop_after: str | None = None) -> Run:
-    """Run ``medserl train``; with ``stop_after``, send SIGTERM as soon as that text is in its log."""
+def train(
+    run_dir: Path,
+    *arguments: str,
+    after: str | None = None,
+    do: Action | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Run:
+    """Run ``medserl train``; as soon as ``after`` is in its log, ``do`` something to it."""
     command = [sys.executable, "-m", "medserl", "train", "--run-dir", str(run_dir), *COMMON, *arguments]
     log = run_dir.with_suffix(".out")
+    variables = {**os.environ, **(environment or {}), MARK: SESSION}
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=variables
+        )
         try:
             deadline = time.monotonic() + START_LIMIT
-            while stop_after is not None and process.poll() is None and time.monotonic() < deadline:
-                if stop_after in log.read_text():
-                    process.send_signal(signal.SIGTERM)
+            while after is not None and process.poll() is None and time.monotonic() < deadline:
+                if after in log.read_text():
+                    assert do is not None
+                    do(process)
                     break
                 time.sleep(0.2)
             code = process.wait(timeout=START_LIMIT)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-    return Run(run_dir, code, log.read_text())
+    deadline = time.monotonic() + SWEEP_LIMIT
+    while processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return Run(run_dir, code, log.read_text(), list(processes().values()))
 
 
-def descendants_of_runs() -> set[int]:
-    """Process ids that have a run of these tests in their command line or environment."""
-    found = set()
+def send(number: int) -> Action:
+    """A signal to the main process."""
+    return lambda process: process.send_signal(number)
+
+
+def kill_part(name: str) -> Action:
+    """SIGKILL to the newest process of the run whose title contains ``name``."""
+
+    def kill(_: subprocess.Popen[bytes]) -> None:
+        os.kill(max(pid for pid, title in processes().items() if name in title), signal.SIGKILL)
+
+    return kill
+
+
+def processes() -> dict[int, str]:
+    """Processes that these tests have started and that are there: id, command line."""
+    found = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            marked = f"{MARK}={SESSION}".encode() in (entry / "environ").read_bytes()
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
-        if b"medserl-" in text and b"VERL_PLATFORM" in text:
-            found.add(int(entry.name))
-    return found - {os.getpid()}
+        if marked and title:  # a zombie has no title
+            found[int(entry.name)] = title
+    return found

@@ -1,11 +1,11 @@
-"""One round in which a vLLM that verl starts beside the policy's judges, and plays the injector."""
+"""One round in which a vLLM that verl starts beside the policy's judges and plays the injector, and rare choices."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.runs import descendants_of_runs, train
+from tests.e2e.runs import train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
 
@@ -15,6 +15,7 @@ def test_a_round_that_the_tiny_model_judges(tmp_path: Path) -> None:
     run = train(
         tmp_path / "run", "--max-rounds", "1", "medserl.referee.name=judge", "+medserl.referee.options.max_tokens=24",
         "medserl.second_referee.name=oracle", "medserl.rollout_batch_size=16", "medserl.frozen_injector=true",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=20", "medserl.advantage.normalisation=role_baseline",
         "medserl.train_roles=assessor",
     )  # fmt: skip
     assert run.exit_code == 0, run.output
@@ -30,4 +31,7 @@ def test_a_round_that_the_tiny_model_judges(tmp_path: Path) -> None:
     assert metrics["labelled/games"] == 8.0
     record = json.loads((run.path / "provenance.json").read_text())["starts"][0]
     assert record["prompt_set"]["name"] == "ward"
-    assert not descendants_of_runs()
+    manifest = json.loads((run.path / "checkpoints/global_step_1/medserl.json").read_text())
+    assert set(manifest["state"]["baselines"]) == {"assessor"}
+    assert metrics["actor/grad_norm"] > 0
+    assert run.left_behind == []

@@ -1,4 +1,4 @@
-"""``medserl pipeline`` from nothing to a judged checkpoint: on the ward, and on hand-made files in MEDEC's form."""
+"""``medserl pipeline`` from files in MEDEC's form to a judged checkpoint."""
 
 import json
 import os
@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.data.files import clean_row, error_row, note_text, write_csv
-from tests.e2e.runs import descendants_of_runs
+from medserl.data.ward import write_ward
+from tests.data.files import clean_row, note_text, write_csv
+from tests.e2e.runs import MARK, SESSION, processes
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
 ONE_WORKER = (
@@ -38,7 +39,13 @@ def pipeline(out: Path, *arguments: str, stop_after: str | None = None) -> tuple
     log = out.with_suffix(f".{time.monotonic_ns()}.out")
     command = [sys.executable, "-m", "medserl", "pipeline", "--out", str(out), *arguments]
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, MARK: SESSION},
+        )
         try:
             while stop_after is not None and process.poll() is None:
                 if stop_after in log.read_text():
@@ -57,11 +64,18 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_ward_from_nothing_to_a_judged_checkpoint(tmp_path: Path) -> None:
-    """Ended by SIGTERM in the training and taken up again: the finished stages are not run twice."""
+def test_files_in_medecs_form_to_a_judged_checkpoint(tmp_path: Path) -> None:
+    """The ward in MEDEC's columns and one note that is too long; ended by SIGTERM as soon as training begins, and taken
+    up again: the finished stages are not run twice."""
     out = tmp_path / "pipeline"
-    asked = ["--count", "40", "--model", "builtin:ward", "train:medserl.max_rounds=2", *ONE_WORKER, *SHORT_WARM_START]
-    code, output = pipeline(out, *asked, stop_after="round 1/2")
+    sources = [str(path) for path in write_ward(tmp_path / "ward", 40, 7)]
+    long = [clean_row("long", note_text(80) + " Word." * 700)]
+    sources.append(str(write_csv(tmp_path / "more-TestSet.csv", long)))
+    asked = [
+        *sources, "--model", "builtin:ward", "--max-prompt-tokens", "192", "train:medserl.max_rounds=1",
+        *ONE_WORKER, *SHORT_WARM_START,
+    ]  # fmt: skip
+    code, output = pipeline(out, *asked, stop_after="medserl pipeline: train")
     assert code == 128 + 15, output
     assert "the same command goes on" in output
     warm = read(out / "sft/done.json")
@@ -70,21 +84,26 @@ def test_the_ward_from_nothing_to_a_judged_checkpoint(tmp_path: Path) -> None:
     code, output = pipeline(out, *asked)
     assert code == 0, output
     assert read(out / "sft/done.json") == warm
-    splits = read(out / "prepare/done.json")["splits"]
-    assert {split: counts["rows"] for split, counts in splits.items()} == {"train": 40, "validation": 40, "test": 40}
+    prepared = read(out / "prepare/done.json")
+    assert prepared["dropped"] == {"a prompt needs more than 192 tokens": 1}
+    assert {split: counts["rows"] for split, counts in prepared["splits"].items()} == {
+        "train": 40, "validation": 40, "test": 40,
+    }  # fmt: skip
     trained = read(out / "train/done.json")
-    assert trained["rounds"] == 2
+    assert trained["rounds"] == 1
     start, end = (read(out / "evaluate" / which / "results.json") for which in ("start", "trained"))
     assert start["model"]["path"] == str(out / "sft/run/model")
     assert end["model"]["path"] == str(out / "train/model")
     assert start["data"]["sha256"] == end["data"]["sha256"] and start["data"]["texts"] == 40
+    assert end["data"]["incorrect"] == 20
     assert start["model"]["sha256"] != end["model"]["sha256"]
     found = read(out / "report/comparison.json")
     assert found["texts"] == 40 and found["settings_that_differ"] == []
     page = (out / "index.html").read_text()
     assert found["sentence"] in page.replace("&gt;", ">") and 'href="train/run/report.html"' in page
+    assert "1 rows: a prompt needs more than 192 tokens" in page
     assert (out / "train/run/report.html").is_file()
-    assert descendants_of_runs() == set()
+    assert processes() == {}
     assert_vllm_and_transformers_agree(out)
 
     code, output = pipeline(out, *asked)
@@ -107,26 +126,3 @@ def assert_vllm_and_transformers_agree(out: Path) -> None:
     assert [row["note_id"] for row in rows] == [note.note_id for note in notes]
     gaps = [abs(p - row["p_incorrect"]) for p, row in zip(said, rows, strict=True) if row["p_incorrect"] is not None]
     assert len(gaps) >= 0.9 * len(rows) and max(gaps) < 0.01  # an answer that does not parse has none
-
-
-def test_files_in_medecs_form_without_a_warm_start(tmp_path: Path) -> None:
-    """Notes that are too long are left out and counted, on the page too."""
-    sources = []
-    for first, (name, count) in zip((0, 50, 60), (("Training", 40), ("Validation", 4), ("Test", 12)), strict=True):
-        rows = [
-            error_row(f"{name}-{i}", i) if i % 2 else clean_row(f"{name}-{i}", note_text(i))
-            for i in range(first, first + count)
-        ]
-        sources.append(str(write_csv(tmp_path / f"MEDEC-{name}Set.csv", rows)))
-    long = [clean_row("long", note_text(80) + " Word." * 700)]
-    sources.append(str(write_csv(tmp_path / "more-TestSet.csv", long)))
-    out = tmp_path / "pipeline"
-    code, output = pipeline(
-        out, *sources, "--skip-warm-start", "--max-prompt-tokens", "448", "train:medserl.max_rounds=1",
-        "train:data.max_prompt_length=448", "train:actor_rollout_ref.rollout.max_model_len=512", *ONE_WORKER,
-    )  # fmt: skip
-    assert code == 0, output
-    assert read(out / "prepare/done.json")["dropped"] == {"a prompt needs more than 448 tokens": 1}
-    assert "1 rows: a prompt needs more than 448 tokens" in (out / "index.html").read_text()
-    results = read(out / "evaluate/trained/results.json")
-    assert results["data"]["texts"] == 12 and results["data"]["incorrect"] == 6

@@ -4,15 +4,11 @@ replaced."""
 import json
 import math
 import re
-import shutil
 import stat
-import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.runs import Run, descendants_of_runs, train
+from tests.e2e.runs import Run, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
 
@@ -72,11 +68,8 @@ REPORTED = [
 
 def test_it_plays_all_rounds_and_leaves_nothing_behind(uninterrupted: Run) -> None:
     assert uninterrupted.exit_code == 0, uninterrupted.output
-    assert [row["round"] for row in uninterrupted.metrics] == [1, 2, 3, 4]
-    deadline = time.monotonic() + 20
-    while descendants_of_runs() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert descendants_of_runs() == set()
+    assert [row["round"] for row in uninterrupted.metrics] == [1, 2, 3]
+    assert uninterrupted.left_behind == []
 
 
 def test_the_game_is_really_played(uninterrupted: Run) -> None:
@@ -98,12 +91,12 @@ def test_held_out_patients_are_judged_and_the_best_checkpoint_is_marked(uninterr
             assert -1.0 <= row[f"val/{way}/mcc"] <= 1.0
             assert {f"val/{way}/recall_correct", f"val/{way}/recall_incorrect"} <= row.keys()
     best = json.loads((uninterrupted.path / "checkpoints/best.json").read_text())
-    assert best == {"step": 4, "metric": "val/greedy/balanced_accuracy", "value": after[best["metric"]]}
-    assert (uninterrupted.path / "checkpoints/global_step_4").is_dir()
+    assert best == {"step": 3, "metric": "val/greedy/balanced_accuracy", "value": after[best["metric"]]}
+    assert (uninterrupted.path / "checkpoints/global_step_3").is_dir()
 
 
 def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Run) -> None:
-    """After three updates vLLM's log-probabilities still are the trainer's: the transfer works (bf16
+    """After two updates vLLM's log-probabilities still are the trainer's: the transfer works (bf16
     weights)."""
     last = uninterrupted.metrics[-1]
     assert last["training/rollout_actor_probs_pearson_corr"] > 0.999
@@ -112,9 +105,9 @@ def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Ru
 
 
 def test_every_round_has_fresh_notes(uninterrupted: Run) -> None:
-    played = [{g["note_id"] for g in uninterrupted.games(n) if g["mode"] is not None} for n in (1, 2, 3, 4)]
+    played = [{g["note_id"] for g in uninterrupted.games(n) if g["mode"] is not None} for n in (1, 2, 3)]
     assert all(len(notes) == 32 for notes in played)
-    assert len(set().union(*played)) == 4 * 32
+    assert len(set().union(*played)) == 3 * 32
 
 
 def test_roles_have_their_own_rewards(uninterrupted: Run) -> None:
@@ -146,12 +139,12 @@ def test_tensorboard_holds_every_metric(uninterrupted: Run) -> None:
     events.Reload()
     tags = set(events.Tags()["scalars"])
     assert set(REPORTED) <= tags, sorted(set(REPORTED) - tags)
-    assert [point.step for point in events.Scalars("vcf_acceptance_rate")] == [1, 2, 3, 4]
+    assert [point.step for point in events.Scalars("vcf_acceptance_rate")] == [1, 2, 3]
 
 
 def test_the_log_can_be_grepped(uninterrupted: Run) -> None:
     log = (uninterrupted.path / "train.log").read_text()
-    assert len(re.findall(r"round \d/4 .*vcf_acceptance_rate=\d", log)) == 4
+    assert len(re.findall(r"round \d/3 .*vcf_acceptance_rate=\d", log)) == 3
     assert len(log.splitlines()) < 40  # for people: what the libraries print is elsewhere
 
 
@@ -163,65 +156,9 @@ def test_it_writes_down_what_it_was_and_keeps_it_private(uninterrupted: Run) -> 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_sigterm_ends_it_after_the_round_with_a_checkpoint(interrupted: tuple[Run, Run]) -> None:
-    first, _ = interrupted
-    assert first.exit_code == 128 + 15, first.output
-    stopped_at = int(re.findall(r"stopped by signal 15 after round (\d)", first.output)[0])
-    assert 1 <= stopped_at < 4
-    assert f"global_step_{stopped_at}" in first.output
-
-
-# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits,
-# because vLLM's batches hold other requests when other games end first.
-TOLERANCE = 1e-3
-EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
-CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl")
-
-
-def test_a_resumed_run_goes_on_as_if_nothing_had_happened(uninterrupted: Run, interrupted: tuple[Run, Run]) -> None:
-    _, resumed = interrupted
-    assert resumed.exit_code == 0, resumed.output
-    assert "resuming after round" in resumed.output
-    assert [row["round"] for row in resumed.metrics] == [1, 2, 3, 4]
-    for number, (one, other) in enumerate(zip(uninterrupted.metrics, resumed.metrics, strict=True), start=1):
-        assert texts(uninterrupted.games(number)) == texts(resumed.games(number)), f"round {number}"
-        for name in EXACT:
-            assert one[name] == other[name], f"round {number}: {name}"
-        for name in CLOSE:
-            assert one[name] == pytest.approx(other[name], abs=TOLERANCE, rel=TOLERANCE), f"round {number}: {name}"
-
-
-def texts(games: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Everything that was written in a round, by note."""
-    return sorted(
-        (f"{g['note_id']} {g['mode']} {g['truth']}", [t["reply"]["text"] for t in g["trajectories"]]) for g in games
-    )
-
-
-def test_a_finished_run_has_nothing_to_do(uninterrupted: Run, interrupted: tuple[Run, Run], home: Path) -> None:
+def test_a_finished_run_has_nothing_to_do(uninterrupted: Run) -> None:
     before = uninterrupted.metrics
-    again = train(uninterrupted.path, "--max-rounds", "4")
+    again = train(uninterrupted.path, "--max-rounds", "3")
     assert again.exit_code == 0, again.output
-    assert "complete: 4 rounds" in again.output
+    assert "complete: 3 rounds" in again.output
     assert again.metrics == before
-
-
-def test_a_run_goes_on_in_another_layout(uninterrupted: Run, home: Path) -> None:
-    """Four rounds under TP 2, the fifth under PP 2: weights, optimizer and notes go on (tests/cpu compares bits)."""
-    shutil.copytree(uninterrupted.path, home / "resharded", symlinks=True)
-    run = train(
-        home / "resharded", "--max-rounds", "5",
-        "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
-        "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
-    )  # fmt: skip
-    assert run.exit_code == 0, run.output
-    assert "TP 2 x PP 1, this run is TP 1 x PP 2" in run.output
-    before, after = run.metrics[-2:]
-    assert [row["round"] for row in run.metrics] == [1, 2, 3, 4, 5]
-    assert after["training/rollout_actor_probs_pearson_corr"] > 0.999
-    # Fresh from the start model it would be exactly 0 before the first update.
-    assert after["actor/reward_kl_penalty"] > 0.3 * before["actor/reward_kl_penalty"] > 0
-    manifest = json.loads((run.path / "checkpoints/global_step_5/medserl.json").read_text())
-    assert manifest["state"]["layout"] == {"tp": 1, "pp": 2, "workers": 2, "reshardable": True}
-    played = [{g["note_id"] for g in run.games(n) if g["mode"] is not None} for n in (1, 2, 3, 4, 5)]
-    assert len(set().union(*played)) == 5 * 32

@@ -1,5 +1,10 @@
 """Checkpoints are whole or absent, and a damaged one is passed over with a sentence."""
 
+import errno
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +88,103 @@ def test_retention_spares_the_best_checkpoint(tmp_path: Path) -> None:
         saved(tmp_path, step, keep=2)
     assert checkpoint.steps(tmp_path) == [1, 3, 4]
     assert checkpoint.best(tmp_path) == {"step": 1, "metric": "val/greedy/balanced_accuracy", "value": 0.8}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from medserl.training import checkpoint
+
+root = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # Python ignores SIGXFSZ: writing fails as on a full disk
+try:
+    with checkpoint.saving(root, 2) as staging:
+        (staging / "global_step_2").mkdir()
+        with open(staging / "global_step_2" / "weights", "wb") as file:
+            for _ in range(20):
+                file.write(b"w" * 10_000)
+        checkpoint.publish(root, 2, {}, 1)
+except checkpoint.CheckpointFailed as error:
+    print(error)
+"""
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_last_one_and_no_rest(tmp_path: Path) -> None:
+    """The file really cannot be written; an unprivileged stand-in for a disk that is full."""
+    first = saved(tmp_path, 1, keep=1)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.strip() == (
+        f"the checkpoint of round 2 could not be written to {tmp_path} (File too large); the one of round 1 is whole: "
+        "make room there and start again"
+    ), done.stderr
+    assert checkpoint.latest_usable(tmp_path) == (first, [])
+    assert not (tmp_path / checkpoint.STAGING).exists()
+    assert (tmp_path / checkpoint.TRACKER).read_text() == "1"
+
+
+@pytest.mark.parametrize("step", ["manifest", "rename", "tracker"])
+def test_a_disk_that_fills_up_while_a_checkpoint_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Whichever write fails, there is a whole checkpoint, and no half-written one."""
+    saved(tmp_path, 1)
+    calls = {"manifest": (1, "fsync"), "rename": (2, "replace"), "tracker": (3, "replace")}
+    nth, function = calls[step]
+    count, real = 0, getattr(os, function)
+
+    def full(*arguments: object) -> object:
+        nonlocal count
+        count += 1
+        if count == nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    sentence = "round 2 could not be written .*No space left on device"
+    with pytest.raises(checkpoint.CheckpointFailed, match=sentence), checkpoint.saving(tmp_path, 2) as staging:
+        (staging / "global_step_2").mkdir()
+        (staging / "global_step_2" / "weights").write_bytes(b"w")
+        monkeypatch.setattr(checkpoint.os, function, full)
+        checkpoint.publish(tmp_path, 2, {}, None)
+    monkeypatch.undo()
+    path, complaints = checkpoint.latest_usable(tmp_path)
+    assert path == tmp_path / f"global_step_{2 if step == 'tracker' else 1}" and complaints == []
+    assert {p.name for p in tmp_path.iterdir()} <= {"global_step_1", "global_step_2", checkpoint.TRACKER}
+
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "Disk quota exceeded"),
+        (
+            RuntimeError("ray::save()\n  File x\nOSError: [Errno 28] No space left on device: '/x'"),
+            "No space left on device",
+        ),
+        (RuntimeError("ray::save()\n  File x\nValueError: shape mismatch"), "ValueError: shape mismatch"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_the_reason_is_the_systems_own_words(error: Exception, phrase: str) -> None:
+    assert checkpoint.reason(error) == phrase
+
+
+@settings(max_examples=40)
+@given(
+    saves=st.lists(st.integers(1, 30), min_size=1, max_size=6, unique=True),
+    harmed=st.sets(st.integers(0, 5)),
+)
+def test_the_newest_undamaged_one_is_taken_whatever_is_damaged(
+    tmp_path_factory: pytest.TempPathFactory, saves: list[int], harmed: set[int]
+) -> None:
+    root = tmp_path_factory.mktemp("checkpoints")
+    for step in sorted(saves):
+        saved(root, step)
+    damaged = {step for i, step in enumerate(sorted(saves)) if i in harmed}
+    for step in damaged:
+        (root / f"global_step_{step}" / "actor/weights").write_bytes(b"")
+    whole = sorted(set(saves) - damaged)
+    assert checkpoint.latest_step(root) == (whole[-1] if whole else 0)
+    _, complaints = checkpoint.latest_usable(root)
+    assert len(complaints) == len([step for step in saves if step > (whole[-1] if whole else 0)])
+    assert json.loads((root / f"global_step_{saves[0]}" / checkpoint.MANIFEST).read_text())["step"] == saves[0]

@@ -1,55 +1,85 @@
-"""Which validation counts as the best, and when a run gives up waiting for a better one."""
+"""Which validation counts as the best, when a run gives up waiting for a better one, how both survive a resume."""
 
-from types import SimpleNamespace
-from typing import Any
+import json
+from pathlib import Path
 
 import pytest
 
+from medserl.training import checkpoint
 from medserl.training.api import MedSeRLTrainer
+from medserl.training.best import BestSoFar
 from medserl.training.settings import GameSettings
 
 METRIC = "val/greedy/balanced_accuracy"
 
 
+def validated(best: BestSoFar, values: list[float | None]) -> list[bool]:
+    first = 1 if best.found is None else best.found["step"] + best.without_better + 1
+    return [best.see({} if value is None else {METRIC: value}, n) for n, value in enumerate(values, start=first)]
+
+
+def test_only_a_better_validation_is_worth_a_checkpoint() -> None:
+    best = BestSoFar(METRIC)
+    assert validated(best, [0.6, None, 0.6, 0.7, float("nan"), 0.65]) == [True, False, False, True, False, False]
+    assert best.found == {"step": 4, "metric": METRIC, "value": 0.7}
+
+
 @pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> MedSeRLTrainer:
-    """A trainer that has not been started, at a round that the test sets."""
+def trainer() -> MedSeRLTrainer:
     made = MedSeRLTrainer.__new__(MedSeRLTrainer)
-    made.settings = GameSettings()
-    made._best, made._without_better = None, 0
-    state: Any = SimpleNamespace(global_steps=0)
-    monkeypatch.setattr(MedSeRLTrainer, "trainer", property(lambda self: state))
+    made.settings, made._best = GameSettings(), BestSoFar(METRIC)
     return made
-
-
-def validated(trainer: MedSeRLTrainer, values: list[float | None]) -> list[bool]:
-    found = []
-    for value in values:
-        trainer.trainer.global_steps += 1
-        found.append(trainer._remember_best({} if value is None else {METRIC: value}))
-    return found
-
-
-def test_only_a_better_validation_is_worth_a_checkpoint(trainer: MedSeRLTrainer) -> None:
-    assert validated(trainer, [0.6, None, 0.6, 0.7, float("nan"), 0.65]) == [True, False, False, True, False, False]
-    assert trainer._best == {"step": 4, "metric": METRIC, "value": 0.7}
 
 
 def test_patience_counts_validations_not_rounds(trainer: MedSeRLTrainer) -> None:
     trainer.settings.validation.patience = 2
-    validated(trainer, [0.6, None, None, 0.5, None])
+    validated(trainer._best, [0.6, None, None, 0.5, None])
     assert not trainer._out_of_patience
-    validated(trainer, [0.55])
+    validated(trainer._best, [0.55])
     assert trainer._out_of_patience
 
 
 def test_without_patience_a_run_never_gives_up(trainer: MedSeRLTrainer) -> None:
-    validated(trainer, [0.6] + [0.1] * 50)
+    validated(trainer._best, [0.6] + [0.1] * 50)
     assert not trainer._out_of_patience
 
 
-def test_another_metric_may_choose(trainer: MedSeRLTrainer) -> None:
-    trainer.settings.validation.best_metric = "val/greedy/mcc"
-    trainer.trainer.global_steps = 1
-    assert trainer._remember_best({METRIC: 0.9, "val/greedy/mcc": 0.2})
-    assert trainer._best is not None and trainer._best["metric"] == "val/greedy/mcc"
+def rows(values: dict[int, float]) -> list[dict[str, float]]:
+    before = {"round": 0, "validation": True, METRIC: 0.99}  # before the first round: no checkpoint is its
+    return [before, *({"round": n, METRIC: value} for n, value in values.items())]
+
+
+def saved(root: Path, step: int) -> None:
+    checkpoint.staging_dir(root).joinpath(f"global_step_{step}").mkdir()
+    checkpoint.publish(root, step, {}, None)
+
+
+def test_a_resumed_run_knows_its_best_and_its_patience(tmp_path: Path) -> None:
+    saved(tmp_path, 2)
+    checkpoint.mark_best(tmp_path, 2, METRIC, 0.7)
+    best = BestSoFar(METRIC)
+    best.take_up(rows({1: 0.6, 2: 0.7, 3: 0.65, 4: 0.6}), tmp_path, 4)
+    assert best.found == checkpoint.best(tmp_path) == {"step": 2, "metric": METRIC, "value": 0.7}
+    assert best.without_better == 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_mark_on_a_round_that_is_played_again_is_taken_back(tmp_path: Path, kept: bool) -> None:
+    """Round 4's checkpoint was damaged; the mark goes back to round 2's where retention has left that one."""
+    if kept:
+        saved(tmp_path, 2)
+    saved(tmp_path, 3)
+    checkpoint.mark_best(tmp_path, 4, METRIC, 0.8)
+    best = BestSoFar(METRIC)
+    best.take_up(rows({1: 0.6, 2: 0.7, 3: 0.65}), tmp_path, 3)
+    assert best.found == {"step": 2, "metric": METRIC, "value": 0.7}
+    assert checkpoint.best(tmp_path) == (best.found if kept else None)
+    assert best.see({METRIC: 0.8}, 4), "played again, round 4 is the best again"
+
+
+def test_a_mark_outlives_its_metrics(tmp_path: Path) -> None:
+    saved(tmp_path, 2)
+    checkpoint.mark_best(tmp_path, 2, METRIC, 0.7)
+    best = BestSoFar(METRIC)
+    best.take_up([], tmp_path, 5)
+    assert best.found == json.loads((tmp_path / checkpoint.BEST).read_text())

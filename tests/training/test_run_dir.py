@@ -161,3 +161,25 @@ def test_differences_name_missing_keys_too() -> None:
         "a: 1 there, None now",
         "b.c: None there, 2 now",
     ]
+
+
+def test_it_remembers_how_each_start_ended(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    assert run.previous_end() == {}
+    run.note_end({"rounds": [0, 3], "stopped_by": "signal 10"})
+    run.close()
+    run.open(config(), "embedded", [])
+    assert run.previous_end()["rounds"] == [0, 3] and run.previous_end()["stopped_by"] == "signal 10"
+    run.close()
+    starts = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())["starts"]
+    assert "ended" in starts[0] and "ended" not in starts[1], "the second is under way, or was killed"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(ConfigError, match=r"cannot be locked \(No locks available\); give a --run-dir on"):
+        RunDir(tmp_path / "run").open(config(), "embedded", [])

@@ -1,0 +1,45 @@
+"""SIGTERM and SIGUSR1 ask a run to end after the round under way."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopSignals:
+    """Remembers the first signal that came; ``received`` is its number."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._active = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Inside, the signals are remembered; in a thread other than the main one nothing is changed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # the caller has its own way to stop
+            return
+        previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        self._active = True
+        self.catch()
+        try:
+            yield
+        finally:
+            self._active = False
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def catch(self) -> None:
+        """Take the signals again: Ray installs handlers of its own when it starts."""
+        if self._active:
+            for number in STOP_SIGNALS:
+                signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number

@@ -1,0 +1,97 @@
+"""When `fit` stops, what it leaves, and with which exit code `medserl train` ends; rounds and clock are stand-ins."""
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from medserl.cli.train import _exit_code
+from medserl.errors import ConfigError
+from medserl.training import checkpoint
+from medserl.training.api import MedSeRLTrainer
+from medserl.training.best import BestSoFar
+from medserl.training.deadline import Deadline
+from medserl.training.run_dir import RunDir
+from medserl.training.settings import GameSettings
+from medserl.training.stop_signals import StopSignals
+
+START = 1.7e9
+SET_UP, ROUND, SAVE = 100.0, 10.0, 5.0
+CONFIG = OmegaConf.create({"trainer": {"test_freq": -1, "save_freq": 5, "val_before_train": False}})
+
+
+class Run(MedSeRLTrainer):
+    """`fit`, and what it decides with; Ray, verl and vLLM left out."""
+
+    def __init__(self, path: Path, seconds: float | None, rounds: int = 4, signalled_in: int | None = None) -> None:
+        self.now = START
+        self.config, self.settings, self.rounds = CONFIG, GameSettings(max_rounds=rounds), rounds
+        self.run_dir = RunDir(path)
+        deadline = None if seconds is None else START + seconds
+        self._deadline = Deadline(deadline, 0.0, lambda: self.now)
+        self._out_of_time, self._stop, self._best = None, StopSignals(), BestSoFar("none")
+        self._trainer = self._log = self._manager = self._cluster = self._watch = None
+        self.signalled_in = signalled_in
+
+    def start(self) -> None:
+        self.run_dir.open(self.config, "test", [])
+        done = checkpoint.latest_step(self.run_dir.checkpoints)
+        self._trainer: Any = SimpleNamespace(global_steps=done, total_training_steps=self.rounds, save=self.write)
+        self._saved_round = self._first_round = done
+        self.now += SET_UP
+        self._deadline.set_up_took(SET_UP)
+
+    def sample_batch(self) -> Any:
+        return None
+
+    def training_step(self, batch: Any) -> dict[str, float]:
+        self._trainer.global_steps += 1
+        if self.round == self.signalled_in:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        self.now += ROUND
+        self._deadline.measured("round", ROUND)
+        return {"mean_reward": 0.0}
+
+    def write(self) -> Path:
+        self.now += SAVE
+        with checkpoint.saving(self.run_dir.checkpoints, self.round) as staging:
+            (staging / f"global_step_{self.round}").mkdir()
+            return checkpoint.publish(self.run_dir.checkpoints, self.round, {}, None)
+
+
+def play(path: Path, seconds: float | None, **how: Any) -> tuple[int, int]:
+    """Exit code, and round of the newest checkpoint afterwards."""
+    run = Run(path, seconds, **how)
+    try:
+        run.fit()
+        return _exit_code(run), checkpoint.latest_step(run.run_dir.checkpoints)
+    finally:
+        run.run_dir.close()
+
+
+@pytest.mark.parametrize(("left", "code", "rounds"), [(239.0, 75, 0), (241.0, 75, 11), (1e4, 0, 20)])
+def test_it_plays_what_fits_and_the_next_start_goes_on(tmp_path: Path, left: float, code: int, rounds: int) -> None:
+    """At first a round and a checkpoint are guessed to take 1.2 times the set-up each, later 12 s and that."""
+    assert play(tmp_path, SET_UP + left, rounds=20) == (code, rounds)
+    assert play(tmp_path, None, rounds=20) == (0, 20)
+
+
+def test_a_time_limit_that_never_suffices_is_told_the_second_time(tmp_path: Path) -> None:
+    """A job that is started again and again must not do so for ever."""
+    assert play(tmp_path, SET_UP + 1) == (75, 0)
+    with pytest.raises(ConfigError, match="MEDSERL_DEADLINE: for the second time no round could be played"):
+        play(tmp_path, SET_UP + 1)
+
+
+def test_usr1_ends_it_after_the_round_with_a_checkpoint(tmp_path: Path) -> None:
+    assert play(tmp_path, None, signalled_in=2) == (128 + signal.SIGUSR1, 2)
+    assert RunDir(tmp_path).path.joinpath("provenance.json").read_text().count("signal 10") == 1
+
+
+def test_a_signal_in_the_last_round_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
+    """128 + N says that there are rounds to go: a launcher would start the job again for nothing."""
+    assert play(tmp_path, None, signalled_in=4) == (0, 4)
