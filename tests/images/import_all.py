@@ -12,7 +12,9 @@ import ctypes
 import importlib
 import importlib.metadata
 import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,6 +33,14 @@ MODULES = (
     "vllm.entrypoints.openai.api_server",
     "vllm.model_executor.models.qwen3",
 )
+# What vLLM's libraries want of the driver, which only a machine with a GPU has. A stand-in whose every function fails
+# lets them load, against the pinned torch and CUDA libraries, and register their kernels.
+DRIVER = """
+cuCtxGetCurrent cuCtxSetCurrent cuDeviceGetAttribute cuDevicePrimaryCtxRetain cuGetErrorString cuGetProcAddress_v2
+cuMemAddressFree cuMemAddressReserve cuMemCreate cuMemGetAllocationGranularity cuMemMap cuMemRelease cuMemSetAccess
+cuMemUnmap cuPointerGetAttribute cuTensorMapEncodeTiled
+"""
+NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 NOT_OURS = ("cpython-310", "cpython-311", "cpython-313", "cpython-314")  # builds for other Pythons, in one wheel
 
 
@@ -60,6 +70,16 @@ def failures(names: Iterable[str]) -> dict[str, str]:
         except BaseException as error:  # some packages exit
             found[name] = f"{type(error).__name__}: {error}"[:500]
     return found
+
+
+def load_driver_stand_in() -> None:
+    """Loads a library that goes by the name libcuda.so.1; later ones that need that find it there."""
+    source = "".join(f"int {name}(void) {{ return {NO_DEVICE}; }}\n" for name in DRIVER.split())
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "libcuda.so.1"
+        command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-Wl,-soname,libcuda.so.1", "-o", str(library)]
+        subprocess.run(command, input=source, text=True, check=True)
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def library_failures(folder: Path) -> dict[str, str]:
@@ -94,9 +114,11 @@ def report(requirements: Path) -> dict[str, dict[str, str]]:
     import vllm
     from verl.workers.engine import EngineRegistry
 
+    load_driver_stand_in()
     answer["library_failures"] = library_failures(Path(vllm.__file__).parent)
     answer["facts"] = {
         "imported": str(len(modules)),
+        "vllm_kernel": str(hasattr(torch.ops._C, "rms_norm")),
         "torch_cuda": str(torch.version.cuda),
         "transformer_engine_torch": str(transformer_engine_torch.__file__),
         "megatron_engine_devices": " ".join(sorted(_devices(EngineRegistry._engines))),

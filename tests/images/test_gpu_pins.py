@@ -41,5 +41,7 @@ def test_what_training_uses_can_be_imported(report: dict[str, dict[str, str]]) -
     assert "cuda" in report["facts"]["megatron_engine_devices"]
 
 
-def test_vllms_native_libraries_load_but_for_the_driver(report: dict[str, dict[str, str]]) -> None:
-    assert {why for why in report["library_failures"].values() if "libcuda.so.1" not in why} == set()
+def test_vllms_native_libraries_load_beside_the_pinned_torch(report: dict[str, dict[str, str]]) -> None:
+    """With a stand-in for the driver, whose library only a machine with a GPU has."""
+    assert report["library_failures"] == {}
+    assert report["facts"]["vllm_kernel"] == "True"
