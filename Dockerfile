@@ -1,5 +1,5 @@
 # Two images from one file: `docker build --target cpu .` and `docker build --target gpu .` (docs/containers.md).
-# The bases need apt; any mirror or digest of them can be given with --build-arg.
+# The bases need apt, the first one Python 3.12; any mirror or digest of them can be given with --build-arg.
 #
 # What the two have in common (user, environment, labels, entry point) stands here twice: a stage can take its settings
 # from one base only, and these have two. tests/packaging/test_images.py holds them, and apptainer.def, equal.
@@ -22,11 +22,11 @@ WORKDIR /opt/medserl/source
 COPY bootstrap.py ./
 COPY requirements requirements
 RUN --mount=type=cache,target=/root/.cache/uv --mount=type=cache,id=uv-cpu,target=/opt/medserl/venv-tools \
-    UV_LINK_MODE=copy python3 bootstrap.py --device cpu --venv /opt/medserl/venv setup --packages
+    UV_LINK_MODE=copy python3.12 bootstrap.py --device cpu --venv /opt/medserl/venv setup --packages
 
 FROM cpu-packages AS cpu
 RUN --mount=type=bind,target=/opt/medserl/source,rw --mount=type=cache,id=uv-cpu,target=/opt/medserl/venv-tools \
-    UV_LINK_MODE=copy python3 bootstrap.py --device cpu --venv /opt/medserl/venv --no-editable setup
+    UV_LINK_MODE=copy python3.12 bootstrap.py --device cpu --venv /opt/medserl/venv --no-editable setup
 RUN groupadd --gid 10001 medserl \
     && useradd --create-home --uid 10001 --gid 10001 medserl \
     && install -d -o medserl -g medserl /models \
@@ -71,11 +71,11 @@ WORKDIR /opt/medserl/source
 COPY bootstrap.py ./
 COPY requirements requirements
 RUN --mount=type=cache,target=/root/.cache/uv --mount=type=cache,id=uv-gpu,target=/opt/medserl/venv-tools \
-    UV_LINK_MODE=copy python3 bootstrap.py --device cuda --venv /opt/medserl/venv setup --packages
+    UV_LINK_MODE=copy python3.12 bootstrap.py --device cuda --venv /opt/medserl/venv setup --packages
 
 FROM gpu-packages AS gpu
 RUN --mount=type=bind,target=/opt/medserl/source,rw --mount=type=cache,id=uv-gpu,target=/opt/medserl/venv-tools \
-    UV_LINK_MODE=copy python3 bootstrap.py --device cuda --venv /opt/medserl/venv --no-editable setup
+    UV_LINK_MODE=copy python3.12 bootstrap.py --device cuda --venv /opt/medserl/venv --no-editable setup
 RUN groupadd --gid 10001 medserl \
     && useradd --create-home --uid 10001 --gid 10001 medserl \
     && install -d -o medserl -g medserl /models \
