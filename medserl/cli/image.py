@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -162,6 +163,29 @@ def split_source(source: str) -> tuple[str, str]:
     return kind, name
 
 
+@contextmanager
+def layout_of(kind: str, name: str) -> Iterator[tuple[str, str]]:
+    """The source and image that the runtime is to build from: what Docker saves, as a layout that builds faster."""
+    from medserl.cli import oci_layout
+
+    docker = shutil.which("docker")
+    if kind not in ("docker-daemon", "docker-archive") or (kind == "docker-daemon" and docker is None):
+        yield kind, name
+        return
+    with tempfile.TemporaryDirectory(prefix="medserl-image-", dir=os.environ.get("APPTAINER_TMPDIR")) as folder:
+        layout = Path(folder) / "layout"
+        print(f"unpacks {kind}:{name} into {layout}", flush=True)
+        if docker is not None and kind == "docker-daemon":
+            oci_layout.from_command([docker, "save", name], layout)
+        else:
+            try:
+                with open(name, "rb") as stream:
+                    oci_layout.from_stream(stream, layout)
+            except tarfile.TarError as error:
+                raise ImageError(f"{name}: no archive of `docker save` ({error})") from None
+        yield "oci", str(layout)
+
+
 def build_image(options: argparse.Namespace, overrides: list[str]) -> int:
     """Build beside, then put in place: a SIF is whole or absent."""
     _no_overrides(overrides)
@@ -173,13 +197,14 @@ def build_image(options: argparse.Namespace, overrides: list[str]) -> int:
     from spython.utils import stream_command
 
     beside = options.sif.with_name(f".{options.sif.name}.{os.getpid()}")
-    command = ["--build-arg", f"SOURCE={kind}", "--build-arg", f"IMAGE={name}", "--mksquashfs-args", SQUASHFS]
-    command += ["--notest"] if options.no_test else []
     options.sif.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with runtime_on_path():
-            whole = [*spython.Client._init_command("build"), *command, str(beside), str(definition)]
+        with runtime_on_path(), layout_of(kind, name) as (built_from, image):
+            command = ["--build-arg", f"SOURCE={built_from}", "--build-arg", f"IMAGE={image}"]
+            command += ["--mksquashfs-args", SQUASHFS, *(["--notest"] if options.no_test else [])]
+            command += ["--disable-cache"] if built_from == "oci" else []  # nothing to download, nothing to keep
             # Not Client.build, whose stream leaves standard error, with all of the progress, unread.
+            whole = [*spython.Client._init_command("build"), *command, str(beside), str(definition)]
             for line in stream_command(whole, output_type="both"):
                 print(line, end="", flush=True)
         os.replace(beside, options.sif)

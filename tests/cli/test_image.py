@@ -9,6 +9,7 @@ import pytest
 
 from medserl.cli.image import ImageError, container_command, definition_file, find_runtime, split_source
 from medserl.cli.main import build_parser, main
+from tests.cli.test_oci_layout import saved
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -102,7 +103,7 @@ def test_a_build_that_fails_leaves_nothing_and_replaces_nothing(
     out.write_text("old")
     assert main(["image", "build", str(out)]) == 2
     assert "exists; give --force" in capsys.readouterr().err
-    assert main(["image", "build", "--force", str(out)]) == 2
+    assert main(["image", "build", "--force", "--from", "docker://m:1", str(out)]) == 2
     assert "ended with exit code 3" in capsys.readouterr().err
     assert out.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "out.sif"]
@@ -110,11 +111,35 @@ def test_a_build_that_fails_leaves_nothing_and_replaces_nothing(
 
 def test_a_build_puts_the_image_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("spython.main")
-    program(tmp_path / "bin", "apptainer", 'echo "$@" > "$0.said"; while [ $# -gt 2 ]; do shift; done; echo sif > "$1"')
+    monkeypatch.setenv("SAID", str(tmp_path / "said"))
+    program(tmp_path / "bin", "apptainer", 'echo "$@" > "$SAID"; while [ $# -gt 2 ]; do shift; done; echo sif > "$1"')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     out = tmp_path / "new" / "out.sif"
-    assert main(["image", "build", "--no-test", "--from", "docker-daemon:medserl:gpu", str(out)]) == 0
+    assert main(["image", "build", "--no-test", "--from", "docker://example.org/m:1", str(out)]) == 0
     assert out.read_text() == "sif\n"
-    (said,) = (tmp_path / "bin").glob("*.said") if (tmp_path / "bin" / "apptainer.said").exists() else [None]
-    if said is not None:
-        assert "--build-arg SOURCE=docker-daemon --build-arg IMAGE=medserl:gpu" in said.read_text()
+    assert "build --build-arg SOURCE=docker --build-arg IMAGE=example.org/m:1 " in (tmp_path / "said").read_text()
+
+
+def test_what_docker_saved_is_built_from_as_a_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("spython.main")
+    program(tmp_path / "bin", "apptainer", 'echo "$@" > "$SAID"; while [ $# -gt 2 ]; do shift; done; echo sif > "$1"')
+    (tmp_path / "saved.tar").write_bytes(saved(["a/layer.tar", "b/layer.tar"]))
+    program(tmp_path / "bin", "docker", f'[ "$1 $2" = "save medserl:cpu" ] && cat {tmp_path / "saved.tar"}')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("SAID", str(tmp_path / "said"))
+    for source in ("docker-daemon:medserl:cpu", f"docker-archive:{tmp_path}/saved.tar"):
+        assert main(["image", "build", "--force", "--from", source, str(tmp_path / "out.sif")]) == 0
+        assert "--build-arg SOURCE=oci --build-arg IMAGE=" in (tmp_path / "said").read_text()
+
+
+def test_an_image_that_docker_does_not_have_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("spython.main")
+    program(tmp_path / "bin", "apptainer", "exit 9")
+    program(tmp_path / "bin", "docker", "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert main(["image", "build", "--from", "docker-daemon:no:image", str(tmp_path / "out.sif")]) == 2
+    told = f"`{tmp_path / 'bin' / 'docker'} save no:image` ended with exit code 1"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out.sif").exists()
