@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
-IMAGE = "medserl:cpu"
+IMAGE, BASE = "medserl:cpu", "medserl-base:test"
 REVISION = "0123456789abcdef0123456789abcdef01234567"  # any: that the label takes it is what is looked at
 BASE_CERTIFICATES = "/usr/local/share/host-certificates.crt"  # make-base.sh puts them there
 # Where the packages come from on this machine goes along into the build.
@@ -133,18 +133,23 @@ def certificates() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def cpu_image(docker: Docker, scratch: Path) -> str:
-    """The Dockerfile's target `cpu`, built on a base that this machine made."""
-    base = scratch / "base.tar"
+def make_base(docker: Docker, base: Path) -> None:
+    """The image BASE: what make-base.sh makes, and from where this machine gets its packages."""
     checked([HERE / "make-base.sh", base, sys.base_prefix, certificates()])
     variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     variables |= dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), BASE_CERTIFICATES)
     variables |= {name: os.environ[name] for name in CARRIED if os.environ.get(name)}
     changes = [word for name, value in variables.items() for word in ("--change", f"ENV {name}={value}")]
-    docker.run("import", *changes, base, "medserl-base:test")
+    docker.run("import", *changes, base, BASE)
     base.unlink()
-    arguments = ["--build-arg", "BASE_IMAGE=medserl-base:test", "--build-arg", f"REVISION={REVISION}"]
+
+
+@pytest.fixture(scope="session")
+def cpu_image(docker: Docker, scratch: Path) -> str:
+    """The Dockerfile's target `cpu`, built on a base that this machine made."""
+    if not docker.run("images", "--quiet", BASE).strip():
+        make_base(docker, scratch / "base.tar")
+    arguments = ["--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", f"REVISION={REVISION}"]
     docker.run("build", "--progress=plain", "--network=host", "--target=cpu", *arguments, "--tag", IMAGE, ROOT)
     if "MEDSERL_TEST_DOCKER" not in os.environ:
         docker.run("builder", "prune", "--all", "--force")  # 6 GB of downloads

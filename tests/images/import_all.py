@@ -2,7 +2,7 @@
 
     PYTHON import_all.py requirements/gpu.txt
 
-The last line is a JSON object: what is not there, what does not import, what was found.
+One line is a JSON object: what is not there, what does not import, what was found.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def library_failures(folder: Path) -> dict[str, str]:
 
 
 def report(requirements: Path) -> dict[str, dict[str, str]]:
-    """Everything that the last line says."""
+    """Everything that the line says."""
     wrong, modules = {}, set()
     for name, version in pins(requirements).items():
         try:
@@ -132,6 +132,6 @@ def _devices(engines: dict) -> set[str]:
 
 
 if __name__ == "__main__":
-    with contextlib.redirect_stdout(sys.stderr):  # the last line of the output is ours
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is ours
         found = report(Path(sys.argv[1]))
     print(json.dumps(found))

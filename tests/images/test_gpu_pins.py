@@ -21,7 +21,8 @@ def report(gpu_packages: GpuPackages | None) -> dict[str, dict[str, str]]:
     python = gpu_packages.python(timeout=2100)
     said = checked([python, Path(__file__).with_name("import_all.py"), ROOT / "requirements" / "gpu.txt"])
     print(said)
-    answer: dict[str, dict[str, str]] = json.loads(said.splitlines()[-1])
+    (last,) = [line for line in said.splitlines() if line.startswith('{"wrong_versions"')]
+    answer: dict[str, dict[str, str]] = json.loads(last)
     return answer
 
 
