@@ -1,7 +1,7 @@
-"""An image that Docker saved, as an OCI layout of uncompressed layers, which Apptainer builds from in half the time.
+"""An image that Docker saved, as an OCI layout of uncompressed layers.
 
-Given Docker's own archive, Apptainer (1.4.5) compresses every layer twice, once for its digest and once to keep it,
-only to unpack it again: minutes for an image of 7 GB. The layers of the layout are the archive's, byte for byte, under
+Given Docker's own archive, Apptainer (1.4.5) compresses every layer, for its digest and to keep it, only to unpack it
+again: a SIF of a base of 0.3 GB cost 19 s of processor time so, and 4 s from a layout. The layers of the layout are the archive's, byte for byte, under
 the digests that the image's configuration has for them, which Apptainer checks.
 """
 
