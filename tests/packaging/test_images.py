@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,11 @@ def test_image_runs_as_a_numbered_user_under_an_init(root: Path, target: str) ->
     assert pairs(stage["ENV"])["PYTHONNOUSERSITE"] == "1"
 
 
-def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path) -> None:
+def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read by spython's recipe parser, which takes docker sources only and knows no build arguments."""
     parsers = pytest.importorskip("spython.main.parse.parsers")
+    # It warns on the standard error that was there when it was imported: another test's, closed by now.
+    monkeypatch.setattr(pytest.importorskip("spython.logger").bot, "errorStream", sys.stderr)
     text = (root / "apptainer.def").read_text()
     text = re.sub(r"^Bootstrap:.*$", "Bootstrap: docker", text, flags=re.MULTILINE).replace(
         "{{ IMAGE }}", "medserl:cpu"
