@@ -108,7 +108,8 @@ def gpu_count() -> int:
 
 def _train(run_dir: Path, rounds: int, device: str, gpus: int, overrides: list[str]) -> int:
     """``medserl train`` in a process of its own, which signals reach too; its exit code, 128 + N for a signal N."""
-    command = [sys.executable, "-m", "medserl", "train", "--config", CONFIGS[device], "--run-dir", str(run_dir)]
+    # -P: a checkout, or a torch.py, in the current directory is not what is to be tested.
+    command = [sys.executable, "-P", "-m", "medserl", "train", "--config", CONFIGS[device], "--run-dir", str(run_dir)]
     command += ["--max-rounds", str(rounds), "trainer.val_before_train=false", "trainer.test_freq=-1"]
     if device == "cuda" and gpus > 1:  # the layout of the CPU test, where there is a second GPU for it
         command += ["trainer.n_gpus_per_node=2"]
