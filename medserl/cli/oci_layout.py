@@ -1,8 +1,8 @@
 """An image that Docker saved, as an OCI layout of uncompressed layers.
 
 Given Docker's own archive, Apptainer (1.4.5) compresses every layer, for its digest and to keep it, only to unpack it
-again: a SIF of a base of 0.3 GB cost 19 s of processor time so, and 4 s from a layout. The layers of the layout are the archive's, byte for byte, under
-the digests that the image's configuration has for them, which Apptainer checks.
+again: a SIF of a base of 0.3 GB cost 19 s of processor time so, and 4 s from a layout. The layers of the layout are
+the archive's, byte for byte, under the digests that the image's configuration has for them, which Apptainer checks.
 """
 
 from __future__ import annotations
