@@ -3,7 +3,7 @@
 
     python3 bootstrap.py train [arguments of `medserl train`]
     python3 bootstrap.py run   COMMAND [arguments of `medserl COMMAND`]
-    python3 bootstrap.py test  [--all | --lint | --quick | --engine | --e2e | --cluster] [-- pytest arguments]
+    python3 bootstrap.py test  [--all | --lint | --quick | --engine | --e2e | --cluster | --images] [-- …]
     python3 bootstrap.py setup [--dev | --packages]
 
 What the set-up does, in this order: gets uv into .venv-tools; finds Python 3.12, or has uv install one;
@@ -305,7 +305,9 @@ def split_requirements(text: str, names: Iterable[str]) -> Tuple[str, str]:
 def uv_install(uv: Path, python: Path, *arguments: object, **variables: str) -> None:
     env = dict(os.environ, UV_HTTP_TIMEOUT=os.environ.get("UV_HTTP_TIMEOUT", "300"))
     env.update(variables)
-    command = [uv, "pip", "install", "--python", python, "--no-deps", "--compile-bytecode", *arguments]
+    command = [uv, "pip", "install", "--python", python, "--no-deps", *arguments]
+    if os.environ.get("UV_COMPILE_BYTECODE") not in ("0", "false"):
+        command.append("--compile-bytecode")
     run(command, "uv could not install the packages; is the package registry reachable?", env)
 
 
@@ -320,6 +322,15 @@ def cuda_build_variables(site_packages: Path) -> Dict[str, str]:
         "CUDA_HOME": str(site_packages / "nvidia" / "cu13"),
         "CPATH": os.pathsep.join(headers),
     }
+
+
+def build_key(requirements: str) -> str:
+    """Names what a source package is compiled against and with.
+
+    uv keeps what it builds, but does not ask for which torch. As a setting of the build, which setuptools ignores,
+    this name keeps another torch's build, or another compiler's, from coming back.
+    """
+    return hashlib.sha256((requirements + os.environ.get("CXX", "")).encode()).hexdigest()[:16]
 
 
 def install_packages(uv: Path, python: str, venv: Path, device: str) -> None:
@@ -337,6 +348,7 @@ def install_packages(uv: Path, python: str, venv: Path, device: str) -> None:
             (site_packages,) = venv.glob("lib/python*/site-packages")
             with step("Transformer Engine from source: half an hour on two cores, minutes on many"):
                 options = ["--quiet", "--require-hashes", "--no-build-isolation", "-r", file]
+                options += ["--config-setting", "against=" + build_key(text)]
                 uv_install(uv, inside, *options, **cuda_build_variables(site_packages))
 
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 settings.register_profile("medserl", deadline=None)
 settings.load_profile("medserl")
 
-SLOW_MARKS = frozenset({"engine", "e2e", "cluster"})
+SLOW_MARKS = frozenset({"engine", "e2e", "cluster", "images"})
 MEDEC_VARIABLE = "MEDSERL_MEDEC_DIR"
 
 

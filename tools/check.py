@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_SOURCES = ("medserl", "tests", "tools", "benchmarks", "bootstrap.py")
-TIERS = ("quick", "engine", "e2e", "cluster")
+TIERS = ("quick", "engine", "e2e", "cluster", "images")
 MEDEC_BESIDE = ROOT.parent / "shared" / "data" / "medec"
 
 
@@ -82,12 +82,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bootstrap.py test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--all", action="store_true", help="lint, quick, engine and e2e, as in CI")
+    parser.add_argument("--all", action="store_true", help="lint, quick, engine, e2e and images, as in CI")
     parser.add_argument("--lint", action="store_true", help="ruff, mypy, bash -n, shellcheck, hadolint")
     parser.add_argument("--quick", action="store_true", help="tests that need no other process (the default)")
     parser.add_argument("--engine", action="store_true", help="tests that spawn torch, Megatron or vLLM processes")
     parser.add_argument("--e2e", action="store_true", help="tests that run the whole trainer")
     parser.add_argument("--cluster", action="store_true", help="tests on an emulated Slurm cluster; needs root")
+    parser.add_argument("--images", action="store_true", help="container images and GPU pins, for real; needs root")
     parser.add_argument("pytest", nargs="*", metavar="-- …", help="passed to pytest")
     return parser.parse_args(argv)
 

@@ -11,8 +11,11 @@ from medserl import __version__
 from medserl.cli import data
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.health import add_health
+from medserl.cli.image import add_image
 from medserl.cli.pipeline import add_pipeline
 from medserl.cli.report import add_report
+from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError, UserError
 
@@ -108,6 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_pipeline(commands)
     add_slurm(commands)
+    add_selftest(commands)
+    add_health(commands)
+    add_image(commands)
     return parser
 
 

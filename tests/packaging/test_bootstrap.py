@@ -341,3 +341,13 @@ def test_wheel_carries_configurations_and_data(root: Path, tmp_path: Path, need:
     entry_points = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert "medserl = medserl.cli:main" in entry_points
     assert "medserl_cpu = medserl.cpu.vllm_plugin:register" in entry_points
+
+
+def test_a_build_against_another_torch_or_with_another_compiler_is_another(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    keys = {bootstrap.build_key(f"torch=={version}\n") for version in ("2.11.0", "2.12.0", "2.11.0")}
+    assert len(keys) == 2
+    monkeypatch.setenv("CXX", "/somewhere/clang++")
+    assert bootstrap.build_key("torch==2.11.0\n") not in keys

@@ -16,8 +16,8 @@ def test_default_is_the_quick_tests(check: ModuleType) -> None:
 
 def test_all_is_every_check_but_the_cluster(check: ModuleType) -> None:
     chosen = names(check, "--all")
-    assert chosen[-3:] == ["pytest -m quick", "pytest -m engine", "pytest -m e2e"]
-    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint"} == set(chosen[:-3])
+    assert chosen[-4:] == [f"pytest -m {tier}" for tier in ("quick", "engine", "e2e", "images")]
+    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint"} == set(chosen[:-4])
 
 
 def test_choices_add_up_and_pytest_gets_its_arguments(check: ModuleType) -> None:

@@ -3,11 +3,18 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+from medserl import __version__
+from medserl.cli.main import build_parser
+
 TARGETS = ("cpu", "gpu")
+# What a SIF, which is read-only, must have elsewhere than a Docker image: what the definition says, and what that is
+# in the image.
+ELSEWHERE = {"${MEDSERL_CACHE:-$HOME/.cache/medserl}": "/cache", "${MEDSERL_TMP:-/tmp}": "/tmp"}
 
 
 def stages(root: Path) -> dict[str, dict[str, str]]:
@@ -37,8 +44,31 @@ def section(root: Path, name: str) -> list[str]:
 
 def test_both_targets_are_there_and_agree(root: Path) -> None:
     found = stages(root)
-    for instruction in ("ENV", "LABEL", "USER", "WORKDIR", "ENTRYPOINT", "CMD"):
+    for instruction in ("ENV", "LABEL", "ARG", "USER", "WORKDIR", "HEALTHCHECK", "ENTRYPOINT", "CMD"):
         assert found["cpu"][instruction] == found["gpu"][instruction]
+
+
+def test_the_images_version_is_the_packages(root: Path) -> None:
+    assert re.findall(r"^ARG VERSION=(.*)$", (root / "Dockerfile").read_text(), re.MULTILINE) == [__version__] * 2
+    assert pairs(stages(root)["cpu"]["LABEL"])["org.opencontainers.image.version"] == "${VERSION}"
+
+
+@pytest.mark.parametrize("instruction", ["CMD", "HEALTHCHECK"])
+def test_what_the_image_calls_by_itself_is_a_command(root: Path, instruction: str) -> None:
+    words = re.search(r"\[.*\]$", stages(root)["cpu"][instruction])
+    assert words
+    command = [word for word in json.loads(words[0]) if word != "medserl"]
+    build_parser().parse_args(command)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_cache_lies_below_one_folder(root: Path, target: str) -> None:
+    """So that one mount holds them, on a node's own disk; models are the other mount."""
+    environment = pairs(stages(root)[target]["ENV"])
+    caches = {name: value for name, value in environment.items() if "CACHE" in name or "WORKSPACE" in name}
+    assert {"XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"} <= set(caches)
+    assert all(f"{value}/".startswith("/cache/") for value in caches.values())
+    assert (environment["HF_HOME"], environment["HF_HUB_OFFLINE"]) == ("/models", "1")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -49,9 +79,11 @@ def test_image_runs_as_a_numbered_user_under_an_init(root: Path, target: str) ->
     assert pairs(stage["ENV"])["PYTHONNOUSERSITE"] == "1"
 
 
-def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path) -> None:
+def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read by spython's recipe parser, which takes docker sources only and knows no build arguments."""
     parsers = pytest.importorskip("spython.main.parse.parsers")
+    # It warns on the standard error that was there when it was imported: another test's, closed by now.
+    monkeypatch.setattr(pytest.importorskip("spython.logger").bot, "errorStream", sys.stderr)
     text = (root / "apptainer.def").read_text()
     text = re.sub(r"^Bootstrap:.*$", "Bootstrap: docker", text, flags=re.MULTILINE).replace(
         "{{ IMAGE }}", "medserl:cpu"
@@ -59,7 +91,10 @@ def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path) -> None
     (tmp_path / "recipe.def").write_text(text)
     (recipe,) = parsers.SingularityParser(str(tmp_path / "recipe.def")).recipe.values()
     image = stages(root)["cpu"]
-    assert dict(line.split("=", 1) for line in recipe.environ) == pairs(image["ENV"])
+    environ = dict(line.split("=", 1) for line in recipe.environ)
+    for there, here in ELSEWHERE.items():
+        environ = {name: value.replace(there, here) for name, value in environ.items()}
+    assert environ == pairs(image["ENV"])
 
 
 def test_apptainer_runscript_is_the_images_entry_point(root: Path) -> None:
