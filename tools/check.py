@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bootstrap.py test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--all", action="store_true", help="lint, quick, engine, e2e and images, as in CI")
+    parser.add_argument("--all", action="store_true", help="all of these, as in CI")
     parser.add_argument("--lint", action="store_true", help="ruff, mypy, bash -n, shellcheck, hadolint")
     parser.add_argument("--quick", action="store_true", help="tests that need no other process (the default)")
     parser.add_argument("--engine", action="store_true", help="tests that spawn torch, Megatron or vLLM processes")
@@ -94,7 +94,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def chosen_steps(options: argparse.Namespace) -> list[Step]:
-    tiers = [tier for tier in TIERS if getattr(options, tier) or (options.all and tier != "cluster")]
+    tiers = [tier for tier in TIERS if getattr(options, tier) or options.all]
     steps = lint_steps() if options.lint or options.all else []
     if not steps and not tiers:
         tiers = ["quick"]
