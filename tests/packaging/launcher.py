@@ -43,11 +43,10 @@ esac
 RAY = """
 echo "ray@$SLURMD_NODENAME $*" >> "$CALLS"
 case $1 in
-  health-check) [[ -e $STATE/head-is-up ]] ;;
   start)
     env | grep -E "^(GLOO|NCCL|VLLM_HOST)" | sort | sed "s/^/env@$SLURMD_NODENAME /" >> "$CALLS"
     [[ $SLURMD_NODENAME != "${DIES_AT_START:-}" ]] || { echo "ray says no"; exit 1; }
-    [[ $* != *--head* ]] || touch "$STATE/head-is-up"
+    [[ $* != *--head* ]] || { touch "$STATE/head-is-up"; echo "Ray runtime started."; }
     trap 'touch "$STATE/ended"; exit 1' TERM
     for _ in $(seq 300); do
       [[ ! -e $STATE/kill-$SLURMD_NODENAME ]] || exit 1

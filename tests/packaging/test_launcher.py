@@ -1,5 +1,6 @@
 """The launchers of slurm/ as they are, on stand-ins for Slurm and Ray: what they start, and how they end."""
 
+import importlib.util
 import os
 import signal
 from collections.abc import Iterator
@@ -413,3 +414,10 @@ def test_attach_enters_with_the_jobs_environment(cluster: Cluster) -> None:
     finally:
         job.send_signal(signal.SIGTERM)
         job.communicate(timeout=30)
+
+
+def test_ray_says_what_the_launcher_waits_for() -> None:
+    """`ray start` tells only people that it is done; ray 2.60, ray/scripts/scripts.py."""
+    scripts = importlib.util.find_spec("ray.scripts.scripts")
+    assert scripts is not None and scripts.origin is not None
+    assert Path(scripts.origin).read_text().count('startup_msg = "Ray runtime started."') == 2  # head and others
