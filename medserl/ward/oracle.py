@@ -8,9 +8,10 @@ lossy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 
 from medserl.game.labels import Mode
@@ -225,19 +226,46 @@ def _flip_ruling(change: _Change) -> Ruling:
 
 
 def _replaced(change: _Change, unknown: set[str]) -> str | None:
-    """The field of a decisive fact that gave way to words which name no fact and are none of its own.
+    """The field of a decisive fact that gave way to another one or to words which name nothing.
 
-    A word that is nearly one of the fact's own may be a slip of spelling or a phrasing that the table does not have.
+    A word that is nearly one of the fact's own may be a slip of spelling or a phrasing that the table does not have:
+    undecided, unless what the phrase is about ("anemia" in "pernicious anemia") is gone and another concept's is there,
+    or the fact says when and the time is another now.
     """
     gained = {fact.field for fact in change.gained}
+    times = {fact.concept for fact in change.gained if fact.field == "duration"}
     for fact in change.lost:
         if fact.field not in _DECISIVE or fact.field in gained:
             continue
-        phrases = change.table.concepts[fact.field][fact.concept]
-        own = {word for phrase in phrases for word in tokens(phrase) if len(word) > 2}  # "a" is in many a word
-        if not any(word in other or get_close_matches(other, [word], cutoff=0.7) for word in own for other in unknown):
+        phrases = [tokens(phrase) for phrase in change.table.concepts[fact.field][fact.concept]]
+        own = {word for phrase in phrases for word in phrase if len(word) > 2}  # "a" is in many a word
+        heads = {phrase[-1] for phrase in phrases if len(phrase[-1]) > 2}
+        about_another = unknown & (_heads(change.table) - own)
+        if not _near(own, unknown) or (about_another and not _near(heads, unknown)):
+            return fact.field
+        when = {found.concept for phrase in phrases for found in _durations(change.table, phrase)}
+        if when and times - when:
             return fact.field
     return None
+
+
+def _near(own: set[str], words: set[str]) -> bool:
+    return any(word in other or get_close_matches(other, [word], cutoff=0.7) for word in own for other in words)
+
+
+@lru_cache(maxsize=4)
+def _heads(table: Table) -> frozenset[str]:
+    """The last words of all phrases of decisive concepts: what they are about."""
+    phrases = (phrase for name in _DECISIVE for concept in table.concepts[name].values() for phrase in concept)
+    return frozenset(word for phrase in phrases if len(word := tokens(phrase)[-1]) > 2)
+
+
+def _durations(table: Table, phrase: Sequence[str]) -> Iterator[Fact]:
+    """Times that a phrase says, as a reader finds them where the phrase itself is not whole."""
+    for start in range(len(phrase) - 1):
+        for fact in reader(table).sentence(" ".join(phrase[start : start + 2])).facts:
+            if fact.field == "duration":
+                yield fact
 
 
 def _only_lost(change: _Change) -> bool:

@@ -249,6 +249,24 @@ def test_words_in_the_place_of_a_decisive_fact_that_name_nothing_are_an_error() 
     assert ruling("ceftriaxone", "artesunic") == ("error", "drug")
 
 
+@pytest.mark.parametrize(
+    ("condition_phrase", "new", "field"),
+    [
+        ("pernicious anemia", "pernicious depression", "diagnosis"),
+        ("anticoagulation for 3 months", "anticoagulation for 2 months", "management"),
+        ("pulmonary tuberculosis", "lung tuberculosis", None),
+        ("HbA1c in 3 months", "another HbA1c in 3 months", None),
+    ],
+)
+def test_what_a_phrase_is_about_and_its_time_decide(condition_phrase: str, new: str, field: str | None) -> None:
+    note = next(n for n in ward_notes("train", 3000, 9) if condition_phrase in n.text)
+    found = ORACLE.rule(note, Mode.ERROR, note.text.replace(condition_phrase, new))
+    if field is None:
+        assert found.kind is not RulingKind.ERROR
+    else:
+        assert (found.kind, found.reason) == (RulingKind.ERROR, field)
+
+
 def test_a_phrasings_single_letters_are_near_no_other_word() -> None:
     """The "S." of "S. pneumoniae" is in "spreading" too."""
     note = next(n for n in ward_notes("train", 3000, 9) if "positive for S. pneumoniae." in n.text)
