@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
     """Three runs beside each other and beside a Ray cluster of the same user."""
-    with foreign_cluster(tmp_path_factory.mktemp("foreign")) as address:
+    with tempfile.TemporaryDirectory(prefix="mf-", dir="/tmp") as short, foreign_cluster(Path(short)) as address:
         runs: dict[str, tuple[Path, subprocess.Popen[bytes]]] = {}
         try:
             for fault, way in FAULTS.items():
@@ -72,7 +73,8 @@ def _harm(fault: str, folder: Path, process: "subprocess.Popen[bytes]") -> Ended
 
 @contextlib.contextmanager
 def foreign_cluster(folder: Path) -> Iterator[str]:
-    """Another Ray of the same user on this machine; Ray's usual port is taken too."""
+    """Another Ray of the same user on this machine; Ray's usual port is taken too. ``folder`` must have a short name:
+    Ray's sockets in it may take 107 bytes."""
     code = (
         "import ray, sys\n"
         "context = ray.init(address='local', num_cpus=1, include_dashboard=False, object_store_memory=80000000,\n"
@@ -90,7 +92,9 @@ def foreign_cluster(folder: Path) -> Iterator[str]:
         )
         try:
             assert process.stdout is not None
-            yield process.stdout.readline().strip()
+            address = process.stdout.readline().strip()
+            assert address, "the other cluster did not start"
+            yield address
             assert process.poll() is None, "the other cluster is unharmed"
         finally:
             process.communicate("")
