@@ -48,13 +48,13 @@ def test_one_training_step_in_another_layout(uninterrupted: Run, home: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TP 2 x PP 1, this run is TP 1 x PP 2" in (run.path / "train.log").read_text()
     result = json.loads(answer.read_text())
-    metrics, before, after = result["metrics"], *run.metrics[-2:]
+    metrics, after = result["metrics"], run.metrics[-1]
     assert (result["notes"], result["labelled"]) == (32, 16)
     assert [row["round"] for row in run.metrics] == [1, 2, 3, 4]
     assert metrics["vcf_acceptance_rate"] > 0.0 and metrics["actor/grad_norm"] > 0
     assert metrics["training/rollout_actor_probs_pearson_corr"] > 0.999
-    # Fresh from the start model it would be exactly 0 before the first update.
-    assert after["actor/reward_kl_penalty"] > 0.3 * before["actor/reward_kl_penalty"] > 0
+    # Fresh from the start model it would be exactly 0 before the first update. It is an estimate, of either sign.
+    assert run.metrics[0]["actor/reward_kl_penalty"] == 0.0 != after["actor/reward_kl_penalty"]
     manifest = json.loads((run.path / "checkpoints/global_step_4/medserl.json").read_text())
     assert manifest["state"]["layout"] == {"tp": 1, "pp": 2, "workers": 2, "reshardable": True}
     played = [{g["note_id"] for g in run.games(n) if g["mode"] is not None} for n in (1, 2, 3, 4)]
