@@ -101,7 +101,7 @@ def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Ru
     last = uninterrupted.metrics[-1]
     assert last["training/rollout_actor_probs_pearson_corr"] > 0.999
     assert last["training/rollout_probs_diff_mean"] < 0.01
-    assert last["actor/reward_kl_penalty"] > 0  # and the policy has moved from the reference
+    assert last["actor/reward_kl_penalty"] != 0  # the policy has moved from the reference; an estimate of either sign
 
 
 def test_every_round_has_fresh_notes(uninterrupted: Run) -> None:
