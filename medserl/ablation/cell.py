@@ -24,6 +24,7 @@ CURVES = (
     "val/sampled/balanced_accuracy",
     "vcf_acceptance_rate",
     "label_inversion_rate",
+    "label_inversion_rate/second_referee",
     "injector/win_rate",
     "assessor/balanced_accuracy",
 )

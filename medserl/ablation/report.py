@@ -17,7 +17,10 @@ CURVE = "val/greedy/balanced_accuracy"
 LIMITS = (0.4, 1.0)
 
 
-def _at(*keys: str) -> Callable[[dict[str, Any]], float | None]:
+Column = Callable[[dict[str, Any]], float | None]
+
+
+def _at(*keys: str) -> Column:
     def value(result: dict[str, Any]) -> float | None:
         node: Any = result
         for key in keys:
@@ -27,14 +30,27 @@ def _at(*keys: str) -> Callable[[dict[str, Any]], float | None]:
     return value
 
 
-COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
+def _first(*columns: Column) -> Column:
+    """The first of some columns that has a value."""
+
+    def value(result: dict[str, Any]) -> float | None:
+        return next((found for column in columns if (found := column(result)) is not None), None)
+
+    return value
+
+
+COLUMNS: tuple[tuple[str, Column], ...] = (
     ("test greedy", _at("test", "greedy")),
     ("test sampled", _at("test", "sampled")),
     ("test AUC", _at("test", "auc")),
     ("held-out greedy", _at("test_heldout", "greedy")),
     ("held-out sampled", _at("test_heldout", "sampled")),
     ("acceptance", _at("last", "vcf_acceptance_rate")),
-    ("label inversion", _at("last", "label_inversion_rate")),
+    # Against the second referee where there is one: the first may take the mode's word for it.
+    (
+        "label inversion",
+        _first(_at("last", "label_inversion_rate/second_referee"), _at("last", "label_inversion_rate")),
+    ),
     ("injector wins", _at("last", "injector/win_rate")),
     ("rounds", _at("rounds")),
     ("minutes", _at("minutes")),

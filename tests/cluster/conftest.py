@@ -54,6 +54,7 @@ while true; do sleep 0.1; done
 """
 QUICK_RAY = """
 [[ $1 == start ]] || exit 0
+echo "Ray runtime started."
 trap 'exit 1' TERM
 while true; do sleep 0.1; done
 """
