@@ -101,6 +101,16 @@ def check_layout(config: DictConfig) -> None:
             f"{mini // dp} trajectories per replica and mini-batch",
             f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
         )
+    for part in ("rollout", "ref"):  # verl asserts it in the first round only
+        section = config.actor_rollout_ref[part]
+        micro = section.log_prob_micro_batch_size_per_gpu
+        if micro and not section.log_prob_use_dynamic_bsz:
+            _divides(
+                mini // dp,
+                micro,
+                f"{mini // dp} trajectories per replica and mini-batch",
+                f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
+            )
     longest = config.data.max_prompt_length + config.data.max_response_length
     if rollout.max_model_len is not None and longest > rollout.max_model_len:
         raise ConfigError(

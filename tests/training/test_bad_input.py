@@ -95,6 +95,7 @@ def test_a_prompt_longer_than_configured_names_the_note(refused: Refused) -> Non
     [
         (["--rollout-batch-size", "1"], "less than 2"),
         (["trainer.n_gpus_per_node=3"], "cannot be divided"),
+        (["actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=16"], "ref.log_prob_micro_batch_size_per_gpu 16"),
         (
             [
                 "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=3",
