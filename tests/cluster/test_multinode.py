@@ -136,7 +136,7 @@ def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm) -> None:
     job, run_dir = start_training(slurm, 3, MEDSERL_VENV=sys.prefix)
     slurm.wait_until(job, 900, lambda: bool(trained_rounds(run_dir)), "waited for a round")
     slurm.cancel("--batch", "--signal=USR1", str(job))
-    slurm.wait_for(job, "requeued: attempt 1 goes on", 300)
+    slurm.wait_for(job, "requeued: attempt 1 goes on", 600)
     assert slurm.end(job, 900) == ("COMPLETED", 0), slurm.output(job)
     assert trained_rounds(run_dir) == [1, 2, 3]
     assert (run_dir / "checkpoints" / "global_step_3").is_dir()
