@@ -1,6 +1,6 @@
 """One game: injector, filter, referee, assessor, rewards; over any asynchronous text generator."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
@@ -278,12 +278,7 @@ def balance_modes(games: Sequence[Game], seed: int | str) -> set[int]:
     for index, game in enumerate(games):
         if game.decisive and game.mode is not None:
             by_mode[game.mode].append(index)
-    keep = min(len(indices) for indices in by_mode.values())
-    rng = Random(f"balance:{seed}")
-    dropped: set[int] = set()
-    for mode in Mode:
-        dropped.update(rng.sample(by_mode[mode], len(by_mode[mode]) - keep))
-    return dropped
+    return _surplus(by_mode, f"balance:{seed}")
 
 
 def balance_labels(games: Sequence[Game], dropped: Collection[int], seed: int | str) -> set[int]:
@@ -298,14 +293,14 @@ def balance_labels(games: Sequence[Game], dropped: Collection[int], seed: int | 
     for index, game in enumerate(games):
         if game.decisive and game.truth is not None and index not in dropped:
             by_label[game.truth].append(index)
-    keep = min(len(indices) for indices in by_label.values())
-    if keep == 0:
-        return set()
-    rng = Random(f"balance labels:{seed}")
-    left_out: set[int] = set()
-    for label in Label:
-        left_out.update(rng.sample(by_label[label], len(by_label[label]) - keep))
-    return left_out
+    return _surplus(by_label, f"balance labels:{seed}") if all(by_label.values()) else set()
+
+
+def _surplus(groups: Mapping[Any, Sequence[int]], seed: str) -> set[int]:
+    """Indices to leave out, drawn by ``seed``, so that every group has as many as the smallest."""
+    keep = min(len(indices) for indices in groups.values())
+    rng = Random(seed)
+    return {index for indices in groups.values() for index in rng.sample(indices, len(indices) - keep)}
 
 
 def training_trajectories(games: Iterable[Game]) -> list[Trajectory]:

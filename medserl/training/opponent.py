@@ -6,6 +6,7 @@ The control arm of self-play (``medserl.frozen_injector``), or any other model o
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import DictConfig
@@ -49,7 +50,13 @@ class RemoteInjector:
 def injector_of(config: DictConfig) -> RemoteInjector | None:
     """The injector beside the policy, where the configuration names one."""
     url = config.medserl.injector_url
-    return None if url is None else RemoteInjector(url)
+    return None if url is None else _at(url)
+
+
+@lru_cache(maxsize=1)
+def _at(url: str) -> RemoteInjector:
+    """One for all turns of a process: it asks the server for its models once."""
+    return RemoteInjector(url)
 
 
 __all__ = ["TIMEOUT", "RemoteInjector", "injector_of"]
