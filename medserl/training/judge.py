@@ -97,12 +97,14 @@ class JudgeReferee(Judge):
         if options.thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": options.thinking}
         try:
-            answer, self._model = await post(api, "chat/completions", body, options.timeout, self._model)
-            return [choice["message"]["content"] or "" for choice in answer["choices"]]
+            replies, self._model = await post(api, "chat/completions", body, _replies, options.timeout, self._model)
         except ServerFailed as error:
             raise JudgeFailed(str(error)) from error
-        except (LookupError, TypeError):
-            raise JudgeFailed(f"{api}: its answer is not that of an OpenAI-compatible server") from None
+        return replies
+
+
+def _replies(answer: Any) -> list[str]:
+    return [choice["message"]["content"] or "" for choice in answer["choices"]]
 
 
 def judge_of(settings: GameSettings) -> RefereeSettings | None:

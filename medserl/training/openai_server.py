@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from medserl.errors import ConfigError
@@ -31,13 +32,16 @@ def request_headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-async def post(api: str, path: str, body: dict[str, Any], timeout: float, model: str | None) -> tuple[Any, str]:
-    """The answer to a request as parsed JSON, and the name of the model that was asked.
+async def post[T](
+    api: str, path: str, body: dict[str, Any], read: Callable[[Any], T], timeout: float, model: str | None
+) -> tuple[T, str]:
+    """What ``read`` finds in the answer to a request, and the name of the model that was asked.
 
     Args:
         api: The server's URL with ``/v1``.
         path: What is asked, e.g. ``chat/completions``.
         body: The request without its ``model``.
+        read: Takes what is wanted out of the answer's JSON; a key or a place that is not there is the server's fault.
         timeout: Seconds.
         model: Name of the model; None: the first that the server offers.
 
@@ -53,7 +57,7 @@ async def post(api: str, path: str, body: dict[str, Any], timeout: float, model:
                 async with session.get(f"{api}/models") as response:
                     model = str((await _json(response, api))["data"][0]["id"])
             async with session.post(f"{api}/{path}", json={"model": model, **body}) as response:
-                return await _json(response, api), model
+                return read(await _json(response, api)), model
     except TimeoutError:
         raise ServerFailed(f"{api}: no answer within {timeout:g} s") from None
     except (aiohttp.ClientError, OSError) as error:

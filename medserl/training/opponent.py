@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from medserl.training.openai_server import ServerFailed, api_of, post
+from medserl.training.openai_server import api_of, post
 
 TIMEOUT = 600.0
 """Seconds until a turn counts as failed."""
@@ -40,11 +40,12 @@ class RemoteInjector:
         """
         body: dict[str, Any] = {"prompt": prompt_ids, "max_tokens": max_tokens}
         body.update({key: params[key] for key in ("temperature", "top_p", "top_k", "seed") if key in params})
-        answer, self._model = await post(self._api, "completions", body, TIMEOUT, self._model)
-        try:
-            return str(answer["choices"][0]["text"])
-        except (LookupError, TypeError):
-            raise ServerFailed(f"{self._api}: its answer is not that of an OpenAI-compatible server") from None
+        text, self._model = await post(self._api, "completions", body, _text, TIMEOUT, self._model)
+        return text
+
+
+def _text(answer: Any) -> str:
+    return str(answer["choices"][0]["text"])
 
 
 def injector_of(config: DictConfig) -> RemoteInjector | None:
