@@ -27,7 +27,7 @@ _NUMBERS = {word: float(i) for i, word in enumerate(NUMBER_WORDS)}
 _AGE_MARKS = (("year", "old"), ("years", "old"), ("y", "o"), ("yo",))
 _SEXES = {"woman": "female", "girl": "female", "female": "female", "f": "female",
           "man": "male", "boy": "male", "male": "male", "m": "male"}  # fmt: skip
-_NEGATIONS = frozenset({"no", "denies", "without", "not", "denied", "negative"})
+NEGATIONS = frozenset({"no", "denies", "without", "not", "denied", "negative"})
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -41,10 +41,18 @@ class Fact(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """What a text says. ``words`` are those that belong to no fact and to no sentence pattern."""
+    """What a text says. ``words`` are those that belong to no fact and to no sentence pattern; ``content`` are they and
+    the words of the facts."""
 
     facts: Counter[Fact] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
+    content: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Reading) -> None:
+        """Take in what another text says."""
+        self.facts.update(other.facts)
+        self.words.update(other.words)
+        self.content.update(other.content)
 
 
 def tokens(text: str) -> tuple[str, ...]:
@@ -62,7 +70,7 @@ class Reader:
         self._longest = max(map(len, self._phrases))
         # What the sentence patterns say around their slots carries no fact, negations apart.
         patterns = (pattern for kind in table.sentences.values() for pattern in kind)
-        self._filler = {word for pattern in patterns for word in tokens(_SLOT.sub(" ", pattern))} - _NEGATIONS
+        self._filler = {word for pattern in patterns for word in tokens(_SLOT.sub(" ", pattern))} - NEGATIONS
         self._filler |= _ARTICLES | {"and"}
 
     def sentence(self, text: str) -> Reading:
@@ -70,8 +78,9 @@ class Reader:
         reading = Reading()
         negated = False
         for fact, words in self._scan(tokens(text)):
+            reading.content.update(word for word in words if fact is not None or word not in self._filler)
             if fact is None:
-                if words[0] in _NEGATIONS:
+                if words[0] in NEGATIONS:
                     negated = True
                 elif words[0] not in self._filler:
                     reading.words[words[0]] += 1

@@ -8,10 +8,8 @@ lossy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 
 from medserl.game.labels import Mode
@@ -19,7 +17,8 @@ from medserl.game.records import Note
 from medserl.game.referee import Referee, Ruling, RulingKind, register_referee
 from medserl.game.sentences import sentence_texts
 from medserl.ward.cases import group
-from medserl.ward.facts import Fact, Reading, reader, tokens
+from medserl.ward.facts import Fact, Reading, reader
+from medserl.ward.replaced import rule_on_replaced
 from medserl.ward.table import TABLE_FILE, Condition, Drug, Table, load_table
 
 _GRAMS = {"mg": 1e-3, "g": 1.0, "mcg": 1e-6}
@@ -48,6 +47,11 @@ class _Change:
         return self.before.facts - self.after.facts
 
     @property
+    def fields(self) -> set[str]:
+        """Those of all facts of the sentences that were touched."""
+        return {fact.field for fact in (*self.before.facts, *self.after.facts)}
+
+    @property
     def gained(self) -> Counter[Fact]:
         return self.after.facts - self.before.facts
 
@@ -56,9 +60,8 @@ class _Change:
 class OracleReferee(Referee):
     """Knows the truth of every ward note; rules VOID on any other text.
 
-    The first ruling that applies counts: an error among the new facts; a decisive fact that gave way to words which
-    name nothing; other unknown words; an undecidable fact; facts
-    lost without new ones; else benign.
+    The first ruling that applies counts: an error among the new facts; a decisive fact that gave way to something else
+    (`medserl.ward.replaced`); unknown words; an undecidable fact; facts lost without new ones; else benign.
     """
 
     name = "oracle"
@@ -76,12 +79,12 @@ class OracleReferee(Referee):
             if ruling.kind is RulingKind.ERROR:
                 return ruling
         unknown = change.after.words - change.before.words
-        if unknown:
-            replaced = _replaced(change, set(unknown))
-            return Ruling(RulingKind.ERROR, replaced) if replaced else Ruling(RulingKind.VOID, "unknown words")
-        for ruling in rulings:
-            if ruling.kind is RulingKind.VOID:
-                return ruling
+        undecided = [ruling for ruling in rulings if ruling.kind is RulingKind.VOID]
+        if unknown or undecided:
+            replaced = rule_on_replaced(self._table, change.condition, change.before, change.after)
+            if replaced is not None and (replaced.kind is not RulingKind.BENIGN or not undecided):
+                return replaced
+            return Ruling(RulingKind.VOID, "unknown words") if unknown else undecided[0]
         if _only_lost(change):
             return Ruling(RulingKind.LOSSY, "a fact is lost")
         return Ruling(RulingKind.BENIGN, "same facts" if not change.gained else "facts that fit")
@@ -95,8 +98,7 @@ def _change(table: Table, original: str, modified: str) -> _Change | None:
     for source, reading in ((before, touched), (after, new)):
         for sentence in (Counter(source) - shared).elements():
             found = read(sentence)
-            reading.facts.update(found.facts)
-            reading.words.update(found.words)
+            reading.add(found)
     note = kept + touched.facts
     condition = _condition(table, note)
     if condition is None:
@@ -129,7 +131,6 @@ def _signature(condition: Condition, note: Counter[Fact]) -> list[Fact]:
     return [fact for fact in note if (fact.field, fact.concept) in own]
 
 
-_DECISIVE = frozenset({"diagnosis", "organism", "drug", "treatment", "management"})
 _ERROR, _FITS = RulingKind.ERROR, Ruling(RulingKind.BENIGN)
 
 
@@ -137,6 +138,8 @@ def _fact_ruling(change: _Change, fact: Fact) -> Ruling:
     """Whether a new fact is right for the note's patient."""
     if fact.field in _NEUTRAL or fact.field == "dose":
         return _FITS
+    if fact.field in ("route", "frequency") and not {"drug", "unit"} & change.fields:
+        return _FITS  # the "daily" of "daily weights"
     if fact.side and change.side and fact.side != change.side:
         return Ruling(_ERROR, "side")
     condition = change.condition
@@ -223,49 +226,6 @@ def _flip_ruling(change: _Change) -> Ruling:
     """A side in the new sentence, or in one word of it, that the rest of the note contradicts."""
     sides = {fact.concept for fact in change.gained if fact.field == "side"}
     return Ruling(_ERROR, "side") if change.side and sides - {change.side} else _FITS
-
-
-def _replaced(change: _Change, unknown: set[str]) -> str | None:
-    """The field of a decisive fact that gave way to another one or to words which name nothing.
-
-    A word that is nearly one of the fact's own may be a slip of spelling or a phrasing that the table does not have:
-    undecided, unless what the phrase is about ("anemia" in "pernicious anemia") is gone and another concept's is there,
-    or the fact says when and the time is another now.
-    """
-    gained = {fact.field for fact in change.gained}
-    times = {fact.concept for fact in change.gained if fact.field == "duration"}
-    for fact in change.lost:
-        if fact.field not in _DECISIVE or fact.field in gained:
-            continue
-        phrases = [tokens(phrase) for phrase in change.table.concepts[fact.field][fact.concept]]
-        own = {word for phrase in phrases for word in phrase if len(word) > 2}  # "a" is in many a word
-        heads = {phrase[-1] for phrase in phrases if len(phrase[-1]) > 2}
-        about_another = unknown & (_heads(change.table) - own)
-        if not _near(own, unknown) or (about_another and not _near(heads, unknown)):
-            return fact.field
-        when = {found.concept for phrase in phrases for found in _durations(change.table, phrase)}
-        if when and times - when:
-            return fact.field
-    return None
-
-
-def _near(own: set[str], words: set[str]) -> bool:
-    return any(word in other or get_close_matches(other, [word], cutoff=0.7) for word in own for other in words)
-
-
-@lru_cache(maxsize=4)
-def _heads(table: Table) -> frozenset[str]:
-    """The last words of all phrases of decisive concepts: what they are about."""
-    phrases = (phrase for name in _DECISIVE for concept in table.concepts[name].values() for phrase in concept)
-    return frozenset(word for phrase in phrases if len(word := tokens(phrase)[-1]) > 2)
-
-
-def _durations(table: Table, phrase: Sequence[str]) -> Iterator[Fact]:
-    """Times that a phrase says, as a reader finds them where the phrase itself is not whole."""
-    for start in range(len(phrase) - 1):
-        for fact in reader(table).sentence(" ".join(phrase[start : start + 2])).facts:
-            if fact.field == "duration":
-                yield fact
 
 
 def _only_lost(change: _Change) -> bool:

@@ -1,0 +1,175 @@
+"""What became of a decisive fact that an edit put something else in the place of: an error, lost, said otherwise, or
+undecidable.
+
+The words that replace it say which. A word that belongs to other conditions of the table is no slip of spelling; a word
+that is nearly one of the fact's own may be one, or belong to a phrasing that the table does not have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import pairwise
+
+from medserl.game.referee import Ruling, RulingKind
+from medserl.ward.facts import NEGATIONS, Fact, Reading, reader, tokens
+from medserl.ward.table import Condition, Table
+
+DECISIVE = ("diagnosis", "organism", "drug", "treatment", "management")
+_DESCRIBED = ("diagnosis", "treatment", "management")
+"""What is said in words that can be put together anew; drugs and organisms have names."""
+_DOSING = ("number", "unit", "route", "frequency")
+_PREPOSITIONS = frozenset({"of", "for", "in", "with", "at", "after", "if", "on", "to"})
+
+
+def rule_on_replaced(table: Table, condition: Condition, before: Reading, after: Reading) -> Ruling | None:
+    """The ruling on the sentences that an edit touched, ``before`` and ``after`` it; None where it stays undecided.
+
+    Only for edits that left words or facts which the table does not know here.
+    """
+    lost, gained = before.facts - after.facts, after.facts - before.facts
+    fields = {fact.field for fact in gained}
+    gone = [fact for fact in lost if fact.field not in fields]
+    words = _words(after.content)
+    for fact in gone:
+        if fact.field in DECISIVE and _names_another(table, condition, fact, before, after):
+            return Ruling(RulingKind.ERROR, fact.field)
+        if fact.field in _DOSING and (words - _words(before.content)) & _words_of_others(table, condition):
+            return Ruling(RulingKind.ERROR, "dose" if fact.field in ("number", "unit") else fact.field)
+    decisive = [fact for fact in gone if fact.field in DECISIVE]
+    if decisive and words < _words(before.content):
+        return Ruling(RulingKind.LOSSY, "a fact is lost")
+    own = [phrase for fact in decisive or after.facts if fact.field in _DESCRIBED for phrase in _phrases(table, fact)]
+    if set(after.words) <= {word for phrase in own for word in phrase} and words & set(map(_head, own)):
+        return Ruling(RulingKind.BENIGN, "words of the same concept")
+    return None
+
+
+def _names_another(table: Table, condition: Condition, fact: Fact, before: Reading, after: Reading) -> bool:
+    """Whether a decisive fact gave way to something that is not it.
+
+    So it is where nothing near its words is left; where what its phrases are about or end with ("anemia" in "pernicious
+    anemia") is gone and there is a word of other conditions, or one that other phrases are about; where a word or fact
+    stands by it that tells another condition ("meningococcal endocarditis"); and where it is denied, or its time is
+    another now.
+    """
+    phrases = _phrases(table, fact)
+    own = {word for phrase in phrases for word in phrase if len(word) > 1}
+    words = _words(after.content)
+    new = words - _words(before.content) - own
+    foreign = new & _words_of_others(table, condition)
+    headless = any(not _near(ends, words) for ends in ({_head(p) for p in phrases}, {p[-1] for p in phrases}))
+    if not _near(own, set(after.words - before.words) or words) or new & NEGATIONS:
+        return True
+    if (headless and foreign | (new & _heads(table))) or new & _telling_words(table, condition):
+        return True
+    gained = after.facts - before.facts
+    if any(other.field in DECISIVE and other.concept != _terms(condition).get(other.field) for other in gained):
+        return True
+    times = {found.concept for found in gained if found.field == "duration"}
+    when = {found.concept for phrase in phrases for found in _durations(table, phrase)}
+    return bool(when and (times - when if times else foreign))
+
+
+def _long(words: set[str]) -> set[str]:
+    return {word for word in words if len(word) > 2}
+
+
+def _near(own: set[str], words: set[str]) -> bool:
+    """Whether a word of one set is one of the other or looks like one; short ones are in many a word."""
+    pairs = ((word, other) for word in _long(own) for other in words)
+    return bool(own & words) or any(
+        word in other or get_close_matches(other, [word], cutoff=0.7) for word, other in pairs
+    )
+
+
+def _words(counts: Counter[str]) -> set[str]:
+    return {word for word in counts if word in NEGATIONS or (len(word) > 1 and not word[0].isdigit())}
+
+
+def _phrases(table: Table, fact: Fact) -> list[tuple[str, ...]]:
+    return [tokens(phrase.replace("{side}", " ")) for phrase in table.concepts[fact.field][fact.concept]]
+
+
+def _head(phrase: Sequence[str]) -> str:
+    """What a phrase is about: the word before its first preposition, else its last one."""
+    for word, following in pairwise(phrase):
+        if following in _PREPOSITIONS:
+            return word
+    return phrase[-1]
+
+
+@lru_cache(maxsize=4)
+def _heads(table: Table) -> frozenset[str]:
+    """What all phrases of decisive concepts are about."""
+    phrases = (tokens(phrase) for name in DECISIVE for concept in table.concepts[name].values() for phrase in concept)
+    return frozenset(_long({word for phrase in phrases for word in (_head(phrase), phrase[-1])}))
+
+
+def _durations(table: Table, phrase: Sequence[str]) -> Iterator[Fact]:
+    """Times that a phrase says, as a reader finds them where the phrase itself is not whole."""
+    for start in range(len(phrase) - 1):
+        for fact in reader(table).sentence(" ".join(phrase[start : start + 2])).facts:
+            if fact.field == "duration":
+                yield fact
+
+
+def _terms(condition: Condition) -> dict[str, str]:
+    """The concepts that are right for a condition, by field."""
+    terms = {"diagnosis": condition.name, "management": condition.management}
+    if condition.drug:
+        terms |= {"drug": condition.drug.name, "route": condition.drug.route, "frequency": condition.drug.frequency}
+    if condition.organism:
+        terms["organism"] = condition.organism.name
+    if condition.treatment:
+        terms["treatment"] = condition.treatment.name
+    return terms
+
+
+@lru_cache(maxsize=256)
+def _words_of(table: Table, condition: Condition) -> frozenset[str]:
+    """Every word that the table says about a condition."""
+    said = [*_terms(condition).items(), *(("symptom", symptom) for symptom in condition.symptoms)]
+    phrases = [phrase for field, concept in said for phrase in table.concepts[field][concept]]
+    phrases += [phrase for side in table.concepts["side"].values() for phrase in side]
+    phrases += [phrase for found in _found(condition) for phrase in found]
+    return frozenset(word for phrase in phrases for word in tokens(phrase))
+
+
+@lru_cache(maxsize=256)
+def _words_of_others(table: Table, condition: Condition) -> frozenset[str]:
+    """Words that the table says about other conditions only."""
+    every = frozenset(word for other in table.conditions.values() for word in _words_of(table, other))
+    return frozenset(word for word in every - _words_of(table, condition) if len(word) > 2)
+
+
+@lru_cache(maxsize=256)
+def _telling_words(table: Table, condition: Condition) -> frozenset[str]:
+    """Words of decisive concepts that are said of one or two other conditions, and not of this one.
+
+    Left out are those that a phrase is about, and those that describe patients too: "lung" tells nothing.
+    """
+    counts: Counter[str] = Counter()
+    heads: set[str] = set()
+    for other in table.conditions.values():
+        terms = [(field, concept) for field, concept in _terms(other).items() if field in DECISIVE]
+        phrases = [tokens(phrase) for field, concept in terms for phrase in table.concepts[field][concept]]
+        counts.update({word for phrase in phrases for word in phrase})
+        heads.update(map(_head, phrases))
+    words = _words_of_others(table, condition) - heads - _words_of_patients(table)
+    return frozenset(word for word in words if 1 <= counts[word] <= 2)
+
+
+@lru_cache(maxsize=4)
+def _words_of_patients(table: Table) -> frozenset[str]:
+    """Words of symptoms, examinations and tests."""
+    phrases = [phrase for symptom in table.concepts["symptom"].values() for phrase in symptom]
+    phrases += [phrase for condition in table.conditions.values() for found in _found(condition) for phrase in found]
+    return frozenset(word for phrase in phrases for word in tokens(phrase))
+
+
+def _found(condition: Condition) -> list[tuple[str, ...]]:
+    """The phrasings of each finding, of the test and of the specimen."""
+    return [*condition.exam, condition.test, *([condition.organism.specimen] if condition.organism else [])]
