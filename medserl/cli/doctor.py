@@ -51,24 +51,27 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Check]:
     """Every check of this machine, the slow ones side by side."""
+    from medserl.cli.selftest import CONFIGS, gpu_count
+    from medserl.cpu.environment import choose_device
     from medserl.slurm import node_checks as checks
     from medserl.slurm.local_ranks import LocalRanks
     from medserl.slurm.stack_checks import environment_checks, version_checks
 
+    name = options.config or CONFIGS[choose_device()]
     # Without verl there is no configuration to compose; that it is missing stands in the table.
-    config = _load(options.config, overrides) if importlib.util.find_spec("verl") else None
-    device, wanted = ("cpu", 0) if config is None else (str(config.trainer.device), config.trainer.n_gpus_per_node)
-    wanted = wanted if device == "cuda" else 0
+    config = _load(name, overrides) if importlib.util.find_spec("verl") else None
+    device = choose_device() if config is None else str(config.trainer.device)
+    wanted = config.trainer.n_gpus_per_node if config is not None and device == "cuda" else 0
     interface = options.interface or os.environ.get("MEDSERL_INTERFACE") or ""
     if not interface and device == "cpu" and (config is None or config.trainer.nnodes == 1):
         interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
-    ranks = None if options.quick else LocalRanks(interface, _visible(wanted))
+    ranks = None if options.quick else LocalRanks(interface, gpu_count() if device == "cuda" else 0)
     try:
         tmp = Path(tempfile.gettempdir())
         found = checks.gpu_checks(wanted, show_unasked=True) + checks.host_checks(tmp)
         found += checks.software_checks(interface) + version_checks(device) + environment_checks(tmp)
         if config is not None:
-            found += [device_check(config), *configuration_checks(options.config, config)]
+            found += [device_check(config), *configuration_checks(name, config)]
         if device == "cpu" and not options.quick:
             found.append(checks.instruction_check())
         return found if ranks is None else found + ranks.checks()
@@ -83,14 +86,9 @@ def _load(name: str, overrides: list[str]) -> Any:
     return load_config(name, overrides)
 
 
-def _visible(wanted: int) -> int:
-    from medserl.cli.selftest import gpu_count
-
-    return min(wanted, gpu_count())
-
-
 def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
+    from medserl.cli.selftest import gpu_count
     from medserl.cpu.environment import choose_device
     from medserl.slurm.node_checks import Check
 
@@ -102,8 +100,11 @@ def device_check(config: Any) -> Check:
             f"the configuration is for {wanted}, this machine runs {device}; choose another --config, or look at the "
             "nodes of a job: medserl slurm submit preflight"
         )
-    elif device == "cuda" and (visible := _visible(gpus)) < gpus:
-        problem = f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES"
+    elif device == "cuda" and (visible := gpu_count()) < gpus:
+        problem = (
+            f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at the "
+            "nodes of a job: medserl slurm submit preflight"
+        )
     return Check("device", device, problem)
 
 
@@ -173,10 +174,10 @@ def look_at_all_nodes(options: argparse.Namespace, overrides: list[str]) -> None
     scratch = site_settings(launchers).get("MEDSERL_SCRATCH", "/tmp")
     run_dir = getattr(options, "medserl.run_dir")
     words = [word for word in overrides if not run_dir or not word.startswith("medserl.run_dir='")]  # main's quoting
-    if words or run_dir or options.config != "embedded":  # else no configuration is meant: the nodes only
+    if options.config:
         words = ["--config", options.config, *words]
-    elif not os.environ.get("SLURM_GPUS_PER_NODE"):
-        os.environ.setdefault("MEDSERL_GPUS_PER_NODE", "1")  # none to be looked at
+    if not words and not os.environ.get("SLURM_GPUS_PER_NODE"):
+        os.environ.setdefault("MEDSERL_GPUS_PER_NODE", "1")  # no GPUs and no configuration to be looked at
     os.environ["MEDSERL_LAUNCHER"] = str(launchers)
     os.environ["MEDSERL_PREFLIGHT"] = "quick" if options.quick else "full"
     given = {"MEDSERL_INTERFACE": options.interface, "MEDSERL_RUN_DIR": run_dir and str(Path(run_dir).absolute())}

@@ -109,11 +109,12 @@ def build_parser() -> argparse.ArgumentParser:
         "doctor",
         help="look at this machine, or at the nodes of this allocation, before any job",
         description="Look at GPUs, memory, disks, limits, packages, network, and at what a configuration needs; says "
-        "what is bad and what to do. Inside salloc: all nodes (slurm/preflight.sh).",
+        "what is bad and what to do. Without --config: for embedded, or embedded_gpu where a GPU is. Inside salloc: "
+        "all nodes (slurm/preflight.sh), with --config or overrides what that job would need too.",
         epilog=OVERRIDES_HELP,
     )
     _add_configuration(doctor)
-    doctor.set_defaults(run=_later("medserl.cli.doctor", "doctor"))
+    doctor.set_defaults(run=_later("medserl.cli.doctor", "doctor"), config=None)
     doctor.add_argument("--interface", metavar="NAME", help="network interface of the all-reduce, e.g. ib0")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports torch")
     doctor.add_argument("--here", action="store_true", help="this machine only, in an allocation of several nodes too")

@@ -437,9 +437,14 @@ def test_doctor_in_an_allocation_looks_at_all_nodes(cluster: Cluster, root: Path
         "MEDSERL_VENV": str(folder / ".venv"),
         "BAD": "node2",
     }
-    words = ["doctor", "--run-dir", str(folder / "a run"), "--max-rounds", "3", "trainer.save_freq=2"]
+    words = ["doctor", "--config", "embedded", "--run-dir", str(folder / "a run"), "--max-rounds", "3"]
     done = subprocess.run(
-        [sys.executable, "-m", "medserl", *words], env=variables, cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "medserl", *words, "trainer.save_freq=2"],
+        env=variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1, done.stderr
     assert "bad node node2: 7 GPUs instead of 8" in done.stdout
