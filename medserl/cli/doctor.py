@@ -102,8 +102,8 @@ def device_check(config: Any) -> Check:
         )
     elif device == "cuda" and (visible := gpu_count()) < gpus:
         problem = (
-            f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at the "
-            "nodes of a job: medserl slurm submit preflight"
+            f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
+            "the nodes of a job: medserl slurm submit preflight"
         )
     return Check("device", device, problem)
 

@@ -46,7 +46,8 @@ class LocalRanks:
         if interface:
             environment |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "medserl.slurm.local_ranks", address, str(gpus)],
+            # -P: a torch.py in the current directory is not what is meant
+            [sys.executable, "-P", "-m", "medserl.slurm.local_ranks", address, str(gpus)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,7 +63,7 @@ class LocalRanks:
         try:
             out, err = self._process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            return [Check("all-reduce", "-", f"no answer within {SECONDS:.0f} s; a firewall, or the wrong interface")]
+            return [Check("all-reduce", "-", f"no answer within {SECONDS:.0f} s; a firewall, or a busy machine")]
         finally:
             self.close()
         if self._process.returncode != 0 or not out.strip():
@@ -97,7 +98,8 @@ def main(arguments: Sequence[str]) -> int:
             os._exit(0)
         others.append(child)
     found = all_reduce_checks(address, port, 0, nodes, gpus > 1, JOIN_SECONDS)
-    for child in others:
+    for child in others:  # one that waits for what has failed would do so for a minute
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     print(json.dumps([vars(check) for check in found]), flush=True)
     return 0
