@@ -164,8 +164,9 @@ set_environment() {
     unset PYTHONPATH PYTHONHOME VIRTUAL_ENV LD_PRELOAD # of the host
   fi
   export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} RAY_USAGE_STATS_ENABLED=0
-  # A shared disk is slow to import from, and Ray gives its processes half a minute.
-  export RAY_raylet_start_wait_time_s=$timeout RAY_agent_register_timeout_ms=$((timeout * 1000))
+  # A shared disk is slow to import from: Ray's helpers have time. A raylet that has not joined after a minute is dead (it
+  # waits 15 s for each of their four ports), which `ray start` does not see before this time is over.
+  export RAY_raylet_start_wait_time_s=60 RAY_agent_register_timeout_ms=$((timeout * 1000))
   # What compilers keep: on the node's disk, or every node writes the same files in the home directory.
   export TMPDIR=$inner_tmp TRITON_CACHE_DIR=$inner_tmp/triton TORCHINDUCTOR_CACHE_DIR=$inner_tmp/inductor
   export VLLM_CACHE_ROOT=$inner_tmp/vllm CUDA_CACHE_PATH=$inner_tmp/cuda FLASHINFER_WORKSPACE_BASE=$inner_tmp

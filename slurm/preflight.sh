@@ -12,6 +12,7 @@
 # Looks at the nodes and starts nothing: GPUs, drivers, disks, clocks, network; one table, bad nodes by name.
 #
 #   medserl slurm submit --nodes 8 preflight [arguments of medserl train: their model and notes are looked for too]
+#   salloc --nodes=8 … medserl doctor         [the same]: becomes this script, in the allocation
 set -euo pipefail
 
 # sbatch runs a copy in its spool: the library lies beside the file that was submitted, or in the submit directory.

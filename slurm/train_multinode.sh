@@ -51,31 +51,43 @@ RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | sha256sum | cut -d' ' -f1)
 
 # start_ray HOST ARGUMENT…: Ray in the foreground of a step of its own, so that its death is seen. Of Ray's own fixed
 # ports some would meet those of another job on the node, hence 0: any free one.
+declare -A ray=() tries=()
 start_ray() {
-  local host=$1
+  local host=$1 name=ray-$1 try=$((${tries[$1]:-0} + 1))
   shift
+  if ((try > 1)); then
+    mv "$attempt_dir/ray-$host.log" "$attempt_dir/ray-$host.try-$((try - 1)).log"
+    name+=-$try
+  fi
   network_of "$host"
   step_on "$host"
-  enter "ray-$host"
+  enter "$name"
   "${network[@]}" "${step[@]}" "${inside[@]}" ray start --node-ip-address="${address[$host]}" --num-cpus="$cpus" \
     --num-gpus="$gpus" --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats \
     --block "$@" >"$attempt_dir/ray-$host.log" 2>&1 &
-  steps+=($!)
+  ray[$host]=$! tries[$host]=$try
+  steps=("${ray[@]}")
+}
+
+# keep_up HOST ARGUMENT…: starts Ray again where it ended before the driver began, three times in all. On a busy node, or
+# from a slow disk, Ray's helpers may need more than the 15 s after which its raylet gives up (Ray 2.60, node_manager.cc,
+# WaitForDashboardAgentPorts; github.com/ray-project/ray/issues/65983); the next time their files are in memory.
+keep_up() {
+  if kill -0 "${ray[$1]}" 2>/dev/null; then return; fi
+  ((tries[$1] < 3 && SECONDS < timeout)) || return 1
+  say "Ray ended on $1 while starting, ${tries[$1]} of 3 times; starting it again (see $attempt_dir/ray-$1.try-${tries[$1]}.log)"
+  start_ray "$@"
 }
 
 # What `ray start` prints last (tests/packaging/test_launcher.py holds it). A health check would ask Ray's store only, and
 # another node that starts before the head's own raylet is registered fails.
-wait_for_head() {
-  until grep -q "Ray runtime started" "$attempt_dir/ray-$head.log" 2>/dev/null; do
-    all_alive || die "Ray ended on $head while starting; see $attempt_dir/ray-$head.log"
-    ((SECONDS < timeout)) || die "Ray's head on $head was not up within $timeout s; see $attempt_dir/ray-$head.log"
-    sleep "$poll"
-  done
-}
-
-start_ray "$head" --head --port="$port" --ray-client-server-port=$((port + 1)) --temp-dir="$inner_tmp" \
-  --include-dashboard=false
-wait_for_head
+head_words=(--head --port="$port" --ray-client-server-port=$((port + 1)) --temp-dir="$inner_tmp" --include-dashboard=false)
+start_ray "$head" "${head_words[@]}"
+until grep -q "Ray runtime started" "$attempt_dir/ray-$head.log" 2>/dev/null; do
+  keep_up "$head" "${head_words[@]}" || die "Ray ended on $head while starting; see $attempt_dir/ray-$head*.log"
+  ((SECONDS < timeout)) || die "Ray's head on $head was not up within $timeout s; see $attempt_dir/ray-$head*.log"
+  sleep "$poll"
+done
 say "Ray's head is up at $RAY_ADDRESS after $SECONDS s"
 for host in "${hosts[@]:1}"; do
   start_ray "$host" --address="$RAY_ADDRESS"
@@ -86,8 +98,13 @@ enter gate
 "${step[@]}" "${inside[@]}" medserl slurm step wait-for-nodes --nodes "${#hosts[@]}" --gpus "$gpus" \
   --seconds "$((timeout - SECONDS))" &
 gate=$!
+nodes_stay_up() {
+  local host
+  kill -0 "${ray[$head]}" 2>/dev/null || return 1 # the others stand on it
+  for host in "${hosts[@]:1}"; do keep_up "$host" --address="$RAY_ADDRESS" || return 1; done
+}
 while kill -0 "$gate" 2>/dev/null; do
-  if ! all_alive; then
+  if ! nodes_stay_up; then
     kill -TERM "$gate" 2>/dev/null || true
     die "Ray ended on a node while starting; see $attempt_dir/ray-*.log"
   fi

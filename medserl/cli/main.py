@@ -105,6 +105,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    doctor = commands.add_parser(
+        "doctor",
+        help="look at this machine, or at the nodes of this allocation, before any job",
+        description="Look at GPUs, memory, disks, limits, packages, network, and at what a configuration needs; says "
+        "what is bad and what to do. Without --config: for embedded, or embedded_gpu where a GPU is. Inside salloc: "
+        "all nodes (slurm/preflight.sh), with --config or overrides what that job would need too.",
+        epilog=OVERRIDES_HELP,
+    )
+    _add_configuration(doctor)
+    doctor.set_defaults(run=_later("medserl.cli.doctor", "doctor"), config=None)
+    doctor.add_argument("--interface", metavar="NAME", help="network interface of the all-reduce, e.g. ib0")
+    doctor.add_argument("--quick", action="store_true", help="leave out what imports torch")
+    doctor.add_argument("--here", action="store_true", help="this machine only, in an allocation of several nodes too")
     data.add_commands(commands)
     add_evaluate(commands)
     add_compare(commands)

@@ -224,7 +224,7 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
     on_disk, skew = checks.run_dir_checks(options.run_dir, plan.get("checkpoint_bytes", 0.0))
     found += on_disk + checks.content_checks(plan.get("model"), plan.get("files", []))
     found += checks.software_checks(options.interface)
-    if options.level == "full" and plan.get("device") == "cpu":
+    if options.level == "full" and plan.get("device", "cuda" if options.gpus else "cpu") == "cpu":
         found.append(checks.instruction_check())
     if options.level == "full" and options.all_reduce:
         from medserl.slurm.all_reduce import all_reduce_checks

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
+from medserl.training.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from medserl.training.api import MedSeRLTrainer
@@ -21,11 +23,22 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 
     Returns:
         0 when the run is complete; 75 when it stopped before its deadline and 128 + N when signal N stopped it, both
-        with a checkpoint and rounds to go; 1 when it failed.
+        with a checkpoint of every round that was played, and rounds to go; 1 when it failed.
     """
+    stop = StopSignals()
+    if options.dry_run:
+        return _train(options, overrides, stop)
+    with stop.handled():  # from the first moment: a launcher may tell a run to stop while it imports
+        return _train(options, overrides, stop)
+
+
+def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals) -> int:
     from medserl.training.api import MedSeRLTrainer
 
-    trainer = MedSeRLTrainer(options.config, overrides, verbose=options.verbose)
+    if stop.received is not None:
+        print(f"medserl: {stop.too_early}", file=sys.stderr, flush=True)
+        return EXIT_SIGNAL_BASE + stop.received
+    trainer = MedSeRLTrainer(options.config, overrides, verbose=options.verbose, stop=stop)
     print(plan(trainer), flush=True)
     if options.dry_run:
         print("dry run: everything checked, nothing started")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ from medserl.pipeline.plan import (
 from medserl.training.checkpoint import write_atomically
 
 logger = logging.getLogger("medserl.pipeline")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BUILTIN_MODEL, UNTRAINED_WARD = "builtin:ward", "untrained:ward"
 
 
@@ -276,9 +278,15 @@ class Pipeline:
 def _medserl(*arguments: str) -> None:
     """Run a command of ``medserl`` in a process of its own, which shows what it does.
 
-    Raises StageFailed. SIGTERM and SIGUSR1 are passed on: `train` then ends after its round, with a checkpoint.
+    Raises StageFailed. SIGTERM and SIGUSR1 are passed on: `train` then ends after its round, with a checkpoint. It gets
+    SIGTERM too where this process is killed.
     """
-    process = subprocess.Popen([sys.executable, "-m", "medserl", *arguments])
+    libc = ctypes.CDLL(None)  # loaded here: little may be done between fork and exec
+
+    def end_with_this_process() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    process = subprocess.Popen([sys.executable, "-m", "medserl", *arguments], preexec_fn=end_with_this_process)
     with _passed_on(process):
         try:
             code = process.wait()

@@ -19,7 +19,13 @@ REDUCE_SECONDS = 60.0
 
 
 def all_reduce_checks(
-    address: str, port: int, rank: int, nodes: list[str], gpu: bool, join_seconds: float = JOIN_SECONDS
+    address: str,
+    port: int,
+    rank: int,
+    nodes: list[str],
+    gpu: bool,
+    join_seconds: float = JOIN_SECONDS,
+    device: int = 0,
 ) -> list[Check]:
     """Meet the other nodes at ``address``:``port`` (served by rank 0) and add a buffer, timed.
 
@@ -28,8 +34,9 @@ def all_reduce_checks(
         port: Free there.
         rank: This node's place in ``nodes``.
         nodes: Names of all nodes.
-        gpu: Whether to use NCCL on this node's first GPU too.
+        gpu: Whether to use NCCL too.
         join_seconds: How long to wait for the others.
+        device: The GPU for NCCL, by its number here.
 
     Returns:
         One check for each backend; a problem names the nodes that did not come.
@@ -52,9 +59,9 @@ def all_reduce_checks(
     if missing:
         checks = [Check("all-reduce", "-", f"waited for {', '.join(missing)} in vain")]
     else:
-        checks = [_reduce(store, "gloo", rank, world)]
+        checks = [_reduce(store, "gloo", rank, world, device)]
         if gpu:
-            checks.append(_reduce(store, "nccl", rank, world))
+            checks.append(_reduce(store, "nccl", rank, world, device))
     _leave(store, rank, nodes)
     return checks
 
@@ -81,12 +88,12 @@ def _leave(store: dist.TCPStore, rank: int, nodes: list[str]) -> None:
         time.sleep(0.1)
 
 
-def _reduce(store: dist.TCPStore, backend: str, rank: int, world: int) -> Check:
+def _reduce(store: dist.TCPStore, backend: str, rank: int, world: int, gpu: int) -> Check:
     import torch
     import torch.distributed as dist
 
     name = "all-reduce" if backend == "gloo" else "NCCL"
-    device = torch.device("cuda", 0) if backend == "nccl" else torch.device("cpu")
+    device = torch.device("cuda", gpu) if backend == "nccl" else torch.device("cpu")
     try:
         dist.init_process_group(
             backend,

@@ -1,4 +1,4 @@
-"""What one node finds out about itself before a job starts on it. No torch.
+"""What a machine finds out about itself, in the preflight of a job and for ``medserl doctor``. No torch.
 
 Each check is a function that returns a ``Check``; its value goes into the table, its problem into the list of bad
 nodes.
@@ -39,10 +39,17 @@ class Check:
     problem: str | None = None
 
 
-def gpu_checks(wanted: int) -> list[Check]:
-    """Number, kind, driver and memory of the GPUs, as nvidia-smi tells; nothing where none is wanted."""
+def gpu_checks(wanted: int, show_unasked: bool = False) -> list[Check]:
+    """Number, kind, driver and memory of the GPUs, as nvidia-smi tells.
+
+    Args:
+        wanted: How many must be there. With 0 nothing about them is a problem.
+        show_unasked: Look also where none is wanted, if there is an nvidia-smi.
+    """
     if wanted == 0:
-        return [Check("GPUs", "none asked")]
+        if not show_unasked or shutil.which("nvidia-smi") is None:
+            return [Check("GPUs", "none asked")]
+        return [Check(check.name, check.value) for check in gpu_checks(1)]
     command = ["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -61,13 +68,14 @@ def read_gpus(rows: Sequence[Sequence[str]], wanted: int) -> list[Check]:
         problems.append(f"{len(rows)} GPUs instead of {wanted}")
     for index, _, _, total, used in rows:
         if total.isdigit() and used.isdigit() and int(used) > MEMORY_IN_USE * int(total):
-            problems.append(f"GPU {index} has {int(used) / 1024:.1f} GiB in use")
+            problems.append(f"GPU {index} has {int(used) / 1024:.1f} GiB in use (whose, nvidia-smi tells)")
     kinds = sorted({row[1] for row in rows})
     drivers = sorted({row[2] for row in rows})
     memory = min((int(row[3]) for row in rows if row[3].isdigit()), default=0)
+    free = min((int(row[3]) - int(row[4]) for row in rows if row[3].isdigit() and row[4].isdigit()), default=0)
     return [
         Check("GPUs", f"{len(rows)} {'/'.join(kinds)}", "; ".join(problems) or None),
-        Check("GPU memory", f"{memory / 1024:.0f} GiB"),
+        Check("GPU memory", f"{memory / 1024:.0f} GiB, {free / 1024:.0f} free"),
         Check("driver", "/".join(drivers)),
     ]
 
@@ -86,21 +94,29 @@ def host_checks(tmp: Path) -> list[Check]:
         Check(
             "/dev/shm",
             f"{shared / GIB:.1f} GiB",
-            None if shared >= SHARED_MEMORY_WANTED else "less than 1 GiB of shared memory for Ray",
+            None
+            if shared >= SHARED_MEMORY_WANTED
+            else "less than 1 GiB of shared memory for Ray (docker: --shm-size=8g)",
         ),
         Check(
             "scratch",
             f"{scratch / GIB:.0f} GiB",
-            None if scratch >= SCRATCH_WANTED else f"less than 2 GiB free in {tmp}",
+            None if scratch >= SCRATCH_WANTED else f"less than 2 GiB free in {tmp} (TMPDIR, in jobs MEDSERL_SCRATCH)",
         ),
         Check(
             "open files",
-            "unlimited" if soft == resource.RLIM_INFINITY else str(soft),
+            _limit(resource.RLIMIT_NOFILE),
             None
             if soft >= OPEN_FILES_WANTED or soft == resource.RLIM_INFINITY
             else f"limit of open files {soft}, {OPEN_FILES_WANTED} are wanted (ulimit -n)",
         ),
+        Check("processes", _limit(resource.RLIMIT_NPROC)),
     ]
+
+
+def _limit(which: int) -> str:
+    soft = resource.getrlimit(which)[0]
+    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
 
 
 def run_dir_checks(run_dir: Path, checkpoint_bytes: float) -> tuple[list[Check], float]:
@@ -186,9 +202,12 @@ def software_checks(interface: str) -> list[Check]:
 
 def instruction_check() -> Check:
     """Whether the processor runs what it advertises; the answer is kept for the training (medserl/cpu/probe.py)."""
-    from medserl.cpu.probe import probe
+    from medserl.cpu.probe import ProbeError, probe
 
-    cap = probe().onednn_max_cpu_isa
+    try:
+        cap = probe().onednn_max_cpu_isa
+    except ProbeError as error:
+        return Check("instructions", "-", str(error))
     return Check("instructions", "all" if cap is None else f"up to {cap}")
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medserl.slurm.node_checks import Check
+
 SKEW_ALLOWED = 5.0
 """Seconds between a node's clock and the median of all."""
 SAME_EVERYWHERE = ("driver", "medserl", "Python")
@@ -73,6 +75,18 @@ def _table(
     for node in records:
         cells = values.get(node, {})
         rows.append([node, *(cells.get(name, "-") for name in columns), "BAD" if node in problems else "ok"])
+    return _aligned(rows)
+
+
+def machine_table(judged: Sequence[Check], told: Sequence[Check]) -> str:
+    """One machine's checks, a line each: those that may be bad, and those that only inform."""
+    rows = [["check", "value", "verdict"]]
+    rows += [[check.name, check.value, "BAD" if check.problem else "ok"] for check in judged]
+    rows += [[check.name, check.value, "-"] for check in told]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

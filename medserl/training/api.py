@@ -42,6 +42,7 @@ class MedSeRLTrainer:
         config: A name in ``configs/``, a path, or a configuration that ``load_config`` made.
         overrides: Hydra overrides, for a name or a path.
         verbose: Show what verl, vLLM and Ray print; otherwise it is kept in ``RUN_DIR/logs``.
+        stop: Signals that the caller already takes, so that one that came before ``fit`` ends it too.
 
     Example:
         >>> with MedSeRLTrainer("embedded", ["medserl.max_rounds=2"]) as trainer:  # doctest: +SKIP
@@ -61,6 +62,7 @@ class MedSeRLTrainer:
         config: str | DictConfig = DEFAULT_CONFIG,
         overrides: Sequence[str] = (),
         verbose: bool = True,
+        stop: StopSignals | None = None,
     ) -> None:
         self.verbose = verbose
         self.config_name = config if isinstance(config, str) else "(python)"
@@ -79,7 +81,7 @@ class MedSeRLTrainer:
         self._cluster: Cluster | None = None
         self._log: RunLog | None = None
         self._dump: GameDump | None = None
-        self._stop = StopSignals()
+        self._stop = stop or StopSignals()
         self._saved_round = 0
         self._best = BestSoFar(self.settings.validation.best_metric)
         self._diverted = False
@@ -283,7 +285,7 @@ class MedSeRLTrainer:
 
     def fit(self) -> dict[str, float]:
         """Train to the end. SIGTERM or SIGUSR1 end it after the round that is under way, ``MEDSERL_DEADLINE`` before
-        one that may not fit any more; both with a checkpoint.
+        one that may not fit any more; both with a checkpoint. A signal that came before the first round leaves it out.
 
         Returns:
             The last round's metrics; empty when no round was played.
@@ -295,6 +297,10 @@ class MedSeRLTrainer:
         done = checkpoint.latest_step(self.run_dir.checkpoints)
         if done >= self.planned_rounds:
             print(f"complete: {done} rounds; for more, raise --max-rounds or --max-epochs, or give a new --run-dir")
+            self._stop.received = None  # it ends nothing
+            return metrics
+        if self._stop.received is not None:
+            print(self._stop.too_early, flush=True)
             return metrics
         with self._stop.handled():
             self.start()
@@ -319,7 +325,10 @@ class MedSeRLTrainer:
         how: dict[str, Any] = {"rounds": [self._first_round, self.round], "stopped_by": None}
         if self.stopped_by is not None:
             how["stopped_by"] = f"signal {self.stopped_by}"
-            logger.info("stopped by signal %d after round %d; %s", self.stopped_by, self.round, again)
+            if self.progress:
+                logger.info("stopped by signal %d after round %d; %s", self.stopped_by, self.round, again)
+            else:
+                logger.info("told to stop (signal %d) before the training began; %s", self.stopped_by, again)
         elif self.out_of_time is not None:
             how["stopped_by"] = DEADLINE
             logger.info("stopped before the deadline after round %d: %s; %s", self.round, self.out_of_time, again)

@@ -18,9 +18,14 @@ class StopSignals:
         self.received: int | None = None
         self._active = False
 
+    @property
+    def too_early(self) -> str:
+        """What to say where it came before anything was started."""
+        return f"told to stop (signal {self.received}) before the training began; the same command starts it"
+
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Inside, the signals are remembered; in a thread other than the main one nothing is changed."""
+        """Inside, the signals are remembered; in a thread other than the main one nothing is changed. May be nested."""
         if threading.current_thread() is not threading.main_thread():
             yield  # the caller has its own way to stop
             return

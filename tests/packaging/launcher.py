@@ -46,6 +46,11 @@ case $1 in
   start)
     env | grep -E "^(GLOO|NCCL|VLLM_HOST)" | sort | sed "s/^/env@$SLURMD_NODENAME /" >> "$CALLS"
     [[ $SLURMD_NODENAME != "${DIES_AT_START:-}" ]] || { echo "ray says no"; exit 1; }
+    if [[ $SLURMD_NODENAME == "${DIES_TWICE:-}" ]]; then
+      echo x >> "$STATE/deaths"
+      (($(wc -l < "$STATE/deaths") > 2)) || { echo "ray says no, $(wc -l < "$STATE/deaths")"; exit 1; }
+    fi
+    touch "$STATE/up-$SLURMD_NODENAME"
     [[ $* != *--head* ]] || { touch "$STATE/head-is-up"; echo "Ray runtime started."; }
     trap 'touch "$STATE/ended"; exit 1' TERM
     for _ in $(seq 300); do
@@ -60,7 +65,9 @@ case $* in
   "slurm step free-port"*) [[ -z ${NO_PORT:-} ]] && echo 31110; exit ;;
   "slurm step plan"*) echo "layout     as planned"; exit ${PLAN:-0} ;;
   "slurm step preflight-report"*) [[ -z ${BAD:-} ]] || { echo "bad node $BAD: 7 GPUs instead of 8"; exit 1; }; exit 0 ;;
-  "slurm step wait-for-nodes"*) exit ${GATE:-0} ;;
+  "slurm step wait-for-nodes"*)
+    for _ in $(seq 100); do [[ -n ${GATE_WAITS:-} && ! -e $STATE/up-$GATE_WAITS ]] || exit ${GATE:-0}; sleep 0.1; done
+    exit 2 ;;
   "slurm step check-node"*) exit 0 ;;
 esac
 env | grep -E "^(RAY_ADDRESS|ROCR|HIP|PYTHON|TMPDIR|TRITON|TORCHINDUCTOR|HF_HUB|MEDSERL_DEADLINE|GLOO|NCCL)" |

@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,8 +110,33 @@ def test_head_that_does_not_start_is_told_at_once(cluster: Cluster) -> None:
     code, output = cluster.run(DIES_AT_START="node1")
     assert code == 1
     assert "Ray ended on node1 while starting" in output
-    log = Path(f"{cluster.run_dir}.launcher") / "4711" / "attempt-0" / "ray-node1.log"
-    assert "ray says no" in log.read_text()
+    logs = Path(f"{cluster.run_dir}.launcher") / "4711" / "attempt-0"
+    assert "ray says no" in (logs / "ray-node1.log").read_text()
+    assert len([call for call in cluster.lines("ray@") if " start " in call]) == 3
+    assert not cluster.lines("medserl train")
+
+
+@pytest.mark.parametrize("node", ["node1", "node2"])
+def test_ray_that_dies_while_starting_is_started_again(cluster: Cluster, node: str) -> None:
+    """On a busy node its raylet gives up after 15 s; head and other nodes have three attempts each."""
+    code, output = cluster.run(DIES_TWICE=node, GATE_WAITS="node2")
+    assert code == 0, output
+    starts = [call.split()[0] for call in cluster.lines("ray@") if " start " in call]
+    assert sorted(starts) == sorted(["ray@node1", "ray@node2", f"ray@{node}", f"ray@{node}"])
+    logs = Path(f"{cluster.run_dir}.launcher") / "4711" / "attempt-0"
+    for number in (1, 2):
+        log = logs / f"ray-{node}.try-{number}.log"
+        told = f"Ray ended on {node} while starting, {number} of 3 times; starting it again (see {log})"
+        assert output.count(told) == 1
+        assert log.read_text() == f"ray says no, {number}\n"
+    assert len(cluster.lines("medserl train")) == 1
+
+
+def test_node_that_dies_at_every_start_ends_the_job(cluster: Cluster) -> None:
+    code, output = cluster.run(DIES_AT_START="node2", GATE_WAITS="node2")
+    assert code == 1, output
+    assert "Ray ended on a node while starting" in output
+    assert len([call for call in cluster.lines("ray@node2") if " start " in call]) == 3
     assert not cluster.lines("medserl train")
 
 
@@ -396,6 +423,39 @@ def test_preflight_starts_nothing(cluster: Cluster) -> None:
     assert "bad node node1" in output
     assert not cluster.lines("ray@")
     assert not cluster.lines("medserl train")
+
+
+def test_doctor_in_an_allocation_looks_at_all_nodes(cluster: Cluster, root: Path) -> None:
+    """As a shell of salloc sees it; in folders of its own, beside a training that may run in the same job."""
+    del cluster.environment["MEDSERL_TMP"]
+    folder = cluster.folder
+    variables = {
+        **cluster.environment,
+        "PYTHONPATH": str(root),
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_CPUS_PER_NODE": "24(x2)",
+        "MEDSERL_VENV": str(folder / ".venv"),
+        "BAD": "node2",
+    }
+    words = ["doctor", "--config", "embedded", "--run-dir", str(folder / "a run"), "--max-rounds", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "medserl", *words, "trainer.save_freq=2"],
+        env=variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "bad node node2: 7 GPUs instead of 8" in done.stdout
+    (plan,) = cluster.lines("medserl slurm step plan")
+    assert f"train --config qwen3_4b_multinode --run-dir {folder}/a run trainer.nnodes=2" in plan
+    assert plan.endswith("--config embedded medserl.max_rounds=3 trainer.save_freq=2")
+    checks = cluster.lines("medserl slurm step check-node")
+    assert len(checks) == 2
+    assert all("--tmp /tmp/medserl-doctor-4711 --level full --gpus 4" in check for check in checks)
+    assert not Path("/tmp/medserl-doctor-4711").exists()
+    assert not cluster.lines("ray@")
 
 
 def test_attach_enters_with_the_jobs_environment(cluster: Cluster) -> None:

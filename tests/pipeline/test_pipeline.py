@@ -1,6 +1,10 @@
 """The stages of `medserl pipeline`: what each is told, which are run, what is refused. Whole runs: tests/e2e."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +205,26 @@ def test_a_skipped_warm_start_has_no_stage(tmp_path: Path) -> None:
     assert pipeline.start_model == "builtin:ward"
     assert not (tmp_path / "out/sft").exists()
     assert "sft" not in write_page(Folders(tmp_path / "out"), asked).read_text().split("<details>")[0]
+
+
+def test_killed_pipeline_leaves_no_command_behind(tmp_path: Path) -> None:
+    """A stage's command is told to stop when the pipeline is killed; as `train` it then saves what it has."""
+    program = f"from medserl.pipeline.run import _medserl; _medserl('train', '--run-dir', {str(tmp_path / 'run')!r})"
+    pipeline = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{pipeline.pid}/task/{pipeline.pid}/children")
+    deadline = time.monotonic() + 60
+    while not (found := [pid for pid in children.read_text().split() if b"medserl\0train" in _command_line(pid)]):
+        assert pipeline.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    pipeline.kill()
+    pipeline.wait()
+    while Path(f"/proc/{found[0]}").exists() and _command_line(found[0]):  # a zombie has none
+        assert time.monotonic() < deadline + 60, os.kill(int(found[0]), 9)
+        time.sleep(0.1)
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

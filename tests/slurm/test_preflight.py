@@ -31,7 +31,7 @@ def problems(checks: list[Check]) -> str:
 def test_gpus_as_nvidia_smi_tells() -> None:
     rows = [[str(index), *H100[1:]] for index in range(8)]
     checks = read_gpus(rows, 8)
-    assert [check.value for check in checks] == ["8 NVIDIA H100 80GB HBM3", "80 GiB", "580.95.05"]
+    assert [check.value for check in checks] == ["8 NVIDIA H100 80GB HBM3", "80 GiB, 80 free", "580.95.05"]
     assert not problems(checks)
     assert "7 GPUs instead of 8" in problems(read_gpus(rows[:7], 8))
     rows[3][4] = "40000"

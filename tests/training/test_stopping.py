@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,3 +98,46 @@ def test_usr1_ends_it_after_the_round_with_a_checkpoint(tmp_path: Path) -> None:
 def test_a_signal_in_the_last_round_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
     """128 + N says that there are rounds to go: a launcher would start the job again for nothing."""
     assert play(tmp_path, None, signalled_in=4) == (0, 4)
+
+
+def test_a_signal_before_anything_was_started_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path, None)
+    run._stop.received = signal.SIGUSR1
+    run.fit()
+    assert _exit_code(run) == 128 + signal.SIGUSR1
+    assert run._trainer is None
+    assert "told to stop (signal 10) before the training began; the same command starts it" in capsys.readouterr().out
+    assert play(tmp_path, None) == (0, 4)
+    run.fit()
+    assert _exit_code(run) == 0, "the run is complete: there is nothing to go on with"
+
+
+def takes(number: int, process: "subprocess.Popen[str]") -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_it_imports_ends_it_with_its_code(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medserl", "train", "--run-dir", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not takes(number, process):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        output = process.communicate(timeout=100)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, output
+    assert f"told to stop (signal {number:d}) before the training began" in output
+    assert not (tmp_path / "run").exists()

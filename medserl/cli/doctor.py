@@ -1,0 +1,196 @@
+"""``medserl doctor``: whether a training would work on this machine, or on all nodes of an allocation."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medserl.errors import EXIT_FAILURE, EXIT_OK, UserError
+
+if TYPE_CHECKING:
+    from medserl.slurm.node_checks import Check
+
+LOOPBACK = "lo"
+
+
+def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Look, print a table, and a sentence for everything that is bad.
+
+    Returns:
+        0 where all is well, 1 where something is bad. In an allocation of several nodes the process becomes
+        ``slurm/preflight.sh``, with the same codes.
+
+    Raises:
+        UserError: a configuration that does not exist, or arguments that it does not know.
+    """
+    if not options.here and has_other_nodes(os.environ) and shutil.which("srun") and shutil.which("scontrol"):
+        look_at_all_nodes(options, overrides)
+    from medserl.slurm.preflight_report import machine_table
+    from medserl.slurm.stack_checks import tool_checks
+
+    print("looking at this machine, which takes some seconds", file=sys.stderr, flush=True)
+    found = machine_checks(options, overrides)
+    print(machine_table(found, tool_checks()), flush=True)
+    bad = [check for check in found if check.problem]
+    for check in bad:
+        print(f"bad: {check.name}: {check.problem}", file=sys.stderr)
+    print(f"{len(bad)} of {len(found)} checks are bad" if bad else f"all {len(found)} checks are well", flush=True)
+    return EXIT_FAILURE if bad else EXIT_OK
+
+
+# -------------------------------------------------------------------------------------------------- one machine
+
+
+def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Check]:
+    """Every check of this machine, the slow ones side by side."""
+    from medserl.cli.selftest import CONFIGS, gpu_count
+    from medserl.cpu.environment import choose_device
+    from medserl.slurm import node_checks as checks
+    from medserl.slurm.local_ranks import LocalRanks
+    from medserl.slurm.stack_checks import environment_checks, version_checks
+
+    name = options.config or CONFIGS[choose_device()]
+    # Without verl there is no configuration to compose; that it is missing stands in the table.
+    config = _load(name, overrides) if importlib.util.find_spec("verl") else None
+    device = choose_device() if config is None else str(config.trainer.device)
+    wanted = config.trainer.n_gpus_per_node if config is not None and device == "cuda" else 0
+    interface = options.interface or os.environ.get("MEDSERL_INTERFACE") or ""
+    if not interface and device == "cpu" and (config is None or config.trainer.nnodes == 1):
+        interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
+    ranks = None if options.quick else LocalRanks(interface, gpu_count() if device == "cuda" else 0)
+    try:
+        tmp = Path(tempfile.gettempdir())
+        found = checks.gpu_checks(wanted, show_unasked=True) + checks.host_checks(tmp)
+        found += checks.software_checks(interface) + version_checks(device) + environment_checks(tmp)
+        if config is not None:
+            found += [device_check(config), *configuration_checks(name, config)]
+        if device == "cpu" and not options.quick:
+            found.append(checks.instruction_check())
+        return found if ranks is None else found + ranks.checks()
+    finally:
+        if ranks is not None:
+            ranks.close()
+
+
+def _load(name: str, overrides: list[str]) -> Any:
+    from medserl.training.config import load_config
+
+    return load_config(name, overrides)
+
+
+def device_check(config: Any) -> Check:
+    """The device that a run would take, against the configuration's."""
+    from medserl.cli.selftest import gpu_count
+    from medserl.cpu.environment import choose_device
+    from medserl.slurm.node_checks import Check
+
+    device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
+    gpus = config.trainer.n_gpus_per_node
+    problem = None
+    if device != wanted:
+        problem = (
+            f"the configuration is for {wanted}, this machine runs {device}; choose another --config, or look at the "
+            "nodes of a job: medserl slurm submit preflight"
+        )
+    elif device == "cuda" and (visible := gpu_count()) < gpus:
+        problem = (
+            f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
+            "the nodes of a job: medserl slurm submit preflight"
+        )
+    return Check("device", device, problem)
+
+
+def configuration_checks(name: str, config: Any) -> list[Check]:
+    """Model, tokenizer, notes and run directory of a configuration, and all else that ``medserl train`` refuses."""
+    from medserl.slurm.node_checks import Check, content_checks, run_dir_checks
+    from medserl.slurm.preflight_report import SKEW_ALLOWED
+
+    run_dir = Path(config.medserl.run_dir)
+    on_disk, skew = run_dir_checks(run_dir, checkpoint_bytes(config))
+    problem = None
+    if abs(skew) > SKEW_ALLOWED:
+        problem = f"this machine's clock and that of the run's disk differ by {skew:+.1f} s; set both by NTP"
+    notes = (config.medserl.notes.path, config.medserl.notes.labelled_path, config.medserl.validation.path)
+    content = content_checks(str(config.actor_rollout_ref.model.path), [str(path) for path in notes if path])
+    found = [*on_disk, Check("clock", f"{skew:+.1f} s", problem), *content]
+    if any(check.problem for check in content):
+        return found
+    return [*found, Check("configuration", name, _refused(config, run_dir))]
+
+
+def _refused(config: Any, run_dir: Path) -> str | None:
+    """The sentence with which ``medserl train`` would refuse the configuration, if it would."""
+    from medserl.training.checks import check_all
+    from medserl.training.run_dir import RunDir
+
+    try:
+        check_all(config, RunDir(run_dir))
+    except UserError as error:
+        return str(error)
+    except ImportError as error:  # a package of the stack, which has its own line
+        return f"could not be looked at: {error}"
+    return None
+
+
+def checkpoint_bytes(config: Any) -> float:
+    """Size of a checkpoint of the configuration's model; 0 where the model is not known."""
+    from medserl.slurm.memory import estimate
+
+    try:
+        model = json.loads((Path(config.actor_rollout_ref.model.path) / "config.json").read_text(encoding="utf-8"))
+        return estimate(config, model).checkpoint
+    except (OSError, ValueError, KeyError):
+        return 0.0
+
+
+# --------------------------------------------------------------------------------------- all nodes of an allocation
+
+
+def has_other_nodes(environ: Mapping[str, str]) -> bool:
+    """Whether this is an allocation of several nodes, and not one of several tasks that srun started in it."""
+    nodes = environ.get("SLURM_JOB_NUM_NODES") or "1"
+    tasks = environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    return bool(environ.get("SLURM_JOB_ID")) and int(nodes) > 1 and int(tasks) == 1
+
+
+def look_at_all_nodes(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Become ``slurm/preflight.sh``, with folders of its own: a training may be running in the same job.
+
+    Raises:
+        ConfigError: the launchers are not there.
+    """
+    from medserl.slurm.request import launchers_dir, site_settings
+
+    launchers = launchers_dir()
+    job = os.environ["SLURM_JOB_ID"]
+    scratch = site_settings(launchers).get("MEDSERL_SCRATCH", "/tmp")
+    run_dir = getattr(options, "medserl.run_dir")
+    words = [word for word in overrides if not run_dir or not word.startswith("medserl.run_dir='")]  # main's quoting
+    if options.config:
+        words = ["--config", options.config, *words]
+    if not words and not os.environ.get("SLURM_GPUS_PER_NODE"):
+        os.environ.setdefault("MEDSERL_GPUS_PER_NODE", "1")  # no GPUs and no configuration to be looked at
+    os.environ["MEDSERL_LAUNCHER"] = str(launchers)
+    os.environ["MEDSERL_PREFLIGHT"] = "quick" if options.quick else "full"
+    given = {"MEDSERL_INTERFACE": options.interface, "MEDSERL_RUN_DIR": run_dir and str(Path(run_dir).absolute())}
+    os.environ.update({name: value for name, value in given.items() if value})
+    usual = {
+        "MEDSERL_RUN_DIR": f"outputs/doctor-{job}",
+        "MEDSERL_TMP": f"{scratch}/medserl-doctor-{job}",
+        "SLURM_SUBMIT_DIR": os.getcwd(),
+    }
+    if (Path(sys.prefix) / "bin" / "medserl").is_file():
+        usual["MEDSERL_VENV"] = sys.prefix
+    if cpus := os.environ.get("SLURM_JOB_CPUS_PER_NODE", "").partition("(")[0]:  # "64(x2)"
+        usual["SLURM_CPUS_ON_NODE"] = cpus
+    for name, value in usual.items():
+        os.environ.setdefault(name, value)
+    os.execvp("bash", ["bash", str(launchers / "preflight.sh"), *words])
