@@ -294,6 +294,8 @@ def in_container(cluster: Cluster, runtime: str) -> list[str]:
     (driver,) = [line for line in cluster.lines("RUNTIME") if "the-image medserl train" in line]
     environment = cluster.lines("env ")
     assert "env TMPDIR=/tmp" in environment  # the private folder, mounted there
+    assert "env MEDSERL_CACHE=/tmp" in environment  # an Apptainer image's own environment would take the home directory
+    assert not [line for line in environment if line.startswith("env MEDSERL_TMP=")]  # a path outside
     assert "a-secret-of-the-user" not in cluster.calls
     return driver.split()
 
