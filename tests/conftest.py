@@ -10,6 +10,7 @@ from hypothesis import settings
 from tests.cluster.slurm import slurm, slurm_session  # noqa: F401
 from tests.images.machine import (  # noqa: F401
     apptainer,
+    apptainer_coming,
     background,
     cpu_image,
     cpu_image_coming,

@@ -57,6 +57,12 @@ def checked(command: Sequence[object], *, env: Mapping[str, str] | None = None, 
     return done.stdout
 
 
+def done[T](value: T) -> "Future[T]":
+    future: Future[T] = Future()
+    future.set_result(value)
+    return future
+
+
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A folder with a short name for gigabytes, removed at the end."""
@@ -67,7 +73,7 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(2)
+    pool = ThreadPoolExecutor(3)
     yield pool
     pool.shutdown(wait=False, cancel_futures=True)  # what still runs ends with Docker's daemon
 
@@ -190,16 +196,25 @@ def cpu_image(cpu_image_coming: "Future[str]") -> str:
 # ------------------------------------------------------------------------------------------------------ Apptainer
 
 
+def install_apptainer(scratch: Path, env: dict[str, str]) -> dict[str, str]:
+    prefix = scratch / "apptainer"
+    print(checked([HERE / "install_apptainer.sh", prefix]))
+    return {**env, "PATH": os.pathsep.join([str(prefix / "usr" / "bin"), env["PATH"]])}
+
+
 @pytest.fixture(scope="session")
-def apptainer(scratch: Path) -> Iterator[dict[str, str]]:
-    """An environment in which `medserl image` finds Apptainer: the machine's own, or one of unstable's in a folder."""
+def apptainer_coming(scratch: Path, background: ThreadPoolExecutor) -> "Future[dict[str, str]]":
     env = {**os.environ, "APPTAINER_CACHEDIR": str(scratch / "cache"), "APPTAINER_TMPDIR": str(scratch)}
-    if shutil.which("apptainer") is None:
-        need("apt-get", "mksquashfs", "squashfuse", "fuse-overlayfs", "newuidmap", "patchelf")
-        prefix = scratch / "apptainer"
-        print(checked([HERE / "install_apptainer.sh", prefix]))
-        env["PATH"] = os.pathsep.join([str(prefix / "usr" / "bin"), env["PATH"]])
-    yield env
+    if shutil.which("apptainer"):
+        return done(env)
+    need("apt-get", "mksquashfs", "squashfuse", "fuse-overlayfs", "newuidmap", "patchelf")
+    return background.submit(install_apptainer, scratch, env)
+
+
+@pytest.fixture(scope="session")
+def apptainer(apptainer_coming: "Future[dict[str, str]]") -> dict[str, str]:
+    """An environment in which `medserl image` finds Apptainer: the machine's own, or one of unstable's in a folder."""
+    return apptainer_coming.result()
 
 
 def medserl_image(env: Mapping[str, str], *words: object, timeout: float = 900) -> str:
@@ -207,8 +222,8 @@ def medserl_image(env: Mapping[str, str], *words: object, timeout: float = 900) 
     return checked([*nice, sys.executable, "-m", "medserl", "image", *words], env=env, timeout=timeout)
 
 
-def build_sif(host: str, image: "Future[str]", apptainer: Mapping[str, str], path: Path) -> Path:
-    env = {**apptainer, "DOCKER_HOST": host}
+def build_sif(host: str, image: "Future[str]", apptainer: "Future[dict[str, str]]", path: Path) -> Path:
+    env = {**apptainer.result(), "DOCKER_HOST": host}
     # --no-test: a build's test step wants a capability that a container may not have; the test is run afterwards.
     medserl_image(env, "build", "--no-test", "--from", f"docker-daemon:{image.result()}", path)
     return path
@@ -216,15 +231,16 @@ def build_sif(host: str, image: "Future[str]", apptainer: Mapping[str, str], pat
 
 @pytest.fixture(scope="session")
 def sif_coming(
-    request: pytest.FixtureRequest, apptainer: dict[str, str], scratch: Path, background: ThreadPoolExecutor
+    request: pytest.FixtureRequest,
+    apptainer_coming: "Future[dict[str, str]]",
+    scratch: Path,
+    background: ThreadPoolExecutor,
 ) -> "Future[Path]":
     path = Path(os.environ.get("MEDSERL_TEST_SIF") or scratch / "medserl.sif").absolute()
     if path.exists():
-        there: Future[Path] = Future()
-        there.set_result(path)
-        return there
+        return done(path)
     docker, image = request.getfixturevalue("docker"), request.getfixturevalue("cpu_image_coming")
-    return background.submit(build_sif, docker.host, image, apptainer, path)
+    return background.submit(build_sif, docker.host, image, apptainer_coming, path)
 
 
 @pytest.fixture(scope="session")
