@@ -30,6 +30,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"  # any: that the label tak
 BASE_CERTIFICATES = "/usr/local/share/host-certificates.crt"  # make-base.sh puts them there
 # Where the packages come from on this machine goes along into the build.
 CARRIED = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
+NICE = ("nice", "-n", "19")  # below Ray's workers, which Ray itself puts at 15
 
 
 def missing(reason: str) -> NoReturn:
@@ -132,7 +133,7 @@ def docker(scratch: Path) -> Iterator[Docker]:
     folder.mkdir()
     host = f"unix://{folder / 'socket'}"
     # No bridge and no firewall rules: images build with the host's network and run with none.
-    command = ["nice", "-n", "10", "dockerd", "--host", host]
+    command = [*NICE, "dockerd", "--host", host]
     command += ["--data-root", folder / "data", "--exec-root", folder / "exec"]
     command += ["--pidfile", folder / "pid", "--iptables=false", "--ip-masq=false", "--bridge=none"]
     log = (folder / "log").open("w")
@@ -163,7 +164,7 @@ def certificates() -> str:
 
 def make_base(docker: Docker, base: Path) -> None:
     """The image BASE: what make-base.sh makes, and from where this machine gets its packages."""
-    checked([HERE / "make-base.sh", base, sys.base_prefix, certificates()])
+    checked([*NICE, HERE / "make-base.sh", base, sys.base_prefix, certificates()])
     variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     variables |= dict.fromkeys(("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE"), BASE_CERTIFICATES)
     variables |= {name: os.environ[name] for name in CARRIED if os.environ.get(name)}
@@ -218,7 +219,7 @@ def apptainer(apptainer_coming: "Future[dict[str, str]]") -> dict[str, str]:
 
 
 def medserl_image(env: Mapping[str, str], *words: object, timeout: float = 900) -> str:
-    nice = ["nice", "-n", "10"] if words[0] == "build" else []  # beside other tests
+    nice = NICE if words[0] == "build" else []  # beside other tests
     return checked([*nice, sys.executable, "-m", "medserl", "image", *words], env=env, timeout=timeout)
 
 
@@ -280,7 +281,7 @@ def gpu_packages(scratch: Path) -> Iterator[GpuPackages]:
         "UV_COMPILE_BYTECODE": "0",  # the test imports most of it once
     }
     venv = scratch / "gpu"
-    command = ["nice", "-n", "15", sys.executable, str(ROOT / "bootstrap.py"), "--device", "cuda", "--venv", str(venv)]
+    command = [*NICE, sys.executable, str(ROOT / "bootstrap.py"), "--device", "cuda", "--venv", str(venv)]
     log = scratch / "gpu.log"
     with log.open("w") as file:
         process = subprocess.Popen(
