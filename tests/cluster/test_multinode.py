@@ -135,7 +135,8 @@ def trained_rounds(run_dir: Path) -> list[int]:
 )
 def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm, layout: tuple[str, ...], said: str) -> None:
     """Told to stop as before a time limit, the job saves, requeues itself and trains the rounds that are left."""
-    quick = ("trainer.val_before_train=false", "trainer.test_freq=-1")  # the one in containers judges held-out notes too
+    # The one in containers judges held-out notes too.
+    quick = ("trainer.val_before_train=false", "trainer.test_freq=-1")
     job, run_dir = start_training(slurm, 3, *layout, *quick, MEDSERL_VENV=sys.prefix, PYTHONPATH=str(ROOT))
     slurm.wait_until(job, 900, lambda: bool(trained_rounds(run_dir)), "waited for a round")
     slurm.cancel("--batch", "--signal=USR1", str(job))
