@@ -161,8 +161,7 @@ set_environment() {
     export PATH=$venv/bin:$PATH
   else
     inner_tmp=/tmp
-    unset PYTHONPATH PYTHONHOME VIRTUAL_ENV LD_PRELOAD MEDSERL_TMP # of the host
-    export MEDSERL_CACHE=${MEDSERL_CACHE:-$inner_tmp} # an Apptainer image sets its caches from this, past what is below
+    unset PYTHONPATH PYTHONHOME VIRTUAL_ENV LD_PRELOAD # of the host
   fi
   export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} RAY_USAGE_STATS_ENABLED=0
   # A shared disk is slow to import from, and Ray gives its processes half a minute.

@@ -63,7 +63,7 @@ case $* in
   "slurm step wait-for-nodes"*) exit ${GATE:-0} ;;
   "slurm step check-node"*) exit 0 ;;
 esac
-env | grep -E "^(RAY_ADDRESS|ROCR|HIP|PYTHON|TMPDIR|TRITON|TORCHIND|HF_HUB|MEDSERL_(DEADLINE|CACHE|TMP)|GLOO|NCCL)" |
+env | grep -E "^(RAY_ADDRESS|ROCR|HIP|PYTHON|TMPDIR|TRITON|TORCHINDUCTOR|HF_HUB|MEDSERL_DEADLINE|GLOO|NCCL)" |
   sed "s/^/env /" >> "$CALLS"
 saved() { mkdir -p "$RUN/checkpoints"; echo "$1" > "$RUN/checkpoints/latest_checkpointed_iteration.txt"; }
 [[ -z ${LOSES:-} ]] || touch "$STATE/gone-$LOSES"
