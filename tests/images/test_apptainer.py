@@ -29,7 +29,7 @@ def test_the_images_own_test_passes(sif: Path, apptainer: dict[str, str]) -> Non
 
 def test_run_keeps_this_shells_python_out(sif: Path, apptainer: dict[str, str], tmp_path: Path) -> None:
     """What this shell has in PYTHONPATH does not get in; the folder that is bound does."""
-    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('the host got in')")
+    (tmp_path / "omegaconf.py").write_text("raise SystemExit('the host got in')")  # `medserl image` does without it
     env = {**apptainer, "PYTHONPATH": str(tmp_path), "MEDSERL_CACHE": str(tmp_path / "cache")}
     words = ("train", "--dry-run", "--run-dir", tmp_path / "run")
     said = medserl_image(env, "run", "--userns", "--bind", tmp_path, sif, *words)
