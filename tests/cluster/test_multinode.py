@@ -152,6 +152,7 @@ def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm, layout: tup
 
 
 @pytest.mark.images
+@pytest.mark.timeout(4800)  # run alone, it waits for the image and the SIF
 def test_training_in_apptainer(slurm: Slurm, apptainer: dict[str, str], sif: Path) -> None:
     """The same in containers on both nodes; rootless, as on sites that give no setuid Apptainer."""
     job, run_dir = start_training(

@@ -30,6 +30,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"  # any: that the label tak
 BASE_CERTIFICATES = "/usr/local/share/host-certificates.crt"  # make-base.sh puts them there
 # Where the packages come from on this machine goes along into the build.
 CARRIED = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
+BUILD_SECONDS = 1800  # on a machine that is busy with other tests
 NICE = ("nice", "-n", "19")  # below Ray's workers, which Ray itself puts at 15
 
 
@@ -177,7 +178,8 @@ def build_cpu_image(docker: Docker, scratch: Path) -> str:
     if not docker.run("images", "--quiet", BASE).strip():
         make_base(docker, scratch / "base.tar")
     arguments = ["--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", f"REVISION={REVISION}"]
-    docker.run("build", "--progress=plain", "--network=host", "--target=cpu", *arguments, "--tag", IMAGE, ROOT)
+    words = ["--progress=plain", "--network=host", "--target=cpu", *arguments, "--tag", IMAGE, ROOT]
+    docker.run("build", *words, timeout=BUILD_SECONDS)
     if "MEDSERL_TEST_DOCKER" not in os.environ:
         docker.run("builder", "prune", "--all", "--force")  # 6 GB of downloads
     return IMAGE
@@ -226,7 +228,8 @@ def medserl_image(env: Mapping[str, str], *words: object, timeout: float = 900) 
 def build_sif(host: str, image: "Future[str]", apptainer: "Future[dict[str, str]]", path: Path) -> Path:
     env = {**apptainer.result(), "DOCKER_HOST": host}
     # --no-test: a build's test step wants a capability that a container may not have; the test is run afterwards.
-    medserl_image(env, "build", "--no-test", "--from", f"docker-daemon:{image.result()}", path)
+    words = ["--no-test", "--from", f"docker-daemon:{image.result()}", path]
+    medserl_image(env, "build", *words, timeout=BUILD_SECONDS)
     return path
 
 
