@@ -16,6 +16,7 @@ from tests.images.machine import (  # noqa: F401
     cpu_image_coming,
     docker,
     gpu_packages,
+    gpu_report_coming,
     scratch,
     sif,
     sif_coming,

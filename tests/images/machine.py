@@ -75,7 +75,7 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(3)
+    pool = ThreadPoolExecutor(4)
     yield pool
     pool.shutdown(wait=False, cancel_futures=True)  # what still runs ends with Docker's daemon
 
@@ -84,7 +84,7 @@ def background() -> Iterator[ThreadPoolExecutor]:
 def head_start(request: pytest.FixtureRequest) -> None:
     """What the chosen tests will want begins now. What fails here fails again where it is wanted."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in ("cpu_image_coming", "sif_coming", "gpu_packages"):
+    for name in ("cpu_image_coming", "sif_coming", "gpu_report_coming"):
         if name in wanted:
             with contextlib.suppress(pytest.skip.Exception, pytest.fail.Exception, AssertionError):
                 request.getfixturevalue(name)
@@ -293,3 +293,14 @@ def gpu_packages(scratch: Path) -> Iterator[GpuPackages]:
     yield GpuPackages(venv, process, log)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def import_gpu_packages(packages: GpuPackages) -> str:
+    python = packages.python(timeout=3600)
+    return checked([*NICE, python, HERE / "import_all.py", ROOT / "requirements" / "gpu.txt"])
+
+
+@pytest.fixture(scope="session")
+def gpu_report_coming(gpu_packages: GpuPackages, background: ThreadPoolExecutor) -> "Future[str]":
+    """What import_all.py says in that environment."""
+    return background.submit(import_gpu_packages, gpu_packages)
