@@ -47,6 +47,11 @@ enter() {
       inside=(apptainer --quiet exec --pwd "$PWD")
       if [[ $with_gpus == yes ]]; then inside+=(--nv); fi
       for bind in "${binds[@]}"; do inside+=(--bind "$bind"); done
+      # An image's own environment beats the variables of the node, but not these: its caches lie in the home directory.
+      inside+=(--env "XDG_CACHE_HOME=$inner_tmp")
+      for name in TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR FLASHINFER_WORKSPACE_BASE HF_HUB_OFFLINE; do
+        inside+=(--env "$name=${!name}")
+      done
       inside+=("${options[@]}" "$image")
       ;;
     docker | podman)

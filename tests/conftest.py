@@ -1,9 +1,26 @@
-"""What all tests share: the mark `quick`, and the skip of `medec` tests where no MEDEC folder is given."""
+"""What all tests share: marks `quick` and `nightly`, the skip of `medec` tests without MEDEC, session fixtures."""
 
 import os
 
 import pytest
 from hypothesis import settings
+
+# Here, because a session fixture is one for all folders only in a conftest.py above them: an image that was built once
+# is tested by itself and on the cluster.
+from tests.cluster.slurm import slurm, slurm_session  # noqa: F401
+from tests.images.machine import (  # noqa: F401
+    apptainer,
+    apptainer_coming,
+    background,
+    cpu_image,
+    cpu_image_coming,
+    docker,
+    gpu_packages,
+    gpu_report_coming,
+    scratch,
+    sif,
+    sif_coming,
+)
 
 # Times depend on what else the machine does; a slow example is no failure.
 settings.register_profile("medserl", deadline=None)
@@ -14,7 +31,12 @@ MEDEC_VARIABLE = "MEDSERL_MEDEC_DIR"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by -m
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "nightly" not in config.getoption("markexpr"):
+        nightly = [item for item in items if item.get_closest_marker("nightly")]
+        if nightly:
+            config.hook.pytest_deselected(items=nightly)
+            items[:] = [item for item in items if item not in nightly]
     medec_is_here = os.path.isdir(os.environ.get(MEDEC_VARIABLE, ""))
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}

@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_SOURCES = ("medserl", "tests", "tools", "benchmarks", "bootstrap.py")
 TIERS = ("quick", "engine", "e2e", "cluster", "images")
+TOGETHER = ("cluster", "images")  # in one process: images are built beside the cluster's tests, and used by them
 MEDEC_BESIDE = ROOT.parent / "shared" / "data" / "medec"
 
 
@@ -65,8 +66,8 @@ def lint_steps() -> list[Step]:
     ]
 
 
-def test_step(tier: str, pytest_arguments: Sequence[str]) -> Step:
-    return Step(f"pytest -m {tier}", (sys.executable, "-m", "pytest", "-m", tier, *pytest_arguments))
+def test_step(tiers: str, pytest_arguments: Sequence[str]) -> Step:
+    return Step(f"pytest -m {tiers}", (sys.executable, "-m", "pytest", "-m", tiers, *pytest_arguments))
 
 
 def run_step(step: Step, strict: bool) -> str:
@@ -89,6 +90,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--e2e", action="store_true", help="tests that run the whole trainer")
     parser.add_argument("--cluster", action="store_true", help="tests on an emulated Slurm cluster; needs root")
     parser.add_argument("--images", action="store_true", help="container images and GPU pins, for real; needs root")
+    parser.add_argument("--nightly", action="store_true", help="what is too heavy for every change; not part of --all")
     parser.add_argument("pytest", nargs="*", metavar="-- …", help="passed to pytest")
     return parser.parse_args(argv)
 
@@ -96,6 +98,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def chosen_steps(options: argparse.Namespace) -> list[Step]:
     tiers = [tier for tier in TIERS if getattr(options, tier) or options.all]
     steps = lint_steps() if options.lint or options.all else []
+    if set(TOGETHER) <= set(tiers):
+        tiers = [*(tier for tier in tiers if tier not in TOGETHER), " or ".join(TOGETHER)]
+    if options.nightly:
+        tiers.append("nightly")
     if not steps and not tiers:
         tiers = ["quick"]
     return steps + [test_step(tier, options.pytest) for tier in tiers]
@@ -114,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows.append((step.name, outcome, time.monotonic() - start))
     print()
     for name, outcome, seconds in rows:
-        print(f"{name:18} {seconds:7.1f} s  {outcome}")
+        print(f"{name:27} {seconds:7.1f} s  {outcome}")
     return 1 if any(outcome.startswith("FAILED") for _, outcome, _ in rows) else 0
 
 

@@ -1,17 +1,13 @@
-"""One emulated cluster for all tests of this folder, and stand-ins for what runs on it."""
+"""Stand-ins for what runs on the emulated cluster."""
 
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.slurm import NODES, ROOT, SCRIPT, Slurm
+from tests.cluster.slurm import ROOT, Slurm
+from tests.images.machine import head_start  # noqa: F401
 
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter")
 # A driver that finds out who is there, one task on each node, and then does what DRIVER says.
 RAY_DRIVER = """
 import os, signal, socket, sys, time
@@ -58,41 +54,6 @@ echo "Ray runtime started."
 trap 'exit 1' TERM
 while true; do sleep 0.1; done
 """
-
-
-@pytest.fixture(scope="session")
-def slurm_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if os.geteuid() != 0 or missing:
-        reason = f"needs root and Debian's Slurm packages (missing: {', '.join(missing) or 'root'})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    state = folder / "state"
-    submit_dir = folder / "submit"
-    submit_dir.mkdir()
-    shared = [str(submit_dir), str(ROOT), sys.prefix, sys.base_prefix]
-    if image := os.environ.get("MEDSERL_TEST_SIF"):
-        shared.append(str(Path(image).parent))
-    previous = os.environ.get("SLURM_CONF")
-    os.environ["SLURM_CONF"] = str(state / "slurm.conf")
-    try:
-        subprocess.run([SCRIPT, "up", state, str(NODES), *shared], check=True, timeout=60)
-        yield Slurm(state, submit_dir)
-    finally:
-        subprocess.run([SCRIPT, "down", state], check=True, timeout=60)
-        os.environ.pop("SLURM_CONF")
-        if previous is not None:
-            os.environ["SLURM_CONF"] = previous
-
-
-@pytest.fixture
-def slurm(slurm_session: Slurm) -> Iterator[Slurm]:
-    """The cluster, idle before and after; what a failed test leaves is cancelled."""
-    slurm_session.wait_idle()
-    yield slurm_session
-    subprocess.run(["scancel", "--user=root"], check=True)
 
 
 def write_program(path: Path, text: str) -> None:

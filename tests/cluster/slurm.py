@@ -1,17 +1,22 @@
-"""An emulated cluster as the tests use it: submit, watch, break."""
+"""An emulated cluster as the tests use it, one for all of a session: submit, watch, break."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 NODES = 2
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter")
 PENDING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SIGNALING", "PREEMPTED")
 
 
@@ -116,3 +121,39 @@ class Slurm:
             if comm == name and all(word in line for word in words):
                 found.append(int(process.name))
         return found
+
+
+@pytest.fixture(scope="session")
+def slurm_session(tmp_path_factory: pytest.TempPathFactory, scratch: Path) -> Iterator[Slurm]:
+    """The nodes see, of what lies in /tmp: where jobs are submitted, this checkout, its Python, and images."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing:
+        reason = f"needs root and Debian's Slurm packages (missing: {', '.join(missing) or 'root'})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("slurm")
+    state = folder / "state"
+    submit_dir = folder / "submit"
+    submit_dir.mkdir()
+    shared = [str(submit_dir), str(scratch), str(ROOT), sys.prefix, sys.base_prefix]
+    if image := os.environ.get("MEDSERL_TEST_SIF"):
+        shared.append(str(Path(image).absolute().parent))
+    previous = os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = str(state / "slurm.conf")
+    try:
+        subprocess.run([SCRIPT, "up", state, str(NODES), *shared], check=True, timeout=60)
+        yield Slurm(state, submit_dir)
+    finally:
+        subprocess.run([SCRIPT, "down", state], check=True, timeout=60)
+        os.environ.pop("SLURM_CONF")
+        if previous is not None:
+            os.environ["SLURM_CONF"] = previous
+
+
+@pytest.fixture
+def slurm(slurm_session: Slurm) -> Iterator[Slurm]:
+    """The cluster, idle before and after; what a failed test leaves is cancelled."""
+    slurm_session.wait_idle()
+    yield slurm_session
+    subprocess.run(["scancel", "--user=root"], check=True)

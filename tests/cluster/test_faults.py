@@ -62,7 +62,7 @@ def test_node_set_down(slurm: Slurm, quick: dict[str, str]) -> None:
     assert rounds(slurm, job) == ["1", "2"]
 
 
-@pytest.mark.parametrize("node", [1, NODES])
+@pytest.mark.parametrize("node", [pytest.param(1, marks=pytest.mark.nightly), NODES])
 def test_node_crash(slurm: Slurm, quick: dict[str, str], node: int) -> None:
     """Everything on a node is gone at once: Slurm sees it after SlurmdTimeout (15 s here) and requeues the job."""
     job = slurm.submit(DRIVER="usr1 0", **quick)

@@ -13,11 +13,7 @@ from tests.cluster.slurm import NODES, ROOT, Slurm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 ACTOR = "actor_rollout_ref.actor.megatron"
-PIPELINE = (
-    f"{ACTOR}.tensor_model_parallel_size=1",
-    f"{ACTOR}.pipeline_model_parallel_size=2",
-    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-)
+PIPELINE = (f"{ACTOR}.tensor_model_parallel_size=1", f"{ACTOR}.pipeline_model_parallel_size=2")
 
 
 def test_driver_sees_all_nodes_and_its_exit_code_is_the_jobs(slurm: Slurm, on_ray: dict[str, str]) -> None:
@@ -67,7 +63,7 @@ def test_preflight_adds_numbers_over_the_network_and_names_the_bad_node(slurm: S
     notes = Path("/tmp/preflight-notes.jsonl")  # a /tmp of each node's own
     here = slurm.state / "tmp" / "node1" / notes.name
     here.write_text("{}\n")
-    overrides = ["--prompt-data", str(notes), *PIPELINE]
+    overrides = ["--prompt-data", str(notes), "actor_rollout_ref.rollout.tensor_model_parallel_size=1"]
     environment = {
         **os.environ,
         "MEDSERL_VENV": sys.prefix,
@@ -91,7 +87,7 @@ def test_preflight_adds_numbers_over_the_network_and_names_the_bad_node(slurm: S
     finally:
         notes.unlink()
     assert done.returncode == 0, done.stderr
-    assert "2 nodes x 1 GPUs = 2 = TP 1 x PP 2 x DP 1" in done.stdout
+    assert "2 nodes x 1 GPUs = 2 = TP 2 x PP 1 x DP 1" in done.stdout
     job = int(done.stdout.split("submitted job ")[1].split(";")[0])
     assert slurm.fields(job)["Comment"] == "site"
     assert slurm.end(job, 300) == ("FAILED", 1), slurm.output(job)
@@ -107,18 +103,16 @@ def test_preflight_adds_numbers_over_the_network_and_names_the_bad_node(slurm: S
         assert reduced["value"].endswith("GB/s")
 
 
-def start_training(slurm: Slurm, rounds: int, **variables: str) -> tuple[int, Path]:
-    """The embedded default, one Megatron worker per node: the pipeline of two stages crosses the network."""
+def start_training(slurm: Slurm, rounds: int, *layout: str, **variables: str) -> tuple[int, Path]:
+    """The ward's default, one Megatron worker and one vLLM per node: with TP 2 every layer's sums cross the network."""
     job = slurm.submit(
         "--max-rounds",
         str(rounds),
-        "trainer.val_before_train=false",
-        "trainer.test_freq=-1",
-        *PIPELINE,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+        *layout,
         MEDSERL_CONFIG="embedded",
         MEDSERL_GPUS_PER_NODE="1",
         MEDSERL_RAY_CPUS="16",
-        PYTHONPATH=str(ROOT),
         **variables,
     )
     return job, slurm.submit_dir / "outputs" / f"medserl-{job}"
@@ -127,17 +121,28 @@ def start_training(slurm: Slurm, rounds: int, **variables: str) -> tuple[int, Pa
 def trained_rounds(run_dir: Path) -> list[int]:
     path = run_dir / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [row for row in rows if row["round"] > 0]  # before the first, held-out notes are judged
     assert all("vcf_acceptance_rate" in row for row in rows)
     return [row["round"] for row in rows]
 
 
-def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm) -> None:
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        pytest.param((), "2 nodes x 1 GPUs = 2 = TP 2 x PP 1 x DP 1", id="tp2"),
+        pytest.param(PIPELINE, "2 nodes x 1 GPUs = 2 = TP 1 x PP 2 x DP 1", id="pp2", marks=pytest.mark.nightly),
+    ],
+)
+def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm, layout: tuple[str, ...], said: str) -> None:
     """Told to stop as before a time limit, the job saves, requeues itself and trains the rounds that are left."""
-    job, run_dir = start_training(slurm, 3, MEDSERL_VENV=sys.prefix)
+    # The one in containers judges held-out notes too.
+    quick = ("trainer.val_before_train=false", "trainer.test_freq=-1")
+    job, run_dir = start_training(slurm, 3, *layout, *quick, MEDSERL_VENV=sys.prefix, PYTHONPATH=str(ROOT))
     slurm.wait_until(job, 900, lambda: bool(trained_rounds(run_dir)), "waited for a round")
     slurm.cancel("--batch", "--signal=USR1", str(job))
     slurm.wait_for(job, "requeued: attempt 1 goes on", 600)
     assert slurm.end(job, 900) == ("COMPLETED", 0), slurm.output(job)
+    assert said in slurm.output(job)
     assert trained_rounds(run_dir) == [1, 2, 3]
     assert (run_dir / "checkpoints" / "global_step_3").is_dir()
     launcher = Path(f"{run_dir}.launcher") / str(job)
@@ -146,18 +151,20 @@ def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm) -> None:
     assert not slurm.scratch()
 
 
-def test_training_in_apptainer(slurm: Slurm) -> None:
-    """One round in containers on both nodes, where an image is at hand."""
-    image = os.environ.get("MEDSERL_TEST_SIF")
-    if not image:
-        pytest.skip("MEDSERL_TEST_SIF names no image")
+@pytest.mark.images
+@pytest.mark.timeout(4800)  # run alone, it waits for the image and the SIF
+def test_training_in_apptainer(slurm: Slurm, apptainer: dict[str, str], sif: Path) -> None:
+    """The same in containers on both nodes; rootless, as on sites that give no setuid Apptainer."""
     job, run_dir = start_training(
         slurm,
-        1,
+        2,
+        PATH=apptainer["PATH"],
         MEDSERL_RUNTIME="apptainer",
-        MEDSERL_IMAGE=image,
+        MEDSERL_IMAGE=str(sif),
         MEDSERL_RUNTIME_OPTIONS=os.environ.get("MEDSERL_TEST_SIF_OPTIONS", "--userns"),
     )
-    assert slurm.end(job, 900) == ("COMPLETED", 0), slurm.output(job)
-    assert trained_rounds(run_dir) == [1]
+    assert slurm.end(job, 1200) == ("COMPLETED", 0), slurm.output(job)
+    assert "runtime apptainer" in slurm.output(job)
+    assert "2 nodes x 1 GPUs = 2 = TP 2 x PP 1 x DP 1" in slurm.output(job)
+    assert trained_rounds(run_dir) == [1, 2]
     assert not slurm.scratch()

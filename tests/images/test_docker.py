@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from medserl import __version__
-from tests.images.conftest import REVISION, Docker
+from tests.images.machine import REVISION, Docker
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 PASSED = r"selftest passed: 1 round, checkpoint, TensorBoard; vllm \S+, verl \S+, torch \S+, TP 2, cpu"

@@ -4,22 +4,17 @@ The compiler does not optimise (unoptimised-cxx.sh); everything on a GPU is left
 """
 
 import json
-from pathlib import Path
+from concurrent.futures import Future
 
 import pytest
-
-from tests.images.conftest import ROOT, GpuPackages, checked, missing
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
-def report(gpu_packages: GpuPackages | None) -> dict[str, dict[str, str]]:
+def report(gpu_report_coming: "Future[str]") -> dict[str, dict[str, str]]:
     """What import_all.py found."""
-    if gpu_packages is None:
-        missing("the GPU packages need g++ to compile Transformer Engine's torch half")
-    python = gpu_packages.python(timeout=2100)
-    said = checked([python, Path(__file__).with_name("import_all.py"), ROOT / "requirements" / "gpu.txt"])
+    said = gpu_report_coming.result()
     print(said)
     (last,) = [line for line in said.splitlines() if line.startswith('{"wrong_versions"')]
     answer: dict[str, dict[str, str]] = json.loads(last)

@@ -16,8 +16,13 @@ def test_default_is_the_quick_tests(check: ModuleType) -> None:
 
 def test_all_is_every_check(check: ModuleType) -> None:
     chosen = names(check, "--all")
-    assert chosen[-5:] == [f"pytest -m {tier}" for tier in ("quick", "engine", "e2e", "cluster", "images")]
-    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint"} == set(chosen[:-5])
+    assert chosen[-4:] == [f"pytest -m {tiers}" for tiers in ("quick", "engine", "e2e", "cluster or images")]
+    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint"} == set(chosen[:-4])
+
+
+@pytest.mark.parametrize("tier", ["cluster", "images", "nightly"])
+def test_each_slow_tier_can_run_alone(check: ModuleType, tier: str) -> None:
+    assert names(check, f"--{tier}") == [f"pytest -m {tier}"]
 
 
 def test_choices_add_up_and_pytest_gets_its_arguments(check: ModuleType) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from medserl.cli.main import build_parser
 TARGETS = ("cpu", "gpu")
 # What a SIF, which is read-only, must have elsewhere than a Docker image: what the definition says, and what that is
 # in the image.
-ELSEWHERE = {"${MEDSERL_CACHE:-$HOME/.cache/medserl}": "/cache", "${MEDSERL_TMP:-/tmp}": "/tmp"}
+ELSEWHERE = {"$HOME/.cache/medserl": "/cache"}
 
 
 def stages(root: Path) -> dict[str, dict[str, str]]:
@@ -99,9 +100,22 @@ def test_apptainer_environment_is_the_images(root: Path, tmp_path: Path, monkeyp
 
 def test_apptainer_runscript_is_the_images_entry_point(root: Path) -> None:
     image = stages(root)["cpu"]
-    default, run = section(root, "runscript")
+    *_, default, run = section(root, "runscript")
     assert default == f"if [ $# -eq 0 ]; then set -- {shlex.join(json.loads(image['CMD']))}; fi"
     assert run == f'exec {shlex.join(json.loads(image["ENTRYPOINT"]))} "$@"'
+
+
+def test_apptainer_runscript_puts_caches_where_the_caller_says(root: Path) -> None:
+    """Apptainer's %environment does not see the caller's variables, its %runscript does."""
+    script = "\n".join([*section(root, "runscript")[:-1], "env"])
+    image = pairs(stages(root)["cpu"]["ENV"])
+    for given in ({}, {"MEDSERL_CACHE": "/fast/cache", "MEDSERL_TMP": "/fast/tmp"}):
+        done = subprocess.run(["/bin/sh", "-c", script], env={**image, **given}, capture_output=True, text=True)
+        environ = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        assert environ["TMPDIR"] == given.get("MEDSERL_TMP", "/tmp")
+        for name, value in image.items():
+            if f"{value}/".startswith("/cache/"):
+                assert environ[name] == value.replace("/cache", given.get("MEDSERL_CACHE", "/cache"))
 
 
 def test_dockerfile_needs_no_frontend_download_and_no_heredoc(root: Path) -> None:

@@ -338,6 +338,9 @@ def test_apptainer(cluster: Cluster) -> None:
         "/fast/models:/models",
     ]
     assert words[words.index("the-image") - 1] == "--an-option"
+    # What the image sets itself, and would put into the home directory.
+    caches = {"XDG_CACHE_HOME=/tmp", "TRITON_CACHE_DIR=/tmp/triton", "TORCHINDUCTOR_CACHE_DIR=/tmp/inductor"}
+    assert caches < {words[index + 1] for index, word in enumerate(words) if word == "--env"}
 
 
 @pytest.mark.parametrize(
