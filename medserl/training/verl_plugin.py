@@ -1,4 +1,4 @@
-"""A change to verl that every run needs, on GPUs as on CPUs. ``import verl`` loads it in every process
+"""Two changes to verl for every run, on GPUs as on CPUs. ``import verl`` loads them in every process
 (``VERL_USE_EXTERNAL_MODULES``).
 
 New weights go from Megatron's workers to vLLM's through a socket in /tmp that both sides name after Ray's job id, the
@@ -6,7 +6,12 @@ replica and the rank (verl 0.9.1, verl/workers/rollout/vllm_rollout/vllm_rollout
 utils.py:431, vLLMColocateWorkerExtension._get_zmq_handle). The first job of every Ray cluster has the id 01000000, so
 two runs on one machine, each with a cluster of its own, use the same socket: one of them waits for ever for its
 receiver, or takes the other's weights. Both names get a token of the run.
-tests/training/test_verl_plugin.py fails when verl changes either place.
+
+The actor that counts vLLM's requests (verl/workers/rollout/router.py, GlobalRequestLoadBalancer) needs a dictionary and
+a cache, but its process would import all of verl to find its class: 8 s of processor time and 860 MB. So the class
+goes there by value.
+
+tests/training/test_verl_plugin.py fails when verl changes one of these places.
 """
 
 from __future__ import annotations
@@ -53,7 +58,15 @@ def name_receiver(module: ModuleType) -> None:
     module.vLLMColocateWorkerExtension._get_zmq_handle = handle
 
 
+def send_balancer_by_value(module: ModuleType) -> None:
+    """verl.workers.rollout.router: Ray sends what it defines whole, not by the name of its module."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+
+
 HOOKS = {
+    "verl.workers.rollout.router": send_balancer_by_value,
     "verl.workers.rollout.vllm_rollout.vllm_rollout": name_sender,
     "verl.workers.rollout.vllm_rollout.utils": name_receiver,
 }

@@ -1,6 +1,7 @@
 """Two runs on one machine exchange weights through sockets of their own; verl's two places are as they were read."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def test_a_name_gets_the_runs_token_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_start_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     from medserl.training.config import load_config
 
-    monkeypatch.setattr("os.environ", dict(__import__("os").environ))
+    monkeypatch.setattr("os.environ", dict(os.environ))
     config = load_config("embedded")
     first, second = prepare_environment(config), prepare_environment(config)
     assert first[RUN_TOKEN] != second[RUN_TOKEN]
@@ -52,18 +53,29 @@ def test_verl_still_names_the_socket_there(file: str, method: str, construct: st
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
-def test_both_sides_of_a_cpu_run_use_the_token() -> None:
+def test_what_a_cpu_run_does_with_them(tmp_path: Path) -> None:
+    """Both sides of a weight transfer use the token; the balancer's class does not take verl along."""
     from medserl.cpu.environment import cpu_environment
 
     code = (
-        "import verl.workers.rollout.vllm_rollout.vllm_rollout as a, verl.workers.rollout.vllm_rollout.utils as b;"
+        "import sys, verl.workers.rollout.vllm_rollout.vllm_rollout as a, verl.workers.rollout.vllm_rollout.utils as b;"
+        "from ray import cloudpickle; from verl.workers.rollout.router import GlobalRequestLoadBalancer as Balancer;"
+        "open(sys.argv[1], 'wb').write(cloudpickle.dumps(Balancer));"
         "print(hasattr(a.ServerAdapter.__init__, '__wrapped__'), "
         "hasattr(b.vLLMColocateWorkerExtension._get_zmq_handle, '__wrapped__'))"
     )
-    import os
-
     variables = cpu_environment()
     variables["VERL_USE_EXTERNAL_MODULES"] += ",medserl.training.verl_plugin"
-    environment = {**os.environ, **variables, RUN_TOKEN: "ab12"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, str(tmp_path / "balancer")]
+    done = subprocess.run(
+        command, env={**os.environ, **variables, RUN_TOKEN: "ab12"}, capture_output=True, text=True, check=False
+    )
     assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
+    code = (
+        "import pickle, sys; balancer = pickle.load(open(sys.argv[1], 'rb'))({'one': 1, 'other': 2});"
+        "first, second = balancer.acquire_server('a'), balancer.acquire_server('b');"
+        "print(first == balancer.acquire_server('a') != second, 'verl' in sys.modules, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "balancer")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr
