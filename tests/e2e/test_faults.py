@@ -20,7 +20,7 @@ from tests.e2e.runs import START_LIMIT, Run, Started, train, train_command
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]  # set-up on a loaded machine takes minutes
 ROUNDS = 3
 DISK = 14  # MiB: a checkpoint of the tiny model has 9, all other files of the run directory less than 2
-ARGUMENTS = ("--max-rounds", str(ROUNDS), "trainer.save_freq=1")
+ARGUMENTS = ("--max-rounds", str(ROUNDS), "trainer.save_freq=1", "trainer.val_before_train=false")
 
 
 @dataclass
