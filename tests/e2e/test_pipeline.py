@@ -69,6 +69,7 @@ def test_files_in_medecs_form_to_a_judged_checkpoint(tmp_path: Path) -> None:
     sources.append(str(write_csv(tmp_path / "more-TestSet.csv", long)))
     asked = [
         *sources, "--model", "builtin:ward", "--max-prompt-tokens", "192", "train:medserl.max_rounds=1",
+        "train:trainer.val_before_train=false",
         *ONE_TRAINER, *SHORT_WARM_START,
     ]  # fmt: skip
     code, output = pipeline(out, *asked, stop_after="medserl pipeline: train")
