@@ -60,7 +60,7 @@ def name_receiver(module: ModuleType) -> None:
     module.vLLMColocateWorkerExtension._get_zmq_handle = handle
 
 
-def lighten_balancer(module: ModuleType) -> None:
+def lighten_balancer(module: Any) -> None:
     """verl.workers.rollout.router: the balancer's side."""
     from ray import cloudpickle
 
