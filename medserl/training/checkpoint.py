@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ STAGING = ".saving"
 MANIFEST = "medserl.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 BEST = "best.json"
+_PROBE_BYTES = 65536
 
 
 class CheckpointFailed(RuntimeError):
@@ -58,23 +59,44 @@ def saving(root: Path, step: int) -> Iterator[Path]:
     try:
         yield staging_dir(root)
     except Exception as error:
+        why = reason(error, root / STAGING)  # before it is emptied
         shutil.rmtree(root / STAGING, ignore_errors=True)
         before = latest_step(root)
         last = f"the one of round {before} is whole" if before else "there is none before it"
         raise CheckpointFailed(
-            f"the checkpoint of round {step} could not be written to {root} ({reason(error)}); {last}: make room there "
+            f"the checkpoint of round {step} could not be written to {root} ({why}); {last}: make room there "
             "and start again"
         ) from error
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, in a phrase: the system's words where a worker's traceback has them."""
+def reason(error: BaseException, folder: Path) -> str:
+    """What went wrong while ``folder`` was written, in a phrase: the system's words where a worker's traceback has
+    them.
+
+    A worker may fail only because another one did, and then does not know why (megatron-core 0.16.1,
+    dist_checkpointing/strategies/state_dict_saver.py: the failures reach the first rank only): so the system is asked
+    again.
+    """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip()
     if found := re.search(r"\[Errno \d+\] ([^:\n]+)", text):
         return found[1].strip()
-    return (text.splitlines() or [type(error).__name__])[-1].strip()[:200]
+    return refusal(folder) or (text.splitlines() or [type(error).__name__])[-1].strip()[:200]
+
+
+def refusal(folder: Path) -> str | None:
+    """What the system says to a small file in ``folder``; None where it takes it."""
+    probe = folder / ".probe"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+    except OSError as error:
+        return error.strerror
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return None
 
 
 def publish(root: Path, step: int, state: dict[str, Any], keep: int | None) -> Path:

@@ -17,6 +17,7 @@ from medserl.training.leftovers import GRACE, RUN_TOKEN, Guard, clear, end_proce
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 VERL_PLUGIN = "medserl.training.verl_plugin"
+RAY_WAS_SLOW = "node timed out during startup"  # Ray 2.60, _private/node.py: its 30 s cannot be changed
 logger = logging.getLogger("medserl.launch")
 
 
@@ -95,7 +96,7 @@ class Cluster:
             options["address"] = "local"
         self._guard = Guard(self._token, self._temporary, log_dir, console)
         try:
-            ray.init(log_to_driver=forward_logs, **options)
+            self._start_ray(log_to_driver=forward_logs, **options)
         except BaseException:
             self.close()
             raise
@@ -104,6 +105,21 @@ class Cluster:
             os.environ.pop(RUN_TOKEN, None)
         if config.ray_kwargs.ray_init.get("address"):
             logger.info("joined the Ray cluster at %s with %d nodes", options["address"], len(ray.nodes()))
+
+    def _start_ray(self, **options: Any) -> None:
+        """``ray.init``; once more where it gives up because the machine was too busy to start Ray in 30 s."""
+        import ray
+
+        for last in (False, False, True):
+            try:
+                ray.init(**options)
+                return
+            except Exception as error:
+                if last or RAY_WAS_SLOW not in str(error):
+                    raise
+                logger.warning("this machine took longer than Ray waits (30 s) to start it; once more")
+                ray.shutdown()
+                end_processes(self._token)
 
     def own_processes(self) -> dict[str, Callable[[], bool]]:
         """Name and liveness of the processes of this run's own Ray; empty where it joined one."""

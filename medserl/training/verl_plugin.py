@@ -1,4 +1,4 @@
-"""A change to verl that every run needs, on GPUs as on CPUs. ``import verl`` loads it in every process
+"""Two changes to verl for every run, on GPUs as on CPUs. ``import verl`` loads them in every process
 (``VERL_USE_EXTERNAL_MODULES``).
 
 New weights go from Megatron's workers to vLLM's through a socket in /tmp that both sides name after Ray's job id, the
@@ -6,13 +6,20 @@ replica and the rank (verl 0.9.1, verl/workers/rollout/vllm_rollout/vllm_rollout
 utils.py:431, vLLMColocateWorkerExtension._get_zmq_handle). The first job of every Ray cluster has the id 01000000, so
 two runs on one machine, each with a cluster of its own, use the same socket: one of them waits for ever for its
 receiver, or takes the other's weights. Both names get a token of the run.
-tests/training/test_verl_plugin.py fails when verl changes either place.
+
+The actor that counts vLLM's requests (verl/workers/rollout/router.py, GlobalRequestLoadBalancer) needs a dictionary
+and a cache, but its process imports all of verl to find its class, and then vLLM with it: Ray loads an actor's class
+where a handle of the actor arrives. That is 10 to 15 s of processor time and 1 GB, and the first requests wait for it.
+So its class goes there by value, and the handles as bytes, which the clients open.
+
+tests/training/test_verl_plugin.py fails when verl changes one of these places.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import pickle
 from types import ModuleType
 from typing import Any
 
@@ -53,7 +60,40 @@ def name_receiver(module: ModuleType) -> None:
     module.vLLMColocateWorkerExtension._get_zmq_handle = handle
 
 
+def lighten_balancer(module: Any) -> None:
+    """verl.workers.rollout.router: the balancer's side."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    upstream = module._create_global_sticky_inflight
+
+    @functools.wraps(upstream)
+    def create(servers: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return upstream({name: cloudpickle.dumps(handle) for name, handle in servers.items()}, *args, **kwargs)
+
+    module._create_global_sticky_inflight = create
+
+
+def open_handles(module: ModuleType) -> None:
+    """verl.workers.rollout.llm_server: the clients' side."""
+    upstream = module.LLMServerClient._acquire_server
+    opened: dict[bytes, Any] = {}
+
+    @functools.wraps(upstream)
+    async def acquire(self: Any, *args: Any, **kwargs: Any) -> tuple[str, Any]:
+        name, server = await upstream(self, *args, **kwargs)
+        if isinstance(server, bytes):
+            if server not in opened:
+                opened[server] = pickle.loads(server)
+            server = opened[server]
+        return name, server
+
+    module.LLMServerClient._acquire_server = acquire
+
+
 HOOKS = {
+    "verl.workers.rollout.router": lighten_balancer,
+    "verl.workers.rollout.llm_server": open_handles,
     "verl.workers.rollout.vllm_rollout.vllm_rollout": name_sender,
     "verl.workers.rollout.vllm_rollout.utils": name_receiver,
 }

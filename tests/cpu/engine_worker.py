@@ -1,14 +1,17 @@
-"""One process of the engine tests: verl's Megatron engine in one layout.
+"""The processes of the engine tests: verl's Megatron engine, one layout after the other.
 
-Run by tests/cpu/test_engine_parity.py, TP × PP at once (gloo), as
-``python engine_worker.py DIRECTORY TP PP`` with RANK and WORLD_SIZE set.
-Everything that it finds out goes to files in DIRECTORY; the tests judge them.
+Run by tests/cpu/test_engine_parity.py as ``python engine_worker.py DIRECTORY TPxPP ...``. It imports once and forks
+TP × PP processes (gloo) for each layout: imports are most of what one of them would do.
+Everything that they find out goes to files in DIRECTORY; the tests judge them.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -271,7 +274,7 @@ def export(checkpoint: Path, out: Path) -> None:
 def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
     import torch.distributed as dist
 
-    rank, name = dist.get_rank(), f"{precision}_{tp}x{pp}"
+    mine, name = dist.get_rank(), f"{precision}_{tp}x{pp}"
     engine = make_engine(directory / "model", precision, tp, pp)
     found: dict[str, Any] = {"start": gathered(engine)}
 
@@ -288,7 +291,7 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         next_numbers = random_numbers()
         found["saved"] = whole(engine)
         dist.barrier()
-        if rank == 0:
+        if mine == 0:
             export(checkpoint, directory / f"exported_{tp}x{pp}")
     curve += train(engine, range(SAVE_AFTER, STEPS))
     found["state"] = gathered_state(engine)
@@ -297,7 +300,7 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         uninterrupted = {"curve": curve[SAVE_AFTER:], "rates": rates(engine), "state": local_state(engine)}
         resumed = resume(checkpoint, directory / "model", precision, tp, pp)
         resumed["same_numbers"] = torch.equal(next_numbers, resumed.pop("numbers"))
-        torch.save((uninterrupted, resumed), directory / f"resume_{name}_{rank}.pt")
+        torch.save((uninterrupted, resumed), directory / f"resume_{name}_{mine}.pt")
         if (other := RESHARDED_FROM.get((tp, pp))) is not None:
             theirs = directory / f"checkpoint_{precision}_{other[0]}x{other[1]}"
             found["resharded"] = go_on_resharded(theirs, directory / "model", precision, tp, pp)
@@ -305,7 +308,8 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         torch.save({**found, "loss": out["loss"], "curve": curve}, directory / f"engine_{name}.pt")
 
 
-def main(directory: Path, tp: int, pp: int) -> None:
+def rank(directory: Path, tp: int, pp: int) -> None:
+    """The work of one process of a layout."""
     import torch.distributed as dist
 
     dist.init_process_group(
@@ -321,5 +325,51 @@ def main(directory: Path, tp: int, pp: int) -> None:
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":  # saving a checkpoint starts processes that import this file
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+def forked(directory: Path, tp: int, pp: int, number: int) -> int:
+    """Process id of a new process that does one rank's work and writes to a log of its own."""
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        log = os.open(directory / f"worker_{tp}x{pp}_{number}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(RANK=str(number), WORLD_SIZE=str(tp * pp), LOCAL_RANK=str(number))
+        rank(directory, tp, pp)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def import_all() -> None:
+    """What `run_layout` needs; nothing that starts a thread, which would not survive a fork."""
+    import verl.workers.engine  # noqa: F401
+    from transformers import Qwen3ForCausalLM  # noqa: F401
+
+    import medserl.training.export  # noqa: F401
+
+    gc.freeze()
+
+
+def main(directory: Path, layouts: list[tuple[int, int]]) -> int:
+    """0, or 1 where a process of a layout failed: the layouts after it are not run."""
+    import_all()
+    for tp, pp in layouts:
+        children = {forked(directory, tp, pp, number) for number in range(tp * pp)}
+        while children:
+            pid, status = os.wait()
+            children.discard(pid)
+            if status:
+                for other in children:
+                    os.kill(other, signal.SIGKILL)
+                print(f"a process of TP {tp} x PP {pp} ended with {os.waitstatus_to_exitcode(status)}")
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), [tuple(map(int, text.split("x"))) for text in sys.argv[2:]]))  # type: ignore[misc]

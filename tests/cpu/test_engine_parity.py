@@ -1,7 +1,7 @@
 """verl's Megatron engine on CPUs against plain Hugging Face, in every layout of TP × PP up to 2 × 2.
 
-One spawn of TP × PP processes per layout does everything (tests/cpu/engine_worker.py); the tests judge
-what it wrote. In float32 the comparison is strict: the two sides do the same sums in another order.
+TP × PP processes per layout do everything (tests/cpu/engine_worker.py); the tests judge what they
+wrote. In float32 the comparison is strict: the two sides do the same sums in another order.
 In bfloat16, the precision that verl trains in, each rounding moves the result by up to 2^-9 of its size,
 and two right implementations that round in different places end up as far from one another as each is
 from float32. That distance is measured here too (Hugging Face in bfloat16 against Hugging Face in
@@ -10,10 +10,11 @@ float32), and the engine must not be farther from Hugging Face than `BF16_SLACK`
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ import pytest
 
 from medserl.cpu.environment import cpu_environment
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1100)]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2))
 PRECISIONS = ("float32", "bfloat16")
-RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}  # as in engine_worker.py: loads that layout's checkpoint
+RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}  # as in engine_worker.py: loads that one's checkpoint, made before
 STEPS, SAVE_AFTER = 5, 3
 
 # float32: relative to the size of what is compared. Unit round-off is 6e-8; sums of up to a few hundred
@@ -48,66 +49,38 @@ def environment() -> dict[str, str]:
     return {**os.environ, **cpu_environment(), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
-def run_together(commands: Iterable[tuple[list[str], dict[str, str], Path]], seconds: float) -> None:
-    """Runs the processes at the same time; fails with the end of the log of one that failed."""
-    processes = []
-    for arguments, extra, log in commands:
-        with log.open("w") as file:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, *arguments],
-                    env={**environment(), **extra},
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    cwd=HERE,
-                )
-            )
-    logs = [log for _, _, log in commands]
+def run(arguments: list[str], log: Path, seconds: float) -> None:
+    """Runs a program beside this file; fails with the ends of all logs there if it fails."""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment(), stdout=file, stderr=subprocess.STDOUT, cwd=HERE, start_new_session=True,
+        )  # fmt: skip
     try:
-        codes = [process.wait(timeout=seconds) for process in processes]
+        code = process.wait(timeout=seconds)
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    failed = next((i for i, code in enumerate(codes) if code), None)
-    if failed is not None:
-        pytest.fail(f"{logs[failed].name} ended with {codes[failed]}:\n{logs[failed].read_text()[-4000:]}")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if code:
+        logs = [f"{path.name}:\n{path.read_text()[-4000:]}" for path in sorted(log.parent.glob("*.log"))]
+        pytest.fail(f"{log.name} ended with {code}:\n" + "\n".join(logs))
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the model and, per precision, what plain Hugging Face and torch.optim.AdamW do."""
+    """A folder with the model and what became of it: by plain Hugging Face and torch.optim.AdamW in each precision, and
+    by the engine in each layout and precision."""
     path = tmp_path_factory.mktemp("engine")
-    run_together([([str(HERE / "engine_reference.py"), str(path)], {}, path / "reference.log")], 120)
+    run(["engine_reference.py", str(path)], path / "reference.log", 200)
+    run(["engine_worker.py", str(path), *(f"{tp}x{pp}" for tp, pp in LAYOUTS)], path / "workers.log", 800)
     return path
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: f"tp{layout[0]}pp{layout[1]}")
-def layout(request: pytest.FixtureRequest, directory: Path) -> tuple[int, int]:
-    """(TP, PP), after its processes have run and written their files."""
-    run_layout(directory, *request.param)
+def layout(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """(TP, PP)"""
     return request.param
-
-
-def run_layout(directory: Path, tp: int, pp: int) -> None:
-    """Runs a layout's processes unless they have run, after those of the layout whose checkpoint they load."""
-    if (directory / f"engine_bfloat16_{tp}x{pp}.pt").exists():
-        return
-    if (tp, pp) in RESHARDED_FROM:
-        run_layout(directory, *RESHARDED_FROM[tp, pp])
-    worker = [str(HERE / "engine_worker.py"), str(directory), str(tp), str(pp)]
-    ranks = range(tp * pp)
-    run_together(
-        [
-            (
-                worker,
-                {"RANK": str(r), "WORLD_SIZE": str(tp * pp), "LOCAL_RANK": str(r)},
-                directory / f"worker_{tp}x{pp}_{r}.log",
-            )
-            for r in ranks
-        ],
-        300,
-    )
 
 
 def load(path: Path) -> Any:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from typing import Any
 START_LIMIT = 600  # seconds: a loaded machine with two cores
 SWEEP_LIMIT = 30  # seconds until nothing of a run is left
 COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null", "medserl.dump_games=true")
+ONE_WORKER = (
+    "trainer.n_gpus_per_node=1",
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+)
 MARK = "MEDSERL_TEST_RUN"
 SESSION = uuid.uuid4().hex
 """In the environment of every process that these tests start: runs of others on this machine are left alone."""
-Action = Callable[[subprocess.Popen[bytes]], None]
+Action = Callable[["Started"], None]
 
 
 @dataclass(frozen=True)
@@ -51,29 +56,67 @@ class Run:
         ]
 
 
+@dataclass(frozen=True)
+class Started:
+    """A run that is under way: its main process, and what it has said so far."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def wait_for(self, condition: Callable[[], bool], period: float = 0.2) -> bool:
+        """Whether the condition came true while the run was there."""
+        deadline = time.monotonic() + START_LIMIT
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if condition():
+                return True
+            time.sleep(period)
+        return False
+
+    def wait_for_text(self, text: str) -> bool:
+        """Whether it said so."""
+        return self.wait_for(lambda: text in self.log.read_text())
+
+
 def train(
     run_dir: Path,
     *arguments: str,
-    after: str | None = None,
     do: Action | None = None,
     environment: Mapping[str, str] | None = None,
+    enter: Callable[[], None] | None = None,
 ) -> Run:
-    """Run ``medserl train``; as soon as ``after`` is in its log, ``do`` something to it."""
-    command = [sys.executable, "-m", "medserl", "train", "--run-dir", str(run_dir), *COMMON, *arguments]
+    """Run ``medserl train``; ``do`` something to it while it runs.
+
+    Args:
+        run_dir: Its run directory.
+        arguments: More arguments of the command line.
+        do: Waits for its moment and harms the run.
+        environment: Additions to its environment.
+        enter: Called in the new process before the program starts.
+    """
+    return start(train_command(run_dir, *arguments), run_dir, do, environment, enter)
+
+
+def train_command(run_dir: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "medserl", "train", "--run-dir", str(run_dir), *COMMON, *arguments]
+
+
+def start(
+    command: Sequence[str],
+    run_dir: Path,
+    do: Action | None = None,
+    environment: Mapping[str, str] | None = None,
+    enter: Callable[[], None] | None = None,
+) -> Run:
+    """Run a command that trains in ``run_dir``, to its end and until none of its processes is left."""
     log = run_dir.with_suffix(".out")
     variables = {**os.environ, **(environment or {}), MARK: SESSION}
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=variables
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=variables, preexec_fn=enter
         )
         try:
-            deadline = time.monotonic() + START_LIMIT
-            while after is not None and process.poll() is None and time.monotonic() < deadline:
-                if after in log.read_text():
-                    assert do is not None
-                    do(process)
-                    break
-                time.sleep(0.2)
+            if do is not None:
+                do(Started(process, log))
             code = process.wait(timeout=START_LIMIT)
         finally:
             if process.poll() is None:
@@ -82,20 +125,6 @@ def train(
     while processes() and time.monotonic() < deadline:
         time.sleep(0.2)
     return Run(run_dir, code, log.read_text(), list(processes().values()))
-
-
-def send(number: int) -> Action:
-    """A signal to the main process."""
-    return lambda process: process.send_signal(number)
-
-
-def kill_part(name: str) -> Action:
-    """SIGKILL to the newest process of the run whose title contains ``name``."""
-
-    def kill(_: subprocess.Popen[bytes]) -> None:
-        os.kill(max(pid for pid, title in processes().items() if name in title), signal.SIGKILL)
-
-    return kill
 
 
 def processes() -> dict[int, str]:

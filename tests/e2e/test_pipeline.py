@@ -13,14 +13,10 @@ import pytest
 
 from medserl.data.ward import write_ward
 from tests.data.files import clean_row, note_text, write_csv
-from tests.e2e.runs import MARK, SESSION, processes
+from tests.e2e.runs import MARK, ONE_WORKER, SESSION, processes
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
-ONE_WORKER = (
-    "train:trainer.n_gpus_per_node=1",
-    "train:actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
-    "train:actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-)
+ONE_TRAINER = [f"train:{override}" for override in ONE_WORKER]
 SHORT_WARM_START = (
     "sft:medserl.steps=2",
     "sft:medserl.late_mixture=null",
@@ -73,7 +69,8 @@ def test_files_in_medecs_form_to_a_judged_checkpoint(tmp_path: Path) -> None:
     sources.append(str(write_csv(tmp_path / "more-TestSet.csv", long)))
     asked = [
         *sources, "--model", "builtin:ward", "--max-prompt-tokens", "192", "train:medserl.max_rounds=1",
-        *ONE_WORKER, *SHORT_WARM_START,
+        "train:trainer.val_before_train=false",
+        *ONE_TRAINER, *SHORT_WARM_START,
     ]  # fmt: skip
     code, output = pipeline(out, *asked, stop_after="medserl pipeline: train")
     assert code == 128 + 15, output

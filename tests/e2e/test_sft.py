@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from medserl.ward import MODEL_DIR
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 SMALL = [
     "--steps", "4", "medserl.notes.count=60",
@@ -44,19 +46,14 @@ def test_a_short_warm_start_learns_and_plays(first: tuple[Path, str]) -> None:
     assert len(Player.load(run / "model").answer([[{"role": "user", "content": "ASSESS\nA note."}]])) == 1
     assert json.loads((run / "finished.json").read_text())["step"] == 4
     assert list((run / "tensorboard").iterdir())
-
-
-def test_the_same_command_makes_the_same_weights(first: tuple[Path, str], tmp_path: Path) -> None:
-    sft(tmp_path / "again", *SMALL)
-    for name in ("model.safetensors", "tokenizer.json"):
-        assert digest(tmp_path / "again/model" / name) == digest(first[0] / "model" / name)
+    assert digest(run / "model/tokenizer.json") == digest(MODEL_DIR / "tokenizer.json"), "made anew, and the same"
 
 
 def test_a_finished_run_is_left_alone(first: tuple[Path, str]) -> None:
     assert "complete:" in sft(first[0], *SMALL)
 
 
-def test_pairs_from_a_file_warm_start_the_shipped_model(tmp_path: Path) -> None:
+def test_pairs_from_a_file_make_the_same_model_each_time(tmp_path: Path) -> None:
     from medserl.ward import ward_notes
 
     rows = [
@@ -64,10 +61,12 @@ def test_pairs_from_a_file_warm_start_the_shipped_model(tmp_path: Path) -> None:
         for n in ward_notes("train", 60, 3)
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    output = sft(
-        tmp_path / "run", "--data", str(tmp_path / "pairs.jsonl"), "--model", "builtin:ward", "--steps", "4",
-        "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "medserl.late_mixture=null",
-        "data.micro_batch_size_per_gpu=20", "engine.tensor_model_parallel_size=2",
-    )  # fmt: skip
-    assert "finished model" in output
-    assert (tmp_path / "run/model/model.safetensors").is_file()
+    for name in ("run", "again"):
+        output = sft(
+            tmp_path / name, "--data", str(tmp_path / "pairs.jsonl"), "--model", "builtin:ward", "--steps", "4",
+            "medserl.mixture.assessor_pairs=10", "medserl.mixture.injector_turns=0", "medserl.late_mixture=null",
+            "data.micro_batch_size_per_gpu=20", "engine.tensor_model_parallel_size=2",
+        )  # fmt: skip
+        assert "finished model" in output
+    weights = [digest(tmp_path / name / "model/model.safetensors") for name in ("run", "again")]
+    assert weights[0] == weights[1] != digest(MODEL_DIR / "model.safetensors")

@@ -165,8 +165,15 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_published(
         (RuntimeError(), "RuntimeError"),
     ],
 )
-def test_the_reason_is_the_systems_own_words(error: Exception, phrase: str) -> None:
-    assert checkpoint.reason(error) == phrase
+def test_the_reason_is_the_systems_own_words(tmp_path: Path, error: Exception, phrase: str) -> None:
+    assert checkpoint.reason(error, tmp_path) == phrase
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_worker_does_not_know_the_reason_the_system_is_asked() -> None:
+    """On a full disk a rank other than the first says no more than this. Nobody can make a file in /proc."""
+    error = RuntimeError("ray::save()\nCheckpointException: CheckpointException ranks:dict_keys([])")
+    assert checkpoint.reason(error, Path("/proc")) in {os.strerror(errno.ENOENT), os.strerror(errno.EACCES)}
 
 
 @settings(max_examples=40)

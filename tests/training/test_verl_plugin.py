@@ -1,8 +1,10 @@
 """Two runs on one machine exchange weights through sockets of their own; verl's two places are as they were read."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ def test_a_name_gets_the_runs_token_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_start_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     from medserl.training.config import load_config
 
-    monkeypatch.setattr("os.environ", dict(__import__("os").environ))
+    monkeypatch.setattr("os.environ", dict(os.environ))
     config = load_config("embedded")
     first, second = prepare_environment(config), prepare_environment(config)
     assert first[RUN_TOKEN] != second[RUN_TOKEN]
@@ -50,20 +52,50 @@ def test_verl_still_names_the_socket_there(file: str, method: str, construct: st
     assert f"verl.workers.rollout.vllm_rollout.{file.removesuffix('.py')}" in HOOKS
 
 
+BALANCER = """
+import asyncio, sys
+import verl, ray
+from verl.workers.rollout.router import get_router_handle
+from verl.workers.rollout.llm_server import LLMServerClient
+from part import Server
+
+def loaded(self):
+    import sys
+    return [name for name in ("verl", "torch", "part") if name in sys.modules]
+
+async def ask():
+    client = LLMServerClient(None, balancer)
+    name, server = await client._acquire_server("request")
+    return name, await server.answer.remote(), server is (await client._acquire_server("request"))[1]
+
+ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=80_000_000, log_to_driver=False,
+         _temp_dir=sys.argv[1])
+balancer = get_router_handle({"one": ray.remote(Server).remote()})
+print(asyncio.run(ask()), ray.get(balancer.__ray_call__.remote(loaded)))
+"""
+
+
 @pytest.mark.engine
 @pytest.mark.timeout(300)
-def test_both_sides_of_a_cpu_run_use_the_token() -> None:
+def test_what_a_cpu_run_does_with_them(tmp_path: Path) -> None:
+    """Both sides of a weight transfer use the token; the balancer hands servers out and loads nothing for it."""
     from medserl.cpu.environment import cpu_environment
 
+    variables = cpu_environment()
+    variables["VERL_USE_EXTERNAL_MODULES"] += ",medserl.training.verl_plugin"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, **variables, RUN_TOKEN: f"balancer{os.getpid()}", "PYTHONPATH": path}
     code = (
         "import verl.workers.rollout.vllm_rollout.vllm_rollout as a, verl.workers.rollout.vllm_rollout.utils as b;"
         "print(hasattr(a.ServerAdapter.__init__, '__wrapped__'), "
         "hasattr(b.vLLMColocateWorkerExtension._get_zmq_handle, '__wrapped__'))"
     )
-    import os
-
-    variables = cpu_environment()
-    variables["VERL_USE_EXTERNAL_MODULES"] += ",medserl.training.verl_plugin"
-    environment = {**os.environ, **variables, RUN_TOKEN: "ab12"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
+
+    (tmp_path / "part.py").write_text("class Server:\n    def answer(self):\n        return 42\n")
+    with tempfile.TemporaryDirectory(prefix="mb-", dir="/tmp") as short:  # Ray's sockets in it may take 107 bytes
+        done = subprocess.run(
+            [sys.executable, "-c", BALANCER, short], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.stdout.strip().splitlines()[-1] == "('one', 42, True) []", done.stdout + done.stderr

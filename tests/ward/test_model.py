@@ -98,6 +98,25 @@ def test_wired_heads_look_where_copying_needs_them_to() -> None:
 
 
 @pytest.mark.engine
+def test_the_same_seed_gives_the_same_untrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the steps that sharpen the copying heads, in bits; tests/e2e has the steps of the warm start."""
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    from medserl.ward import untrained
+
+    monkeypatch.setattr(untrained, "_COPY_STEPS", 2)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(MODEL_DIR)
+    models = {}
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        models[name] = untrained.make_model(tokenizer, seed)
+        untrained.practise_copying(models[name], tokenizer, seed)
+    one, same, other = (model.state_dict() for model in models.values())
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.engine
 def test_model_too_narrow_to_wire_is_refused() -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
