@@ -52,9 +52,10 @@ def test_verl_still_names_the_socket_there(file: str, method: str, construct: st
     assert f"verl.workers.rollout.vllm_rollout.{file.removesuffix('.py')}" in HOOKS
 
 
-BALANCER = """
+SCRIPT = """
 import asyncio, sys
-import verl, ray
+import ray
+import verl.workers.rollout.vllm_rollout.utils as receiver, verl.workers.rollout.vllm_rollout.vllm_rollout as sender
 from verl.workers.rollout.router import get_router_handle
 from verl.workers.rollout.llm_server import LLMServerClient
 from part import Server
@@ -72,6 +73,8 @@ ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memo
          _temp_dir=sys.argv[1])
 balancer = get_router_handle({"one": ray.remote(Server).remote()})
 print(asyncio.run(ask()), ray.get(balancer.__ray_call__.remote(loaded)))
+methods = (sender.ServerAdapter.__init__, receiver.vLLMColocateWorkerExtension._get_zmq_handle)
+print([hasattr(method, "__wrapped__") for method in methods])
 """
 
 
@@ -85,17 +88,10 @@ def test_what_a_cpu_run_does_with_them(tmp_path: Path) -> None:
     variables["VERL_USE_EXTERNAL_MODULES"] += ",medserl.training.verl_plugin"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = {**os.environ, **variables, RUN_TOKEN: f"balancer{os.getpid()}", "PYTHONPATH": path}
-    code = (
-        "import verl.workers.rollout.vllm_rollout.vllm_rollout as a, verl.workers.rollout.vllm_rollout.utils as b;"
-        "print(hasattr(a.ServerAdapter.__init__, '__wrapped__'), "
-        "hasattr(b.vLLMColocateWorkerExtension._get_zmq_handle, '__wrapped__'))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split()[-2:] == ["True", "True"], done.stderr
-
     (tmp_path / "part.py").write_text("class Server:\n    def answer(self):\n        return 42\n")
     with tempfile.TemporaryDirectory(prefix="mb-", dir="/tmp") as short:  # Ray's sockets in it may take 107 bytes
         done = subprocess.run(
-            [sys.executable, "-c", BALANCER, short], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", SCRIPT, short], env=environment, capture_output=True, text=True, check=False
         )
-    assert done.stdout.strip().splitlines()[-1] == "('one', 42, True) []", done.stdout + done.stderr
+    said = done.stdout.strip().splitlines()[-2:]
+    assert said == ["('one', 42, True) []", "[True, True]"], done.stdout + done.stderr
