@@ -44,7 +44,15 @@ class Slurm:
         return "".join(path.read_text() for path in self.submit_dir.glob(f"slurm-*-{job}.out"))
 
     def fields(self, job: int) -> dict[str, str]:
-        shown = subprocess.run(["scontrol", "-o", "show", "job", str(job)], capture_output=True, text=True).stdout
+        command = ["scontrol", "-o", "show", "job", str(job)]
+        for _ in range(10):  # on a busy machine the controller may not answer in time
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                break
+            time.sleep(1)
+        else:
+            raise AssertionError(f"{command} ended with {done.returncode}: {done.stderr}")
+        shown = done.stdout
         return dict(word.split("=", 1) for word in shown.split() if "=" in word)
 
     def wait_until(self, job: int, seconds: float, condition: Callable[[], bool], what: str) -> None:
