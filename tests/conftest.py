@@ -1,8 +1,11 @@
 """What all tests share: marks `quick` and `nightly`, the skip of `medec` tests without MEDEC, session fixtures."""
 
+import copy
 import os
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import settings
 
 # Here, because a session fixture is one for all folders only in a conftest.py above them: an image that was built once
@@ -28,6 +31,24 @@ settings.load_profile("medserl")
 
 SLOW_MARKS = frozenset({"engine", "e2e", "cluster", "images"})
 MEDEC_VARIABLE = "MEDSERL_MEDEC_DIR"
+
+
+def remember_parsed_configurations() -> None:
+    """Hydra parses the same thirty files, in pure Python, for each configuration that a test composes: once will do."""
+    parse, parsed = yaml.load, {}
+
+    def load(stream: Any, Loader: Any) -> Any:
+        if Loader.__name__ != "OmegaConfLoader" or not hasattr(stream, "read"):
+            return parse(stream, Loader=Loader)
+        text = stream.read()
+        if text not in parsed:
+            parsed[text] = parse(text, Loader=Loader)
+        return copy.deepcopy(parsed[text])
+
+    yaml.load = load
+
+
+remember_parsed_configurations()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by -m
