@@ -111,6 +111,7 @@ def device_check(config: Any) -> Check:
 def configuration_checks(name: str, config: Any) -> list[Check]:
     """Model, tokenizer, notes and run directory of a configuration, and all else that ``medserl train`` refuses."""
     from medserl.slurm.node_checks import Check, content_checks, run_dir_checks
+    from medserl.slurm.plan import note_files
     from medserl.slurm.preflight_report import SKEW_ALLOWED
 
     run_dir = Path(config.medserl.run_dir)
@@ -118,8 +119,7 @@ def configuration_checks(name: str, config: Any) -> list[Check]:
     problem = None
     if abs(skew) > SKEW_ALLOWED:
         problem = f"this machine's clock and that of the run's disk differ by {skew:+.1f} s; set both by NTP"
-    notes = (config.medserl.notes.path, config.medserl.notes.labelled_path, config.medserl.validation.path)
-    content = content_checks(str(config.actor_rollout_ref.model.path), [str(path) for path in notes if path])
+    content = content_checks(str(config.actor_rollout_ref.model.path), note_files(config))
     found = [*on_disk, Check("clock", f"{skew:+.1f} s", problem), *content]
     if any(check.problem for check in content):
         return found

@@ -74,8 +74,7 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
     check_layout(config)
     _say_layout(plan, config, shape)
     _check_cpus(plan, shape)
-    notes = config.medserl.notes
-    plan.files = [str(path) for path in (notes.path, notes.labelled_path, config.medserl.validation.path) if path]
+    plan.files = note_files(config)
     for path in plan.files:
         _look_for(plan, path, "notes", shape)
     estimated = _check_model(plan, config, shape)
@@ -83,6 +82,12 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
         _check_memory(plan, config, estimated, shape)
     _check_time(plan, config, shape)
     return plan
+
+
+def note_files(config: DictConfig) -> list[str]:
+    """The files of notes that a training reads."""
+    notes = config.medserl.notes
+    return [str(path) for path in (notes.path, notes.labelled_path, config.medserl.validation.path) if path]
 
 
 def plan_evaluation(model: str | None, data: Sequence[str], tensor_parallel: int, shape: Shape) -> Plan:

@@ -105,10 +105,7 @@ class Reader:
                 for phrase in phrases:
                     add(name, concept, phrase)
         for condition in table.conditions.values():
-            groups = [("finding", found) for found in condition.exam] + [("test", condition.test)]
-            if condition.organism:
-                groups.append(("specimen", condition.organism.specimen))
-            for name, phrases in groups:
+            for name, phrases in condition.found:
                 for phrase in phrases:
                     add(name, group(phrases), phrase)
 

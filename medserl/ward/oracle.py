@@ -18,7 +18,7 @@ from medserl.game.referee import Referee, Ruling, RulingKind, register_referee
 from medserl.game.sentences import sentence_texts
 from medserl.ward.cases import group
 from medserl.ward.facts import Fact, Reading, reader
-from medserl.ward.replaced import rule_on_replaced
+from medserl.ward.replaced import DECISIVE, rule_on_replaced
 from medserl.ward.table import TABLE_FILE, Condition, Drug, Table, load_table
 
 _GRAMS = {"mg": 1e-3, "g": 1.0, "mcg": 1e-6}
@@ -131,6 +131,7 @@ def _signature(condition: Condition, note: Counter[Fact]) -> list[Fact]:
     return [fact for fact in note if (fact.field, fact.concept) in own]
 
 
+_STATED = frozenset({*DECISIVE, "route", "frequency", "finding", "test", "specimen"})
 _ERROR, _FITS = RulingKind.ERROR, Ruling(RulingKind.BENIGN)
 
 
@@ -142,27 +143,20 @@ def _fact_ruling(change: _Change, fact: Fact) -> Ruling:
         return _FITS  # the "daily" of "daily weights"
     if fact.side and change.side and fact.side != change.side:
         return Ruling(_ERROR, "side")
-    condition = change.condition
-    right = {
-        "diagnosis": [condition.name],
-        "management": [condition.management],
-        "organism": [condition.organism.name] if condition.organism else None,
-        "treatment": [condition.treatment.name] if condition.treatment else None,
-        "drug": [condition.drug.name] if condition.drug else None,
-        "route": [condition.drug.route] if condition.drug else None,
-        "frequency": [condition.drug.frequency] if condition.drug else None,
-        "finding": [group(found) for found in condition.exam],
-        "test": [group(condition.test)],
-        "specimen": [group(condition.organism.specimen)] if condition.organism else None,
-    }
-    if fact.field in right:
-        accepted = right[fact.field]
-        if accepted is None:
-            return Ruling(RulingKind.VOID, f"the table has no {fact.field} here")
-        return _FITS if fact.concept in accepted else Ruling(_ERROR, fact.field)
+    if fact.field in _STATED:
+        return _stated_ruling(change.condition, fact)
     if fact.field in ("symptom", "denied"):
         return _symptom_ruling(change, fact)
     return _patient_ruling(change, fact)
+
+
+def _stated_ruling(condition: Condition, fact: Fact) -> Ruling:
+    """Against the one concept of a field, or the several findings, that are right for the condition."""
+    right = [condition.terms[fact.field]] if fact.field in condition.terms else []
+    right += [group(phrases) for field, phrases in condition.found if field == fact.field]
+    if not right:
+        return Ruling(RulingKind.VOID, f"the table has no {fact.field} here")
+    return _FITS if fact.concept in right else Ruling(_ERROR, fact.field)
 
 
 def _symptom_ruling(change: _Change, fact: Fact) -> Ruling:

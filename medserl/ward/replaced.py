@@ -66,7 +66,7 @@ def _names_another(table: Table, condition: Condition, fact: Fact, before: Readi
     if (headless and foreign | (new & _heads(table))) or new & _telling_words(table, condition):
         return True
     gained = after.facts - before.facts
-    if any(other.field in DECISIVE and other.concept != _terms(condition).get(other.field) for other in gained):
+    if any(other.field in DECISIVE and other.concept != condition.terms.get(other.field) for other in gained):
         return True
     times = {found.concept for found in gained if found.field == "duration"}
     when = {found.concept for phrase in phrases for found in _durations(table, phrase)}
@@ -116,25 +116,13 @@ def _durations(table: Table, phrase: Sequence[str]) -> Iterator[Fact]:
                 yield fact
 
 
-def _terms(condition: Condition) -> dict[str, str]:
-    """The concepts that are right for a condition, by field."""
-    terms = {"diagnosis": condition.name, "management": condition.management}
-    if condition.drug:
-        terms |= {"drug": condition.drug.name, "route": condition.drug.route, "frequency": condition.drug.frequency}
-    if condition.organism:
-        terms["organism"] = condition.organism.name
-    if condition.treatment:
-        terms["treatment"] = condition.treatment.name
-    return terms
-
-
 @lru_cache(maxsize=256)
 def _words_of(table: Table, condition: Condition) -> frozenset[str]:
     """Every word that the table says about a condition."""
-    said = [*_terms(condition).items(), *(("symptom", symptom) for symptom in condition.symptoms)]
+    said = [*condition.terms.items(), *(("symptom", symptom) for symptom in condition.symptoms)]
     phrases = [phrase for field, concept in said for phrase in table.concepts[field][concept]]
     phrases += [phrase for side in table.concepts["side"].values() for phrase in side]
-    phrases += [phrase for found in _found(condition) for phrase in found]
+    phrases += [phrase for _, found in condition.found for phrase in found]
     return frozenset(word for phrase in phrases for word in tokens(phrase))
 
 
@@ -154,7 +142,7 @@ def _telling_words(table: Table, condition: Condition) -> frozenset[str]:
     counts: Counter[str] = Counter()
     heads: set[str] = set()
     for other in table.conditions.values():
-        terms = [(field, concept) for field, concept in _terms(other).items() if field in DECISIVE]
+        terms = [(field, concept) for field, concept in other.terms.items() if field in DECISIVE]
         phrases = [tokens(phrase) for field, concept in terms for phrase in table.concepts[field][concept]]
         counts.update({word for phrase in phrases for word in phrase})
         heads.update(map(_head, phrases))
@@ -166,10 +154,5 @@ def _telling_words(table: Table, condition: Condition) -> frozenset[str]:
 def _words_of_patients(table: Table) -> frozenset[str]:
     """Words of symptoms, examinations and tests."""
     phrases = [phrase for symptom in table.concepts["symptom"].values() for phrase in symptom]
-    phrases += [phrase for condition in table.conditions.values() for found in _found(condition) for phrase in found]
+    phrases += [phrase for condition in table.conditions.values() for _, found in condition.found for phrase in found]
     return frozenset(word for phrase in phrases for word in tokens(phrase))
-
-
-def _found(condition: Condition) -> list[tuple[str, ...]]:
-    """The phrasings of each finding, of the test and of the specimen."""
-    return [*condition.exam, condition.test, *([condition.organism.specimen] if condition.organism else [])]

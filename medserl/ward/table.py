@@ -92,6 +92,24 @@ class Condition:
     wrong_diagnoses: tuple[str, ...]
     wrong_managements: tuple[str, ...]
 
+    @property
+    def terms(self) -> dict[str, str]:
+        """The right concept of each field that has one; a field that the condition has nothing of is left out."""
+        terms = {"diagnosis": self.name, "management": self.management}
+        if self.drug:
+            terms |= {"drug": self.drug.name, "route": self.drug.route, "frequency": self.drug.frequency}
+        if self.organism:
+            terms["organism"] = self.organism.name
+        if self.treatment:
+            terms["treatment"] = self.treatment.name
+        return terms
+
+    @property
+    def found(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Field and phrasings of each finding, of the test and of the specimen."""
+        found = [*(("finding", phrases) for phrases in self.exam), ("test", self.test)]
+        return [*found, ("specimen", self.organism.specimen)] if self.organism else found
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
