@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from medserl.training.run_log import METRICS_FILE, read_metrics
 
 SEED = 5
 LAST_ROUNDS = 10
+LABELLED, UNLABELLED = "labelled_conditions", "test_unlabelled"
+ACCEPTANCE, VOID = "vcf_acceptance_rate", "referee/void_rate"
 CURVES = (
     "val/greedy/balanced_accuracy",
     "val/sampled/balanced_accuracy",
-    "vcf_acceptance_rate",
+    ACCEPTANCE,
     "label_inversion_rate",
     "label_inversion_rate/second_referee",
     "injector/win_rate",
@@ -42,9 +45,22 @@ def main(arguments: list[str]) -> int:
     else:
         model, result = _train(config, overrides, folder)
     result["minutes"] = (time.monotonic() - began) / 60
-    result |= {split: judge(model, split, notes) for split in COMMON_TEST_SPLITS}
+    result |= judge_splits(model, notes, result.get(LABELLED))
     checkpoint.write_atomically(folder / RESULT, json.dumps(result) + "\n")
     return 0
+
+
+def judge_splits(model: Path, notes: int, labelled_conditions: int | None) -> dict[str, Any]:
+    """Both test splits, and where gold labels were known for some conditions only, the others' patients alone."""
+    found: dict[str, Any] = {split: judge(model, split, notes) for split in COMMON_TEST_SPLITS}
+    if labelled_conditions is not None:
+        from medserl.ward.generator import some_conditions
+        from medserl.ward.table import load_table
+
+        table = load_table()
+        unknown = frozenset(table.conditions) - some_conditions(table, labelled_conditions)
+        found[UNLABELLED] = judge(model, "test", notes, unknown)
+    return found
 
 
 def _train(config: str, overrides: list[str], folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -63,22 +79,37 @@ def _train(config: str, overrides: list[str], folder: Path) -> tuple[Path, dict[
     model = folder / "model"
     if not model.exists():
         export_checkpoint(last, model)
-    return model, summary(read_metrics(folder / METRICS_FILE))
+    found = summary(read_metrics(folder / METRICS_FILE))
+    return model, found | {LABELLED: trainer.settings.notes.labelled_conditions}
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Curves of a run, and means over its last rounds."""
+    """Curves of a run, means over its last rounds, and what its whole length shows."""
     curves = {name: [(row["round"], row[name]) for row in rows if name in row] for name in CURVES}
-    last = [row for row in rows if not row.get("validation")][-LAST_ROUNDS:]
+    played = [row for row in rows if not row.get("validation")]
+    last = played[-LAST_ROUNDS:]
     means = {}
     for name in CURVES:
         values = [row[name] for row in last if name in row]
         means[name] = sum(values) / len(values) if values else None
-    return {"rounds": rows[-1]["round"] if rows else 0, "curves": curves, "last": means}
+    undecided = [row[VOID] for row in played if row.get(VOID) is not None]
+    accepted = [row[ACCEPTANCE] for row in played if row.get(ACCEPTANCE) is not None]
+    whole = {
+        "undecided": sum(undecided) / len(undecided) if undecided else None,
+        "least_acceptance": min(accepted, default=None),
+    }
+    return {"rounds": rows[-1]["round"] if rows else 0, "curves": curves, "last": means, "whole": whole}
 
 
-def judge(model: Path, split: str, count: int) -> dict[str, float]:
-    """The assessor on patients that nothing was chosen by: balanced accuracy, greedy and sampled, and saturation."""
+def judge(model: Path, split: str, count: int, conditions: Collection[str] | None = None) -> dict[str, float]:
+    """The assessor on patients that nothing was chosen by: balanced accuracy, greedy and sampled, and saturation.
+
+    Args:
+        model: Model directory.
+        split: Split of the ward.
+        count: Patients, each judged with and without an error.
+        conditions: Judge only those of them who have one of these.
+    """
     import torch
 
     from medserl.game import Label, labelled_from_notes, load_prompt_set
@@ -88,7 +119,7 @@ def judge(model: Path, split: str, count: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     player, prompts = Player.load(model), load_prompt_set(PROMPT_SET)
-    labelled = labelled_from_notes(ward_notes(split, count, SEED))
+    labelled = labelled_from_notes(ward_notes(split, count, SEED, conditions=conditions))
     found: dict[str, float] = {}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         torch.manual_seed(SEED)

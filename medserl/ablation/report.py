@@ -45,12 +45,17 @@ COLUMNS: tuple[tuple[str, Column], ...] = (
     ("test AUC", _at("test", "auc")),
     ("held-out greedy", _at("test_heldout", "greedy")),
     ("held-out sampled", _at("test_heldout", "sampled")),
+    ("unlabelled greedy", _at("test_unlabelled", "greedy")),
+    ("unlabelled sampled", _at("test_unlabelled", "sampled")),
+    ("unlabelled AUC", _at("test_unlabelled", "auc")),
     ("acceptance", _at("last", "vcf_acceptance_rate")),
+    ("least", _at("whole", "least_acceptance")),
     # Against the second referee where there is one: the first may take the mode's word for it.
     (
         "label inversion",
         _first(_at("last", "label_inversion_rate/second_referee"), _at("last", "label_inversion_rate")),
     ),
+    ("undecided", _at("whole", "undecided")),
     ("injector wins", _at("last", "injector/win_rate")),
     ("rounds", _at("rounds")),
     ("minutes", _at("minutes")),
@@ -84,19 +89,21 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
 
 
 def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict[str, Any] | None) -> str:
-    """Markdown: an arm per row, mean ± standard deviation over its seeds."""
-    head = ["arm", "seeds", *(name for name, _ in COLUMNS)]
+    """Markdown: an arm per row, mean ± standard deviation over its seeds; only columns of which something is known."""
+    finished = [run for runs in results.values() for run in runs.values()]
+    columns = [(name, column) for name, column in COLUMNS if any(column(run) is not None for run in finished)]
+    head = ["arm", "seeds", *(name for name, _ in columns)]
     lines = [f"# {grid.title}", "", "| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     if start is not None:
-        lines.append(_row("(start)", "", [start]))
+        lines.append(_row("(start)", "", [start], columns))
     for name, runs in results.items():
-        lines.append(_row(name, f"{len(runs)} of {len(grid.seeds)}", list(runs.values())))
+        lines.append(_row(name, f"{len(runs)} of {len(grid.seeds)}", list(runs.values()), columns))
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, seeds: str, runs: Sequence[dict[str, Any]]) -> str:
+def _row(name: str, seeds: str, runs: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Column]]) -> str:
     cells = []
-    for _, column in COLUMNS:
+    for _, column in columns:
         values = [value for run in runs if (value := column(run)) is not None]
         if not values:
             cells.append("–")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from medserl.ablation.grid import Cell, Grid
 from medserl.training.config import is_sft_config
@@ -97,10 +98,10 @@ def _leave(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def read_result(folder: Path) -> dict[str, object] | None:
+def read_result(folder: Path) -> dict[str, Any] | None:
     """What a finished cell measured; None while it is not finished."""
     try:
-        found: dict[str, object] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return found

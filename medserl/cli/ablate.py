@@ -12,10 +12,10 @@ from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError
 
 def ablate(options: argparse.Namespace) -> int:
     """Run a grid and write its table and plot; the same command goes on with what is not finished."""
-    from medserl.ablation.cell import judge
+    from medserl.ablation.cell import LABELLED, judge_splits
     from medserl.ablation.grid import Grid, read_grid
     from medserl.ablation.report import write_report
-    from medserl.ablation.runner import COMMON_TEST_SPLITS, Bench
+    from medserl.ablation.runner import Bench, read_result
     from medserl.training.config import configs_dir
     from medserl.ward import MODEL_DIR
 
@@ -30,6 +30,8 @@ def ablate(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     bench = Bench(grid, Path(options.out), options.jobs, options.notes)
     failed = [] if options.report else bench.run(options.only)
-    start = {split: judge(MODEL_DIR, split, options.notes) for split in COMMON_TEST_SPLITS}
+    finished = [result for cell in grid.cells() if (result := read_result(bench.folder(cell)))]
+    labelled = {result[LABELLED] for result in finished if result.get(LABELLED)}
+    start = judge_splits(MODEL_DIR, options.notes, labelled.pop() if len(labelled) == 1 else None)
     print(write_report(bench, start))
     return EXIT_FAILURE if failed else EXIT_OK

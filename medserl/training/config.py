@@ -302,6 +302,9 @@ def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
         raise ConfigError(
             f"medserl.injector_format: {settings.injector_format!r} is none of {', '.join(INJECTOR_FORMATS)}"
         )
+    for key in ("labelled_path", "labelled_conditions"):
+        if getattr(settings.notes, key) is not None:
+            raise ConfigError(f"medserl.notes.{key}: fine-tuning learns from medserl.notes alone; leave it out")
     late = settings.late_mixture
     if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft_settings.batch_size(settings):
         raise ConfigError("medserl.late_mixture: must make as many demonstrations a batch as medserl.mixture")
@@ -348,7 +351,14 @@ def _check_choices(settings: GameSettings) -> None:
         )
     if settings.frozen_injector and settings.injector_url:
         raise ConfigError("medserl.injector_url: medserl.frozen_injector starts a server of its own; give one of them")
+    notes = settings.notes
+    if notes.labelled_conditions is not None and (notes.path or notes.labelled_path):
+        raise ConfigError(
+            "medserl.notes.labelled_conditions: only the ward's notes name their conditions; leave it out, or "
+            "medserl.notes.path and medserl.notes.labelled_path"
+        )
     for key, number, least in (
+        ("notes.labelled_conditions", 1 if notes.labelled_conditions is None else notes.labelled_conditions, 1),
         ("rollout_batch_size", settings.rollout_batch_size, 0),
         ("labelled_batch_size", settings.labelled_batch_size or 0, 0),
         ("validation.count", settings.validation.count, 1),

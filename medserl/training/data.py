@@ -46,6 +46,14 @@ def labelled_notes(settings: GameSettings, training: list[Note]) -> list[Note]:
     """Notes with gold labels, for the assessor's labelled share."""
     if settings.notes.labelled_path is not None:
         return load_notes(Path(settings.notes.labelled_path), split="train")
+    if settings.notes.labelled_conditions is not None:
+        from medserl.ward import ward_notes
+        from medserl.ward.generator import some_conditions
+        from medserl.ward.table import load_table
+
+        table = load_table()
+        known = some_conditions(table, settings.notes.labelled_conditions)
+        return ward_notes("train", settings.notes.count, settings.notes.seed, table, known)
     return [note for note in training if note.error_text is not None]
 
 

@@ -25,6 +25,8 @@ class NotesSettings:
     labelled_path: str | None = None
     """Gold-labelled notes for the assessor; null: the gold error variants of the training notes
     themselves."""
+    labelled_conditions: int | None = None
+    """Ward only: gold labels are known for the notes of this many of its conditions only; null: for all notes."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice, product
 from typing import Any, NamedTuple
 
@@ -60,14 +60,24 @@ def split_of(patient: Patient) -> str:
     return PATIENT_SPLITS[sum(bucket >= share for share in _SHARES)]
 
 
-def ward_notes(split: str, count: int, seed: int, table: Table | None = None) -> list[Note]:
-    """``count`` notes of different patients of one split, each with a gold error variant.
+def ward_notes(
+    split: str, count: int, seed: int, table: Table | None = None, conditions: Collection[str] | None = None
+) -> list[Note]:
+    """``count`` notes of different patients of one split, each with a gold error variant; only those of them whose
+    condition is in ``conditions``, where these are given.
 
     Conditions come equally often, error types as equally as the conditions allow. Raises ConfigError for an
     unknown split, a negative count, or more notes than the split has patients.
     """
     return [_note(gold, f"ward-{split}-{seed}-{i:05d}")
-            for i, gold in enumerate(ward_cases(split, count, seed, table))]  # fmt: skip
+            for i, gold in enumerate(ward_cases(split, count, seed, table))
+            if conditions is None or gold.case.patient.condition in conditions]  # fmt: skip
+
+
+def some_conditions(table: Table, count: int) -> frozenset[str]:
+    """``count`` of the table's conditions, those whose names have the lowest hashes: more of them are the same ones
+    and others, and a condition that is added to the table changes one at most."""
+    return frozenset(sorted(table.conditions, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
 
 
 def ward_cases(split: str, count: int, seed: int, table: Table | None = None) -> list[GoldCase]:

@@ -76,12 +76,14 @@ def test_a_cell_without_a_result_is_not_finished(tmp_path: Path) -> None:
 
 def test_summary_takes_curves_and_the_last_rounds() -> None:
     rows = [{"round": 0, "validation": True, "val/greedy/balanced_accuracy": 0.6}]
-    rows += [{"round": i, "vcf_acceptance_rate": i / 20} for i in range(1, 21)]
+    rows += [{"round": i, "vcf_acceptance_rate": i / 20, "referee/void_rate": i % 2} for i in range(1, 21)]
     found = summary(rows)
     assert found["rounds"] == 20
     assert found["curves"]["val/greedy/balanced_accuracy"] == [(0, 0.6)]
     assert found["last"]["vcf_acceptance_rate"] == pytest.approx(sum(range(11, 21)) / 200)
     assert found["last"]["label_inversion_rate"] is None
+    assert found["whole"] == {"undecided": 0.5, "least_acceptance": 0.05}
+    assert summary(rows[:1])["whole"] == {"undecided": None, "least_acceptance": None}
 
 
 def test_table_gives_means_over_seeds_and_says_how_many() -> None:
@@ -92,6 +94,14 @@ def test_table_gives_means_over_seeds_and_says_how_many() -> None:
     assert lines[4].startswith("| (start) |  | 0.600 |")
     assert lines[5].startswith("| x | 2 of 3 | 0.750 ± 0.071 |")
     assert lines[6].startswith("| y | 0 of 3 | – |")
+
+
+def test_table_leaves_out_columns_of_which_nothing_is_known() -> None:
+    grid = Grid("Title", (Arm("x", (), "embedded"),), (1,))
+    few = table(grid, {"x": {1: {"test": {"greedy": 0.7}}}}, None)
+    more = table(grid, {"x": {1: {"test": {"greedy": 0.7}, "test_unlabelled": {"greedy": 0.6}}}}, None)
+    assert few.splitlines()[2] == "| arm | seeds | test greedy |"
+    assert more.splitlines()[2] == "| arm | seeds | test greedy | unlabelled greedy |"
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 1)), min_size=1, max_size=5), max_size=3))

@@ -10,6 +10,9 @@ from medserl.training.checks import check_validation
 from medserl.training.config import game_settings, load_config
 from medserl.training.data import NoteSource, training_notes, validation_notes
 from medserl.training.settings import has_validation_notes
+from medserl.ward import ward_notes
+from medserl.ward.generator import some_conditions
+from medserl.ward.table import load_table
 
 VALIDATES = ["trainer.test_freq=1"]
 
@@ -55,11 +58,23 @@ def test_a_run_on_labelled_notes_only_has_rounds() -> None:
     assert len(round_.batch.notes) == 0 and len(round_.labelled) == 16 == config.data.train_batch_size
 
 
+def test_gold_labels_can_be_known_for_some_conditions_only() -> None:
+    settings = game_settings(load_config("embedded", ["medserl.notes.labelled_conditions=14"]))
+    source = NoteSource(settings)
+    chosen = some_conditions(load_table(), 14)
+    known = {n.note_id for n in ward_notes("train", settings.notes.count, settings.notes.seed, conditions=chosen)}
+    rounds = [source.next_round() for _ in range(3)]
+    assert all(note.note_id in known for round_ in rounds for note in round_.labelled)
+    assert not all(note.note_id in known for round_ in rounds for note in round_.batch.notes)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ["medserl.rollout_batch_size=0"],
         ["medserl.labelled_batch_size=3"],
+        ["medserl.notes.labelled_conditions=0"],
+        ["medserl.notes.labelled_conditions=3", "medserl.notes.path=notes.jsonl"],
         ["medserl.rollout_batch_size=1"],
         ["medserl.validation.patience=0"],
         ["medserl.advantage.injector_weight=-1"],

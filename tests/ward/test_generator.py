@@ -13,10 +13,28 @@ from medserl.game.sentences import sentence_texts
 from medserl.game.vcf import apply_vcf
 from medserl.ward import SPLITS, medec_rows, ward_notes
 from medserl.ward.cases import ERROR_TYPES, Patient
-from medserl.ward.generator import PATIENT_SPLITS, split_of, ward_cases
+from medserl.ward.generator import PATIENT_SPLITS, some_conditions, split_of, ward_cases
 from medserl.ward.table import load_table
 
 seeds = st.integers(0, 10_000)
+
+
+@given(st.integers(1, 55))
+def test_more_conditions_are_the_same_ones_and_another(count: int) -> None:
+    table = load_table()
+    fewer, more = some_conditions(table, count), some_conditions(table, count + 1)
+    assert len(fewer) == count and fewer < more <= set(table.conditions)
+
+
+def test_notes_of_some_conditions_are_those_among_all() -> None:
+    table = load_table()
+    chosen = some_conditions(table, 14)
+    notes = ward_notes("train", 112, 3)
+    kept = ward_notes("train", 112, 3, conditions=chosen)
+    assert len(kept) == 28 and set(kept) < set(notes)
+    assert kept == [
+        n for n, c in zip(notes, ward_cases("train", 112, 3), strict=True) if c.case.patient.condition in chosen
+    ]
 
 
 @given(st.sampled_from(SPLITS), seeds)
