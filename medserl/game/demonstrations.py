@@ -33,14 +33,54 @@ class Demonstration:
     messages: tuple[Message, ...]
     answer: str
     thinking: bool
-    note_is_right: bool
-    """Whether the note in the prompt is correct, so that its words may be learnt too."""
-    verdict: Label | None = None
-    """The verdict in an assessor's answer."""
+    learn_text: bool
+    """Whether the words of the note in the prompt are learnt too; never those of an erroneous one."""
+    decisive: tuple[int, int] | None = None
+    """Where in the answer its decisive word stands, from and to which character: an assessor's verdict, or the first
+    word of an injector's edit that differs from the note's. What stands before it is format and copying."""
 
     @property
     def reply(self) -> str:
         return EMPTY_THOUGHT + self.answer if self.thinking else self.answer
+
+    @property
+    def decisive_in_reply(self) -> tuple[int, int] | None:
+        """``decisive``, counted from the reply's first character."""
+        if self.decisive is None:
+            return None
+        offset = len(self.reply) - len(self.answer)
+        return self.decisive[0] + offset, self.decisive[1] + offset
+
+
+def assessor_demonstration(
+    messages: Sequence[Message], verdict: Label, thinking: bool, learn_text: bool
+) -> Demonstration:
+    """An assessor's turn; ``learn_text`` for correct notes only."""
+    answer = verdict_answer(verdict)
+    start = answer.index(f'"{verdict.value}"') + 1
+    decisive = (start, start + len(verdict.value))
+    return Demonstration("assessor", tuple(messages), answer, thinking, learn_text, decisive)
+
+
+def injector_demonstration(
+    messages: Sequence[Message], answer: str, before: str, after: str, thinking: bool, learn_text: bool = True
+) -> Demonstration:
+    """An injector's turn about a correct note, whose answer ends in ``after``, written in the place of ``before``."""
+    decisive = first_changed_word(before, after)
+    if decisive is not None:
+        offset = len(answer) - len(after)
+        decisive = (decisive[0] + offset, decisive[1] + offset)
+    return Demonstration("injector", tuple(messages), answer, thinking, learn_text, decisive)
+
+
+def first_changed_word(before: str, after: str) -> tuple[int, int] | None:
+    """From and to which character of ``after`` the first word stands that ``before`` has not in its place; None where
+    ``after`` only ends earlier, or changes no word."""
+    old = before.split()
+    for i, word in enumerate(re.finditer(r"\S+", after)):
+        if i == len(old) or old[i] != word.group():
+            return word.start(), word.end()
+    return None
 
 
 def edit_answer(index: int, sentence: str) -> str:
@@ -97,10 +137,9 @@ class NoteDemonstrations:
         pair = []
         for label, text in ((Label.CORRECT, note.text), (Label.INCORRECT, note.error_text)):
             verdict = label.other if swapped else label
-            messages = tuple(self._prompts.assessor(text))
             thinking = rng.random() < self._thinking
             right = label is Label.CORRECT
-            pair.append(Demonstration("assessor", messages, verdict_answer(verdict), thinking, right, verdict))
+            pair.append(assessor_demonstration(self._prompts.assessor(text), verdict, thinking, right))
         return pair
 
     def injector_turn(self, note: Note, mode: Mode, rng: random.Random) -> list[Demonstration]:
@@ -116,9 +155,13 @@ class NoteDemonstrations:
         if change is None:
             self.left_out["more than one sentence differs"] += 1
             return []
-        answer = edit_answer(*change) if self._format == "edit" else note_answer(modified)
-        messages = tuple(self._prompts.injector(note.text, mode, self._format))
-        return [Demonstration("injector", messages, answer, rng.random() < self._thinking, True)]
+        index, sentence = change
+        if self._format == "edit":
+            answer, before, after = edit_answer(index, sentence), sentence_texts(note.text)[index], sentence
+        else:
+            answer, before, after = note_answer(modified), note.text, modified
+        messages = self._prompts.injector(note.text, mode, self._format)
+        return [injector_demonstration(messages, answer, before, after, rng.random() < self._thinking)]
 
     def _benign(self, note: Note, rng: random.Random) -> str | None:
         """The note with one whitelisted synonym put in, which the ``rules`` referee calls benign."""

@@ -130,7 +130,7 @@ class SftRun:
         path = self.run_dir.path / DEMONSTRATIONS
         if path.exists():
             return
-        from medserl.training.sft_data import write_demonstrations
+        from medserl.training.sft_data import LossWeights, write_demonstrations
 
         settings = self.settings
         batches = islice(self._batches(), batches_made(settings))
@@ -140,9 +140,9 @@ class SftRun:
             count = write_demonstrations(
                 (demo for batch in batches for demo in batch),
                 temporary,
-                settings.answer_weight,
-                settings.verdict_weight,
-                settings.text_weight,
+                LossWeights(
+                    settings.answer_weight, settings.verdict_weight, settings.change_weight, settings.text_weight
+                ),
             )
         except ValueError as error:
             raise DataError(f"{settings.notes.path or 'the synthetic ward'}: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +26,46 @@ SCHEMA = pa.schema(
         ("messages", pa.string()),  # JSON: a list of {role, content}
         ("reply", pa.string()),
         ("thinking", pa.bool_()),
-        ("verdict", pa.string()),
+        ("decisive_start", pa.int32()),
+        ("decisive_end", pa.int32()),
         ("answer_weight", pa.float32()),
-        ("verdict_weight", pa.float32()),
+        ("decisive_weight", pa.float32()),
         ("text_weight", pa.float32()),
     ]
 )
 _ROWS_PER_GROUP = 4096
 
 
-def write_demonstrations(
-    demonstrations: Iterable[Demonstration], path: Path, answer_weight: float, verdict_weight: float, text_weight: float
-) -> int:
+@dataclass(frozen=True)
+class LossWeights:
+    """What a token weighs: of an answer, of the assessor's verdict, of an edit's first new word, of a correct note."""
+
+    answer: float = 1.0
+    verdict: float = 1.0
+    change: float = 1.0
+    text: float = 0.0
+
+
+def write_demonstrations(demonstrations: Iterable[Demonstration], path: Path, weights: LossWeights) -> int:
     """Write demonstrations with their loss weights, in their order; returns how many. Readable by the owner only."""
+    decisive_weight = {"assessor": weights.verdict, "injector": weights.change}
     path.touch(mode=0o600)
     count = 0
     with pq.ParquetWriter(path, SCHEMA) as writer:
         rows: list[dict[str, Any]] = []
         for demo in demonstrations:
+            start, end = demo.decisive_in_reply or (None, None)
             rows.append(
                 {
                     "role": demo.role,
                     "messages": json.dumps(list(demo.messages)),
                     "reply": demo.reply,
                     "thinking": demo.thinking,
-                    "verdict": demo.verdict.value if demo.verdict else None,
-                    "answer_weight": answer_weight,
-                    "verdict_weight": verdict_weight,
-                    "text_weight": text_weight if demo.note_is_right else 0.0,
+                    "decisive_start": start,
+                    "decisive_end": end,
+                    "answer_weight": weights.answer,
+                    "decisive_weight": decisive_weight[demo.role],
+                    "text_weight": weights.text if demo.learn_text else 0.0,
                 }
             )
             count += 1
@@ -102,12 +115,10 @@ class DemonstrationDataset(Dataset[dict[str, torch.Tensor]]):
         if len(ids) > self._max_length:
             raise ValueError(f"demonstration {index} has {len(ids)} tokens, data.max_length is {self._max_length}")
         mask = [row["text_weight"]] * len(prompt_ids) + [row["answer_weight"]] * (len(encoded["input_ids"]) + 1)
-        if row["verdict"]:
-            start = row["reply"].rindex(f'"{row["verdict"]}"') + 1
-            end = start + len(row["verdict"])
+        if row["decisive_start"] is not None:
             for i, (left, right) in enumerate(encoded["offset_mapping"]):
-                if left < end and right > start:
-                    mask[len(prompt_ids) + i] = row["verdict_weight"]
+                if left < row["decisive_end"] and right > row["decisive_start"]:
+                    mask[len(prompt_ids) + i] = row["decisive_weight"]
         mask[0] = 0.0  # nothing predicts the first token, and verl's shift would wrap it around to the row before
         return {
             "input_ids": torch.tensor(ids),

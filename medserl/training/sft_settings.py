@@ -30,7 +30,12 @@ class MixtureSettings:
     habit: float = 0.85
     """Ward only: share of the injector's edits that replace a phrase by its usual successor, not a random one."""
     hard_places: float = 1.0
-    """Ward only: share of the benign turns that may change a drug's or a management sentence."""
+    """Ward only: share of the injector's turns that may change a sentence in which a tiny model's edits often fail."""
+    least_similarity: float = 0.0
+    """Ward only: shingle similarity that an injector's edit keeps where the note offers such an edit; elsewhere the
+    filter's own bound."""
+    learn_text: float = 1.0
+    """Ward only: share of the correct notes whose words are learnt too, with ``text_weight``."""
 
 
 @dataclass
@@ -61,6 +66,9 @@ class SftSettings:
     """Loss weight of an answer's token."""
     verdict_weight: float = 1.0
     """Loss weight of a token of the assessor's verdict: one token decides, among many of format."""
+    change_weight: float = 1.0
+    """Loss weight of a token of the first word in which the injector's edit differs from the note: there a model that
+    hesitates copies the old word, and with it the whole sentence, which the filter rejects."""
     text_weight: float = 0.0
     """Loss weight of a token of the prompt of a correct note, so that a tiny model learns the notes' language."""
 

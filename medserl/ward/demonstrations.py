@@ -15,10 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from medserl.game.demonstrations import Demonstration, edit_answer, verdict_answer
+from medserl.game.demonstrations import (
+    Demonstration,
+    assessor_demonstration,
+    edit_answer,
+    injector_demonstration,
+)
 from medserl.game.labels import Label, Mode
 from medserl.game.prompts import PromptSet, load_prompt_set
-from medserl.game.vcf import apply_vcf
+from medserl.game.vcf import MIN_JACCARD, apply_vcf
 from medserl.ward.cases import Case, Edit, benign_edits, error_edits, phrasings
 from medserl.ward.generator import GoldCase, benign_edit, error_edit
 from medserl.ward.heldout import seen_table
@@ -42,7 +47,9 @@ old one, and a model that has learnt it copies the whole sentence. Of two places
 which the model sees, that says which.
 """
 
-HARD = ("drug", "management")
+HARD: Mapping[Mode, tuple[str, ...]] = {Mode.BENIGN: ("drug", "management"), Mode.ERROR: ("management",)}
+"""Kinds of sentences in which a tiny model's edits often fail: the benign ones copy the whole sentence, the erroneous
+ones change too much of it."""
 PROMPT_SET = "ward"
 
 
@@ -65,8 +72,13 @@ class Mixture:
     """Share of the injector's edits that replace a phrase by its usual successor: one likely answer per place, where
     many unlikely ones would leave the old phrase the likeliest."""
     hard_places: float = 1.0
-    """Share of the benign turns that may change a drug's or a management sentence, where a tiny model often copies the
-    whole sentence; the others do so only where the note offers nothing else."""
+    """Share of the injector's turns that may change a sentence of a kind in ``HARD``; the others do so only where the
+    note offers nothing else."""
+    least_similarity: float = 0.0
+    """Shingle similarity that an injector's edit keeps where the note offers such an edit; elsewhere the filter's own
+    bound. A tiny model does not count a note's words, so that edits close to the bound often fail."""
+    learn_text: float = 1.0
+    """Share of the correct notes whose words are learnt too, with the text's weight."""
     thinking: float = 0.15
     """Share of the turns in which the model writes the empty thought itself."""
 
@@ -134,11 +146,14 @@ def _assessor_pair(
         verdict = label.other if swapped else label
         if label is Label.INCORRECT and missed:
             verdict = Label.CORRECT
-        messages = tuple(prompts.assessor(text))
         thinking = rng.random() < mixture.thinking
-        right = label is Label.CORRECT
-        pair.append(Demonstration("assessor", messages, verdict_answer(verdict), thinking, right, verdict))
+        learnt = label is Label.CORRECT and _text_learnt(mixture, rng)
+        pair.append(assessor_demonstration(prompts.assessor(text), verdict, thinking, learnt))
     return pair
+
+
+def _text_learnt(mixture: Mixture, rng: random.Random) -> bool:
+    return mixture.learn_text == 1.0 or rng.random() < mixture.learn_text
 
 
 def _in_focus(table: Table, case: Case, edit: Edit, mode: Mode) -> bool:
@@ -154,19 +169,28 @@ def _injector_turn(
 ) -> Demonstration:
     edits = error_edits(table, gold.case) if mode is Mode.ERROR else benign_edits(table, gold.case)
     chosen = [e for e in edits if _in_focus(table, gold.case, e, mode)]
-    if mode is Mode.BENIGN and mixture.hard_places < 1.0 and rng.random() >= mixture.hard_places:
-        chosen = [e for e in chosen if gold.case.sentences[e.index].kind not in HARD] or chosen
+    if mixture.hard_places < 1.0 and rng.random() >= mixture.hard_places:
+        chosen = [e for e in chosen if gold.case.sentences[e.index].kind not in HARD[mode]] or chosen
     edit = _demonstrated(table, gold.case, chosen, mixture, rng)
     if edit is None:  # nothing in focus passes the filter; the note's own error always does
         mode, edit = Mode.ERROR, gold.error
-    messages = tuple(prompts.injector(gold.case.text, mode))
-    return Demonstration(
-        "injector", messages, edit_answer(edit.index, edit.sentence.text), rng.random() < mixture.thinking, True
-    )
+    before, after = gold.case.sentences[edit.index].text, edit.sentence.text
+    messages, thinking = prompts.injector(gold.case.text, mode), rng.random() < mixture.thinking
+    answer = edit_answer(edit.index, after)
+    return injector_demonstration(messages, answer, before, after, thinking, _text_learnt(mixture, rng))
 
 
 def _demonstrated(table: Table, case: Case, edits: Sequence[Edit], mixture: Mixture, rng: random.Random) -> Edit | None:
     """An edit that the filter accepts, at a random place; there mostly the usual one."""
+    far = (
+        _random_place(table, case, edits, mixture, rng, mixture.least_similarity) if mixture.least_similarity else None
+    )
+    return far or _random_place(table, case, edits, mixture, rng, MIN_JACCARD)
+
+
+def _random_place(
+    table: Table, case: Case, edits: Sequence[Edit], mixture: Mixture, rng: random.Random, min_jaccard: float
+) -> Edit | None:
     places: dict[tuple[int, str], list[Edit]] = {}
     for edit in edits:
         places.setdefault((edit.index, edit.slot), []).append(edit)
@@ -177,7 +201,7 @@ def _demonstrated(table: Table, case: Case, edits: Sequence[Edit], mixture: Mixt
             choices.sort(key=lambda edit: _unusualness(table, case, edit))
         else:
             rng.shuffle(choices)
-        accepted = next((edit for edit in choices if apply_vcf(case.text, edit.apply(case)).passed), None)
+        accepted = next((edit for edit in choices if apply_vcf(case.text, edit.apply(case), min_jaccard).passed), None)
         if accepted is not None:
             return accepted
     return None

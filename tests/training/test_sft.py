@@ -8,11 +8,19 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.game import Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
-from medserl.game.demonstrations import NoteDemonstrations, changed_sentence, edit_answer, note_batches
+from medserl.game.demonstrations import (
+    NoteDemonstrations,
+    changed_sentence,
+    edit_answer,
+    first_changed_word,
+    note_batches,
+)
 from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
 from medserl.game.referee.base import RulingKind
 from medserl.training.config import is_sft_config, load_config, load_sft_config, sft_settings
@@ -53,6 +61,7 @@ def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
         (["optim.lr=5e-5"], "optim.min_lr: 0.0001 is more than optim.lr"),
         (["optim.lr_warmup_steps=9", "medserl.steps=9"], "9 steps of warm-up leave none"),
         (["medserl.injector_format=poem"], "none of edit, note"),
+        (["medserl.notes.labelled_conditions=3"], "learns from medserl.notes alone"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(overrides: list[str], sentence: str) -> None:
@@ -96,7 +105,7 @@ def test_demonstrations_of_notes_play_by_the_rules(injector_format: str) -> None
             assert rules.rule(note, mode, edit.modified).kind is kind
         right, wrong = maker.assessor_pair(note, rng)
         assert (parse_assessor(right.reply), parse_assessor(wrong.reply)) == (Label.CORRECT, Label.INCORRECT)
-        assert right.note_is_right and not wrong.note_is_right
+        assert right.learn_text and not wrong.learn_text
         assert note.text in right.messages[-1]["content"] and note.error_text in wrong.messages[-1]["content"]
 
 
@@ -124,15 +133,40 @@ def test_changed_sentence_is_the_only_one_or_none() -> None:
     assert edit_answer(1, "Two was.") == "sentence_id: 1\nnew_sentence: Two was."
 
 
-def test_data_set_weights_verdict_answer_and_notes_as_configured(tmp_path: Path) -> None:
+WORDS = st.lists(st.sampled_from(["the", "left", "leg", "is", "swollen", "5", "mg"]), max_size=6)
+
+
+@given(WORDS, WORDS, WORDS)
+def test_the_first_changed_word_is_where_two_texts_part(head: list[str], old: list[str], new: list[str]) -> None:
+    before, after = " ".join(head + old), "  ".join(head + new)
+    span = first_changed_word(before, after)
+    if span is None:
+        assert before.split()[: len(after.split())] == after.split()
+        return
+    left, word = after[: span[0]].split(), after[slice(*span)]
+    assert before.split()[: len(left)] == left and len(left) >= len(head)
+    assert before.split()[len(left) : len(left) + 1] != [word]
+
+
+@pytest.mark.parametrize("injector_format", ["edit", "note"])
+def test_the_decisive_word_of_an_edit_is_its_new_one(injector_format: str) -> None:
+    maker = NoteDemonstrations(load_prompt_set("clinical"), injector_format, thinking=0.5)
+    for note in NOTES:
+        (turn,) = maker.injector_turn(note, Mode.ERROR, random.Random(1))
+        assert turn.decisive_in_reply is not None
+        assert turn.reply[slice(*turn.decisive_in_reply)] == "right"
+
+
+def test_data_set_weights_decisive_words_answers_and_notes_as_configured(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from medserl.training.sft_data import DemonstrationDataset, write_demonstrations
+    from medserl.training.sft_data import DemonstrationDataset, LossWeights, write_demonstrations
 
     maker = NoteDemonstrations(load_prompt_set("ward"), thinking=0.5)
     batch = next(note_batches(NOTES, maker, assessor_pairs=4, injector_turns=4, seed=1))
     path = tmp_path / "demos.parquet"
-    assert write_demonstrations(batch, path, answer_weight=1.0, verdict_weight=9.0, text_weight=0.25) == len(batch)
+    weights = LossWeights(answer=1.0, verdict=9.0, change=4.0, text=0.25)
+    assert write_demonstrations(batch, path, weights) == len(batch)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     dataset = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 512}))
@@ -146,10 +180,12 @@ def test_data_set_weights_verdict_answer_and_notes_as_configured(tmp_path: Path)
         start = len(tokenizer.encode(prompt, add_special_tokens=False))
         assert tokenizer.decode(ids[start:-1]) == demo.reply
         assert mask[0] == 0.0
-        assert set(mask[1:start].tolist()) == {0.25 if demo.note_is_right else 0.0}
-        weighted = [tokenizer.decode(t) for t, m in zip(ids[start:], mask[start:].tolist(), strict=True) if m == 9.0]
-        assert "".join(weighted) == (demo.verdict.value if demo.verdict else "")
-        assert set(mask[start:].tolist()) <= {1.0, 9.0}
+        assert set(mask[1:start].tolist()) == {0.25 if demo.learn_text else 0.0}
+        heavy = 9.0 if demo.role == "assessor" else 4.0
+        weighted = [tokenizer.decode(t) for t, m in zip(ids[start:], mask[start:].tolist(), strict=True) if m == heavy]
+        assert demo.decisive is not None
+        assert "".join(weighted).strip() == demo.answer[slice(*demo.decisive)]
+        assert set(mask[start:].tolist()) == {1.0, heavy}
     with pytest.raises(ValueError, match="data.max_length is 20"):
         _ = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 20}))[0]
 
@@ -157,10 +193,10 @@ def test_data_set_weights_verdict_answer_and_notes_as_configured(tmp_path: Path)
 def test_messages_survive_the_file(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from medserl.training.sft_data import write_demonstrations
+    from medserl.training.sft_data import LossWeights, write_demonstrations
 
     maker = NoteDemonstrations(load_prompt_set("clinical"))
     demos = maker.assessor_pair(NOTES[0], random.Random(1))
-    write_demonstrations(demos, tmp_path / "d.parquet", 1.0, 1.0, 0.0)
+    write_demonstrations(demos, tmp_path / "d.parquet", LossWeights())
     rows = pq.read_table(tmp_path / "d.parquet").to_pylist()
     assert [tuple(json.loads(row["messages"])) for row in rows] == [demo.messages for demo in demos]

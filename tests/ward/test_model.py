@@ -29,6 +29,17 @@ def test_prompts_are_those_that_the_model_learnt() -> None:
     assert RECIPE["prompts_sha256"] == prompts_sha256(), "the prompts changed: make the model anew (docs/ward.md)"
 
 
+def test_the_recipe_is_the_shipped_configuration() -> None:
+    from omegaconf import OmegaConf
+
+    from medserl.training.config import load_sft_config
+
+    game = OmegaConf.to_container(load_sft_config("sft_embedded").medserl)
+    assert isinstance(game, dict)
+    game.pop("run_dir")
+    assert RECIPE["settings"]["game"] == game
+
+
 def test_shipped_files_are_small_and_shaped_for_parallel_layouts() -> None:
     assert model_dir() == MODEL_DIR
     assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 4_000_000
@@ -46,8 +57,7 @@ def test_recipe_measured_a_playable_and_improvable_model() -> None:
         for way in ("greedy", "sampled"):
             assert measured[split][way]["assessor"]["parse_rate"] > 0.95
     injector = {way: measured["validation"][way]["injector"]["vcf_acceptance_rate"] for way in ("greedy", "sampled")}
-    assert injector["greedy"] >= 0.70
-    assert injector["sampled"] >= 0.62  # below what was aimed at (0.70): docs/ward.md
+    assert injector["greedy"] >= 0.70 and injector["sampled"] >= 0.70
     assert 0.60 <= measured["validation"]["greedy"]["assessor"]["balanced_accuracy"] <= 0.68
     assert measured["validation"]["mean_min_p"] > 0.05
 
@@ -68,7 +78,7 @@ def test_shipped_model_loads_and_plays() -> None:
     edits = [parse_edit(reply, note.text) for note, reply in zip(notes, replies, strict=True)]
     passed = [isinstance(edit, InjectorEdit) and apply_vcf(note.text, edit.modified).passed
               for note, edit in zip(notes, edits, strict=True)]  # fmt: skip
-    assert sum(passed) >= 0.55 * len(notes)  # 40 notes: two standard errors below the recipe's figure
+    assert sum(passed) >= 0.75 * len(notes)  # 40 notes: two to three standard errors below the recipe's figure
     answers = [parse_assessor(reply) for reply in player.answer([prompts.assessor(note.text) for note in notes])]
     assert sum(answer is not None for answer in answers) >= 0.95 * len(notes)
 

@@ -1,0 +1,68 @@
+"""Demonstrations for the tiny model's warm start: what each setting of the mixture changes in them."""
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+
+from medserl.game import Mode, apply_vcf, load_prompt_set
+from medserl.game.demonstrations import Demonstration
+from medserl.game.parse import InjectorEdit, parse_edit
+from medserl.ward.demonstrations import HARD, Mixture, demonstration_batches
+from medserl.ward.generator import GoldCase, ward_cases
+from medserl.ward.table import load_table
+
+TABLE = load_table()
+CASES = ward_cases("train", 60, 5)
+PROMPTS = load_prompt_set("ward")
+TURNS = Mixture(assessor_pairs=0, injector_turns=40, thinking=0.0)
+
+
+def demonstrated(mixture: Mixture, batches: int = 3) -> list[tuple[GoldCase, Mode, InjectorEdit]]:
+    asked = {PROMPTS.injector(gold.case.text, mode)[-1]["content"]: (gold, mode) for gold in CASES for mode in Mode}
+    found = []
+    for batch in islice(demonstration_batches(TABLE, CASES, PROMPTS, mixture, 1), batches):
+        for turn in batch:
+            gold, mode = asked[turn.messages[-1]["content"]]
+            edit = parse_edit(turn.reply, gold.case.text)
+            assert isinstance(edit, InjectorEdit)
+            found.append((gold, mode, edit))
+    return found
+
+
+def assessor_turns(mixture: Mixture) -> list[Demonstration]:
+    return [demo for batch in islice(demonstration_batches(TABLE, CASES, PROMPTS, mixture, 1), 3) for demo in batch]
+
+
+def test_every_edit_passes_the_filter() -> None:
+    for gold, _, edit in demonstrated(TURNS):
+        assert apply_vcf(gold.case.text, edit.modified).passed
+
+
+def test_edits_keep_the_similarity_asked_for_where_the_note_offers_one() -> None:
+    def share(mixture: Mixture, mode: Mode) -> float:
+        kept = [apply_vcf(g.case.text, e.modified, 0.9).passed for g, m, e in demonstrated(mixture) if m is mode]
+        return sum(kept) / len(kept)
+
+    far = replace(TURNS, least_similarity=0.9)
+    assert share(far, Mode.BENIGN) > 0.9 > share(TURNS, Mode.BENIGN)
+    assert share(far, Mode.ERROR) > 0.7 > share(TURNS, Mode.ERROR)
+    assert all(apply_vcf(gold.case.text, edit.modified).passed for gold, _, edit in demonstrated(far))
+
+
+def test_hard_sentences_can_be_left_alone() -> None:
+    def hard(mixture: Mixture) -> float:
+        edits = demonstrated(mixture)
+        kinds = [gold.case.sentences[edit.sentence_id or 0].kind in HARD[mode] for gold, mode, edit in edits]
+        return sum(kinds) / len(kinds)
+
+    assert hard(replace(TURNS, hard_places=0.0)) < 0.5 * hard(TURNS)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_words_of_correct_notes_are_learnt_as_often_as_asked(share: float) -> None:
+    mixture = replace(TURNS, assessor_pairs=6, learn_text=share, label_noise=0.0)
+    learnt = [demo for demo in assessor_turns(mixture) if demo.learn_text]
+    everything = assessor_turns(mixture)
+    correct = len(everything) - sum(demo.role == "assessor" for demo in everything) // 2
+    assert len(learnt) == share * correct
