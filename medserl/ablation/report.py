@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from medserl.ablation.cell import ACCEPTANCE, UNLABELLED
 from medserl.ablation.grid import Grid
 from medserl.ablation.runner import Bench, read_result
 from medserl.plots import line_plot
@@ -45,10 +46,10 @@ COLUMNS: tuple[tuple[str, Column], ...] = (
     ("test AUC", _at("test", "auc")),
     ("held-out greedy", _at("test_heldout", "greedy")),
     ("held-out sampled", _at("test_heldout", "sampled")),
-    ("unlabelled greedy", _at("test_unlabelled", "greedy")),
-    ("unlabelled sampled", _at("test_unlabelled", "sampled")),
-    ("unlabelled AUC", _at("test_unlabelled", "auc")),
-    ("acceptance", _at("last", "vcf_acceptance_rate")),
+    ("unlabelled greedy", _at(UNLABELLED, "greedy")),
+    ("unlabelled sampled", _at(UNLABELLED, "sampled")),
+    ("unlabelled AUC", _at(UNLABELLED, "auc")),
+    ("acceptance", _at("last", ACCEPTANCE)),
     ("least", _at("whole", "least_acceptance")),
     # Against the second referee where there is one: the first may take the mode's word for it.
     (

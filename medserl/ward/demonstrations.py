@@ -182,10 +182,11 @@ def _injector_turn(
 
 def _demonstrated(table: Table, case: Case, edits: Sequence[Edit], mixture: Mixture, rng: random.Random) -> Edit | None:
     """An edit that the filter accepts, at a random place; there mostly the usual one."""
-    far = (
-        _random_place(table, case, edits, mixture, rng, mixture.least_similarity) if mixture.least_similarity else None
-    )
-    return far or _random_place(table, case, edits, mixture, rng, MIN_JACCARD)
+    if mixture.least_similarity:
+        far = _random_place(table, case, edits, mixture, rng, mixture.least_similarity)
+        if far is not None:
+            return far
+    return _random_place(table, case, edits, mixture, rng, MIN_JACCARD)
 
 
 def _random_place(

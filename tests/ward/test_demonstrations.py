@@ -30,7 +30,7 @@ def demonstrated(mixture: Mixture, batches: int = 3) -> list[tuple[GoldCase, Mod
     return found
 
 
-def assessor_turns(mixture: Mixture) -> list[Demonstration]:
+def turns(mixture: Mixture) -> list[Demonstration]:
     return [demo for batch in islice(demonstration_batches(TABLE, CASES, PROMPTS, mixture, 1), 3) for demo in batch]
 
 
@@ -62,7 +62,7 @@ def test_hard_sentences_can_be_left_alone() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_words_of_correct_notes_are_learnt_as_often_as_asked(share: float) -> None:
     mixture = replace(TURNS, assessor_pairs=6, learn_text=share, label_noise=0.0)
-    learnt = [demo for demo in assessor_turns(mixture) if demo.learn_text]
-    everything = assessor_turns(mixture)
+    everything = turns(mixture)
+    learnt = [demo for demo in everything if demo.learn_text]
     correct = len(everything) - sum(demo.role == "assessor" for demo in everything) // 2
     assert len(learnt) == share * correct
