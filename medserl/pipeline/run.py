@@ -33,6 +33,7 @@ from medserl.pipeline.plan import (
     train_overrides,
 )
 from medserl.training.checkpoint import write_atomically
+from medserl.training.stop_signals import STOP_SIGNALS
 
 logger = logging.getLogger("medserl.pipeline")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -40,7 +41,7 @@ BUILTIN_MODEL, UNTRAINED_WARD = "builtin:ward", "untrained:ward"
 
 
 class StageFailed(RuntimeError):
-    """A stage's command ended with another code than 0, which is the only argument."""
+    """A stage ended with another code than 0, which is the only argument: its command's, or 128 + N for a signal N."""
 
 
 class Pipeline:
@@ -164,8 +165,12 @@ class Pipeline:
 
         Raises:
             UserError: an input that cannot work.
-            StageFailed: a stage's command failed; the same pipeline goes on with it.
+            StageFailed: a command failed, or SIGTERM or SIGUSR1 came; the same pipeline goes on with its stage.
         """
+        with _handled(_stop):
+            self._run()
+
+    def _run(self) -> None:
         out = self.folders.out
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(out / SETTINGS, json.dumps(self.request.record(), indent=1) + "\n")
@@ -287,7 +292,7 @@ def _medserl(*arguments: str) -> None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
     process = subprocess.Popen([sys.executable, "-m", "medserl", *arguments], preexec_fn=end_with_this_process)
-    with _passed_on(process):
+    with _handled(partial(_pass_on, process)):
         try:
             code = process.wait()
         except BaseException:  # Ctrl-C reaches the command too: let it end by itself
@@ -300,15 +305,21 @@ def _medserl(*arguments: str) -> None:
         raise StageFailed(code if code > 0 else 128 - code)
 
 
-@contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, _: FrameType | None, to: subprocess.Popen[bytes]) -> None:
-        to.send_signal(number)
+def _stop(number: int, _: FrameType | None) -> None:
+    """Between two commands, and while one is being started; it is told when this process ends."""
+    raise StageFailed(128 + number)
 
-    stops = (signal.SIGTERM, signal.SIGUSR1)
-    previous = {number: signal.signal(number, partial(pass_on, to=process)) for number in stops}
+
+def _pass_on(process: subprocess.Popen[bytes], number: int, _: FrameType | None) -> None:
+    process.send_signal(number)
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 go to ``handler``; may be nested."""
+    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)

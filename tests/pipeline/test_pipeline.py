@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -221,6 +222,17 @@ def test_killed_pipeline_leaves_no_command_behind(tmp_path: Path) -> None:
     while Path(f"/proc/{found[0]}").exists() and _command_line(found[0]):  # a zombie has none
         assert time.monotonic() < deadline + 60, os.kill(int(found[0]), 9)
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_told_to_stop_between_two_commands_it_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Pipeline, "_prepare", lambda _: os.kill(os.getpid(), number))
+    assert main(["pipeline", "--out", str(tmp_path / "out"), "--skip-warm-start"]) == 128 + number
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(number) is before and not (tmp_path / "out/prepare/done.json").exists()
 
 
 def _command_line(pid: str) -> bytes:
