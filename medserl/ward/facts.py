@@ -17,7 +17,7 @@ from medserl.ward.cases import NUMBER_WORDS, group
 from medserl.ward.table import Table
 
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[a-z]+\d*[a-z]*|\+")
-_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+$")
+_THOUSANDS = re.compile(r"\d+(?:,\d{3})+$")
 _SLOT = re.compile(r"\{[^{}]*\}")
 _DURATIONS = {"minutes": "minutes", "minute": "minutes", "min": "minutes", "mins": "minutes", "hours": "hours",
               "hour": "hours", "hrs": "hours", "hr": "hours", "h": "hours", "days": "days", "day": "days",

@@ -7,6 +7,7 @@ that is nearly one of the fact's own may be one, or belong to a phrasing that th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from medserl.game.referee import Ruling, RulingKind
+from medserl.ward.cases import group
 from medserl.ward.facts import NEGATIONS, Fact, Reading, reader, tokens
 from medserl.ward.table import Condition, Table
 
@@ -21,6 +23,7 @@ DECISIVE = ("diagnosis", "organism", "drug", "treatment", "management")
 _DESCRIBED = ("diagnosis", "treatment", "management")
 """What is said in words that can be put together anew; drugs and organisms have names."""
 _DOSING = ("number", "unit", "route", "frequency")
+_EVERY = re.compile(r"q\d+h")
 _PREPOSITIONS = frozenset({"of", "for", "in", "with", "at", "after", "if", "on", "to"})
 
 
@@ -31,20 +34,32 @@ def rule_on_replaced(table: Table, condition: Condition, before: Reading, after:
     """
     lost, gained = before.facts - after.facts, after.facts - before.facts
     fields = {fact.field for fact in gained}
-    gone = [fact for fact in lost if fact.field not in fields]
-    words = _words(after.content)
+    gone = sorted((fact for fact in lost if fact.field not in fields), key=lambda fact: fact.field not in DECISIVE)
+    less = any(fact.field in DECISIVE for fact in gone) and _words(after.content) < _words(before.content)
+    if less and not gained:
+        return Ruling(RulingKind.LOSSY, "a fact is lost")
     for fact in gone:
         if fact.field in DECISIVE and _names_another(table, condition, fact, before, after):
             return Ruling(RulingKind.ERROR, fact.field)
-        if fact.field in _DOSING and (words - _words(before.content)) & _words_of_others(table, condition):
+        if (fact.field in DECISIVE or fact.field == "specimen") and _gave_way(table, condition, fact, before, after):
+            return Ruling(RulingKind.ERROR, fact.field)
+        if fact.field in _DOSING and _misdosed(table, condition, fact, before, after):
             return Ruling(RulingKind.ERROR, "dose" if fact.field in ("number", "unit") else fact.field)
+    return Ruling(RulingKind.LOSSY, "a fact is lost") if less else _said_anew(table, gone, before, after)
+
+
+def _said_anew(table: Table, gone: list[Fact], before: Reading, after: Reading) -> Ruling | None:
+    """The ruling where all words that belong to no fact are words of the same concepts: what was said is said in words
+    that no one phrasing has ("acute gout arthritis"), or less of it is said ("severe falciparum"); else None."""
+    words = _words(after.content)
     decisive = [fact for fact in gone if fact.field in DECISIVE]
-    if decisive and words < _words(before.content):
-        return Ruling(RulingKind.LOSSY, "a fact is lost")
-    own = [phrase for fact in decisive or after.facts if fact.field in _DESCRIBED for phrase in _phrases(table, fact)]
-    if set(after.words) <= {word for phrase in own for word in phrase} and words & set(map(_head, own)):
+    own = [phrase for fact in decisive or gone or after.facts for phrase in _phrases(table, None, fact)]
+    if not set(after.words) <= _words_said(own) or words & NEGATIONS - _words(before.content) - _words_said(own):
+        return None
+    heads = {_head(phrase) for fact in decisive if fact.field in _DESCRIBED for phrase in _phrases(table, None, fact)}
+    if not gone or words & heads or any(_words(Counter(phrase)) <= words for phrase in own):
         return Ruling(RulingKind.BENIGN, "words of the same concept")
-    return None
+    return Ruling(RulingKind.LOSSY, "a fact is lost")
 
 
 def _names_another(table: Table, condition: Condition, fact: Fact, before: Reading, after: Reading) -> bool:
@@ -55,7 +70,7 @@ def _names_another(table: Table, condition: Condition, fact: Fact, before: Readi
     stands by it that tells another condition ("meningococcal endocarditis"); and where it is denied, or its time is
     another now.
     """
-    phrases = _phrases(table, fact)
+    phrases = _phrases(table, condition, fact)
     own = {word for phrase in phrases for word in phrase if len(word) > 1}
     words = _words(after.content)
     new = words - _words(before.content) - own
@@ -71,6 +86,50 @@ def _names_another(table: Table, condition: Condition, fact: Fact, before: Readi
     times = {found.concept for found in gained if found.field == "duration"}
     when = {found.concept for phrase in phrases for found in _durations(table, phrase)}
     return bool(when and (times - when if times else foreign))
+
+
+def _gave_way(table: Table, condition: Condition, fact: Fact, before: Reading, after: Reading) -> bool:
+    """Whether words of the table stand where a fact stood that none of its phrasings says any more.
+
+    Words of other conditions replace it unless a phrasing is there as a whole ("knee splint" is no wrist splint); words
+    of the condition's other facts where a phrasing's head, or half of it, is gone too ("hip fixation" is no fracture,
+    "ferrous deficiency anemia" may be one). Signs and organs tell nothing beside a diagnosis ("lung tuberculosis").
+    """
+    phrases = _phrases(table, condition, fact)
+    own = _words_said(phrases)
+    words = _words(after.content)
+    new = (words - _words(before.content) - own) & _vocabulary(table) - _common(table) - _words_under(table, "side")
+    if fact.field == "diagnosis":
+        headed = words & set(map(_head, phrases))
+        new -= _words_of_patients(table) - (frozenset() if headed else _words_under(table, *DECISIVE))
+    elif fact.field == "drug":
+        new -= _words_under(table, "unit") | _words_under(table, "route") | _words_under(table, "frequency")
+    if not new:
+        return False
+    foreign = new & _words_of_others(table, condition)
+    slips = words - own - _vocabulary(table)
+    for phrase in phrases:
+        telling = {word for word in phrase if len(word) > 1 and not word[0].isdigit()} - _PREPOSITIONS - _common(table)
+        said = {word for word in telling if word in words or _near({word}, slips)}
+        if said >= telling:
+            return False
+        if not foreign and _head(phrase) in said and 2 * len(said) > len(telling):
+            return False
+    return True
+
+
+def _misdosed(table: Table, condition: Condition, fact: Fact, before: Reading, after: Reading) -> bool:
+    """Whether something that is no other known dose, route or frequency stands where one stood."""
+    new = _words(after.content) - _words(before.content)
+    gained = after.facts - before.facts
+    if new & _words_of_others(table, condition):
+        return True
+    if fact.field == "unit":  # "2.4 kg" for 2.4 g, or another number of nothing
+        others = _words_under(table, "unit") - _words_said(_phrases(table, condition, fact))
+        return bool(new & others) or any(found.field == "number" for found in gained)
+    return fact.field == "frequency" and (
+        any(_EVERY.fullmatch(word) for word in new) or any(found.field == "duration" for found in gained)
+    )
 
 
 def _long(words: set[str]) -> set[str]:
@@ -89,8 +148,16 @@ def _words(counts: Counter[str]) -> set[str]:
     return {word for word in counts if word in NEGATIONS or (len(word) > 1 and not word[0].isdigit())}
 
 
-def _phrases(table: Table, fact: Fact) -> list[tuple[str, ...]]:
-    return [tokens(phrase.replace("{side}", " ")) for phrase in table.concepts[fact.field][fact.concept]]
+def _words_said(phrases: list[tuple[str, ...]]) -> set[str]:
+    return {word for phrase in phrases for word in phrase}
+
+
+def _phrases(table: Table, condition: Condition | None, fact: Fact) -> list[tuple[str, ...]]:
+    """How a fact may be said; a specimen, finding or test only where the condition has it."""
+    phrases = table.concepts.get(fact.field, {}).get(fact.concept, ())
+    if not phrases and condition is not None:
+        phrases = next((found for _, found in condition.found if group(found) == fact.concept), ())
+    return [tokens(phrase.replace("{side}", " ")) for phrase in phrases]
 
 
 def _head(phrase: Sequence[str]) -> str:
@@ -156,3 +223,28 @@ def _words_of_patients(table: Table) -> frozenset[str]:
     phrases = [phrase for symptom in table.concepts["symptom"].values() for phrase in symptom]
     phrases += [phrase for condition in table.conditions.values() for _, found in condition.found for phrase in found]
     return frozenset(word for phrase in phrases for word in tokens(phrase))
+
+
+@lru_cache(maxsize=64)
+def _words_under(table: Table, *fields: str) -> frozenset[str]:
+    """Words of all concepts of some fields."""
+    phrases = (phrase for name in fields for concept in table.concepts[name].values() for phrase in concept)
+    return frozenset(word for phrase in phrases for word in tokens(phrase))
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(table: Table) -> frozenset[str]:
+    """Every word with which the table says a fact."""
+    return _words_under(table, *table.concepts) | _words_of_patients(table)
+
+
+@lru_cache(maxsize=4)
+def _common(table: Table) -> frozenset[str]:
+    """Words of four or more diagnoses or plans that none of them is about: "acute", "repeat"."""
+    found: set[str] = set()
+    for name in _DESCRIBED:
+        concepts = [[tokens(phrase) for phrase in phrases] for phrases in table.concepts[name].values()]
+        counts = Counter(word for phrases in concepts for word in {word for phrase in phrases for word in phrase})
+        heads = {_head(phrase) for phrases in concepts for phrase in phrases}
+        found |= {word for word, count in counts.items() if count >= 4} - heads
+    return frozenset(found)
