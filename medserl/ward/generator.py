@@ -76,7 +76,13 @@ def ward_notes(
 
 def some_conditions(table: Table, count: int) -> frozenset[str]:
     """``count`` of the table's conditions, those whose names have the lowest hashes: more of them are the same ones
-    and others, and a condition that is added to the table changes one at most."""
+    and others, and a condition that is added to the table changes one at most.
+
+    Raises:
+        ConfigError: the table has fewer.
+    """
+    if count > len(table.conditions):
+        raise ConfigError(f"medserl.notes.labelled_conditions: {count}, but the table has {len(table.conditions)}")
     return frozenset(sorted(table.conditions, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
 
 

@@ -1,8 +1,8 @@
-"""What became of a decisive fact that an edit put something else in the place of: an error, lost, said otherwise, or
-undecidable.
+"""What became of a decisive fact, a specimen or a dose that an edit put something else in the place of: an error, lost,
+said otherwise, or undecidable.
 
-The words that replace it say which. A word that belongs to other conditions of the table is no slip of spelling; a word
-that is nearly one of the fact's own may be one, or belong to a phrasing that the table does not have.
+The words that replace it say which. A word that the table has for something else is no slip of spelling; a word that is
+nearly one of the fact's own may be one, or belong to a phrasing that the table does not have.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _head(phrase: Sequence[str]) -> str:
 @lru_cache(maxsize=4)
 def _heads(table: Table) -> frozenset[str]:
     """What all phrases of decisive concepts are about."""
-    phrases = (tokens(phrase) for name in DECISIVE for concept in table.concepts[name].values() for phrase in concept)
+    phrases = _phrases_under(table, *DECISIVE)
     return frozenset(_long({word for phrase in phrases for word in (_head(phrase), phrase[-1])}))
 
 
@@ -225,11 +225,14 @@ def _words_of_patients(table: Table) -> frozenset[str]:
     return frozenset(word for phrase in phrases for word in tokens(phrase))
 
 
+def _phrases_under(table: Table, *fields: str) -> list[tuple[str, ...]]:
+    return [tokens(phrase) for name in fields for concept in table.concepts[name].values() for phrase in concept]
+
+
 @lru_cache(maxsize=64)
 def _words_under(table: Table, *fields: str) -> frozenset[str]:
     """Words of all concepts of some fields."""
-    phrases = (phrase for name in fields for concept in table.concepts[name].values() for phrase in concept)
-    return frozenset(word for phrase in phrases for word in tokens(phrase))
+    return frozenset(_words_said(_phrases_under(table, *fields)))
 
 
 @lru_cache(maxsize=4)
@@ -244,7 +247,7 @@ def _common(table: Table) -> frozenset[str]:
     found: set[str] = set()
     for name in _DESCRIBED:
         concepts = [[tokens(phrase) for phrase in phrases] for phrases in table.concepts[name].values()]
-        counts = Counter(word for phrases in concepts for word in {word for phrase in phrases for word in phrase})
+        counts = Counter(word for phrases in concepts for word in _words_said(phrases))
         heads = {_head(phrase) for phrases in concepts for phrase in phrases}
         found |= {word for word, count in counts.items() if count >= 4} - heads
     return frozenset(found)

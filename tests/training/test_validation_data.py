@@ -66,6 +66,8 @@ def test_gold_labels_can_be_known_for_some_conditions_only() -> None:
     rounds = [source.next_round() for _ in range(3)]
     assert all(note.note_id in known for round_ in rounds for note in round_.labelled)
     assert not all(note.note_id in known for round_ in rounds for note in round_.batch.notes)
+    with pytest.raises(ConfigError, match="labelled_conditions: 57, but the table has 56"):
+        NoteSource(game_settings(load_config("embedded", ["medserl.notes.labelled_conditions=57"])))
 
 
 @pytest.mark.parametrize(
