@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import pairwise
@@ -53,11 +53,11 @@ def _said_anew(table: Table, gone: list[Fact], before: Reading, after: Reading) 
     that no one phrasing has ("acute gout arthritis"), or less of it is said ("severe falciparum"); else None."""
     words = _words(after.content)
     decisive = [fact for fact in gone if fact.field in DECISIVE]
-    own = [phrase for fact in decisive or gone or after.facts for phrase in _phrases(table, None, fact)]
+    own = [phrase for fact in decisive or gone or after.facts for phrase in _phrases(table, fact)]
     if not set(after.words) <= _words_said(own) or words & NEGATIONS - _words(before.content) - _words_said(own):
         return None
-    heads = {_head(phrase) for fact in decisive if fact.field in _DESCRIBED for phrase in _phrases(table, None, fact)}
-    if not gone or words & heads or any(_words(Counter(phrase)) <= words for phrase in own):
+    heads = {_head(phrase) for fact in decisive if fact.field in _DESCRIBED for phrase in _phrases(table, fact)}
+    if not gone or words & heads or any(_words(phrase) <= words for phrase in own):
         return Ruling(RulingKind.BENIGN, "words of the same concept")
     return Ruling(RulingKind.LOSSY, "a fact is lost")
 
@@ -70,7 +70,7 @@ def _names_another(table: Table, condition: Condition, fact: Fact, before: Readi
     stands by it that tells another condition ("meningococcal endocarditis"); and where it is denied, or its time is
     another now.
     """
-    phrases = _phrases(table, condition, fact)
+    phrases = _phrases(table, fact)
     own = {word for phrase in phrases for word in phrase if len(word) > 1}
     words = _words(after.content)
     new = words - _words(before.content) - own
@@ -95,7 +95,7 @@ def _gave_way(table: Table, condition: Condition, fact: Fact, before: Reading, a
     of the condition's other facts where a phrasing's head, or half of it, is gone too ("hip fixation" is no fracture,
     "ferrous deficiency anemia" may be one). Signs and organs tell nothing beside a diagnosis ("lung tuberculosis").
     """
-    phrases = _phrases(table, condition, fact)
+    phrases = _phrases(table, fact) or _found_phrases(condition, fact)
     own = _words_said(phrases)
     words = _words(after.content)
     new = (words - _words(before.content) - own) & _vocabulary(table) - _common(table) - _words_under(table, "side")
@@ -103,13 +103,13 @@ def _gave_way(table: Table, condition: Condition, fact: Fact, before: Reading, a
         headed = words & set(map(_head, phrases))
         new -= _words_of_patients(table) - (frozenset() if headed else _words_under(table, *DECISIVE))
     elif fact.field == "drug":
-        new -= _words_under(table, "unit") | _words_under(table, "route") | _words_under(table, "frequency")
+        new -= _words_under(table, "unit", "route", "frequency")
     if not new:
         return False
     foreign = new & _words_of_others(table, condition)
     slips = words - own - _vocabulary(table)
     for phrase in phrases:
-        telling = {word for word in phrase if len(word) > 1 and not word[0].isdigit()} - _PREPOSITIONS - _common(table)
+        telling = _words(phrase) - _PREPOSITIONS - _common(table)
         said = {word for word in telling if word in words or _near({word}, slips)}
         if said >= telling:
             return False
@@ -125,7 +125,7 @@ def _misdosed(table: Table, condition: Condition, fact: Fact, before: Reading, a
     if new & _words_of_others(table, condition):
         return True
     if fact.field == "unit":  # "2.4 kg" for 2.4 g, or another number of nothing
-        others = _words_under(table, "unit") - _words_said(_phrases(table, condition, fact))
+        others = _words_under(table, "unit") - _words_said(_phrases(table, fact))
         return bool(new & others) or any(found.field == "number" for found in gained)
     return fact.field == "frequency" and (
         any(_EVERY.fullmatch(word) for word in new) or any(found.field == "duration" for found in gained)
@@ -144,19 +144,23 @@ def _near(own: set[str], words: set[str]) -> bool:
     )
 
 
-def _words(counts: Counter[str]) -> set[str]:
-    return {word for word in counts if word in NEGATIONS or (len(word) > 1 and not word[0].isdigit())}
+def _words(said: Iterable[str]) -> set[str]:
+    return {word for word in said if word in NEGATIONS or (len(word) > 1 and not word[0].isdigit())}
 
 
 def _words_said(phrases: list[tuple[str, ...]]) -> set[str]:
     return {word for phrase in phrases for word in phrase}
 
 
-def _phrases(table: Table, condition: Condition | None, fact: Fact) -> list[tuple[str, ...]]:
-    """How a fact may be said; a specimen, finding or test only where the condition has it."""
+def _phrases(table: Table, fact: Fact) -> list[tuple[str, ...]]:
+    """How the table says a fact; none for a number, and for what `_found_phrases` has."""
     phrases = table.concepts.get(fact.field, {}).get(fact.concept, ())
-    if not phrases and condition is not None:
-        phrases = next((found for _, found in condition.found if group(found) == fact.concept), ())
+    return [tokens(phrase.replace("{side}", " ")) for phrase in phrases]
+
+
+def _found_phrases(condition: Condition, fact: Fact) -> list[tuple[str, ...]]:
+    """How a specimen is said, where it is the condition's own."""
+    phrases = next((found for _, found in condition.found if group(found) == fact.concept), ())
     return [tokens(phrase.replace("{side}", " ")) for phrase in phrases]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from medserl.training import checkpoint
 from tests.e2e.harm import NoNamespace, SmallDisk, kill_vllm_inside_a_transfer, kill_worker
@@ -190,7 +191,8 @@ def test_its_last_checkpoint_is_that_of_the_uninterrupted_run(chain: Chain, unin
     one, other = (run.path / "checkpoints" / f"global_step_{ROUNDS}" for run in (uninterrupted, chain.end))
     assert torch.load(one / "data.pt", weights_only=False) == torch.load(other / "data.pt", weights_only=False)
     states = [json.loads((path / "medserl.json").read_text())["state"] for path in (one, other)]
-    assert states[0]["kl_coef"] == states[1]["kl_coef"] > 0 and states[0]["layout"] == states[1]["layout"]
+    configured = yaml.safe_load((uninterrupted.path / "config.yaml").read_text())["algorithm"]["kl_ctrl"]["kl_coef"]
+    assert [state["kl_coef"] for state in states] == [configured] * 2 and states[0]["layout"] == states[1]["layout"]
     common = [torch.load(path / "actor/optimizer/dist_ckpt/common.pt", weights_only=False) for path in (one, other)]
     assert common[0]["optimizer"] == common[1]["optimizer"], "Adam's step and learning rate"
     assert common[0]["lr_scheduler"] == common[1]["lr_scheduler"]

@@ -82,10 +82,10 @@ def test_synonyms_are_benign_and_wrong_facts_errors_with_their_reason(data: st.D
     edit = data.draw(st.sampled_from(edits))
     for mode in Mode:
         found = ORACLE.rule(note, mode, edit.apply(case))
-        if edit.error_type is None:
-            assert found.kind is RulingKind.BENIGN, (edit, found)
-        else:
-            assert (found.kind.value, found.reason) == ("error", edit.slot), edit
+        expected = [("benign", "same facts") if edit.error_type is None else ("error", edit.slot)]
+        if edit.error_type is None and edit.slot == "specimen":  # some conditions have two
+            expected.append(("benign", "facts that fit"))
+        assert (found.kind.value, found.reason) in expected, edit
 
 
 @given(st.data())
