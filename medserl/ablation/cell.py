@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from medserl.ablation.runner import COMMON_TEST_SPLITS, RESULT
-from medserl.training import checkpoint
-from medserl.training.run_log import METRICS_FILE, read_metrics
+from medserl.files import write_atomically
+from medserl.run import checkpoint
+from medserl.run.run_log import METRICS_FILE, read_metrics
 
 SEED = 5
 LAST_ROUNDS = 10
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     overrides = [*arguments[4:], f"medserl.run_dir={folder}"]
     began = time.monotonic()
     if kind == "sft":
-        from medserl.training.sft import SftRun
+        from medserl.sft.train import SftRun
 
         model = SftRun(config, overrides).run()
         result: dict[str, Any] = {}
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
         model, result = _train(config, overrides, folder)
     result["minutes"] = (time.monotonic() - began) / 60
     result |= judge_splits(model, notes, result.get(LABELLED))
-    checkpoint.write_atomically(folder / RESULT, json.dumps(result) + "\n")
+    write_atomically(folder / RESULT, json.dumps(result) + "\n")
     return 0
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from medserl.ablation.cell import ACCEPTANCE, UNLABELLED
 from medserl.ablation.grid import Grid
 from medserl.ablation.runner import Bench, read_result
-from medserl.plots import line_plot
-from medserl.training import checkpoint
+from medserl.files import write_atomically
+from medserl.report.plots import line_plot
 
 TABLE, DATA, PLOT = "table.md", "results.json", "plot.svg"
 CURVE = "val/greedy/balanced_accuracy"
@@ -77,15 +77,15 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
             results[cell.arm.name][cell.seed] = result
     text = table(grid, results, start)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_atomically(out / TABLE, text, 0o644)
+    write_atomically(out / TABLE, text, 0o644)
     data = {"title": grid.title, "start": start, "arms": results}
-    checkpoint.write_atomically(out / DATA, json.dumps(data, indent=1) + "\n", 0o644)
+    write_atomically(out / DATA, json.dumps(data, indent=1) + "\n", 0o644)
     curves = {
         name: [run["curves"][CURVE] for run in runs.values() if run.get("curves", {}).get(CURVE)]
         for name, runs in results.items()
     }
     plot = line_plot(f"{grid.title}: {CURVE}", curves, limits=LIMITS)
-    checkpoint.write_atomically(out / PLOT, plot, 0o644)
+    write_atomically(out / PLOT, plot, 0o644)
     return text
 
 

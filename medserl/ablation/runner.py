@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from medserl.ablation.grid import Cell, Grid
-from medserl.training.config import is_sft_config
+from medserl.config.load import is_sft_config
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"

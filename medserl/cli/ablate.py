@@ -16,7 +16,7 @@ def ablate(options: argparse.Namespace) -> int:
     from medserl.ablation.grid import Grid, read_grid
     from medserl.ablation.report import write_report
     from medserl.ablation.runner import Bench, read_result
-    from medserl.training.config import configs_dir
+    from medserl.config.load import configs_dir
     from medserl.ward import MODEL_DIR
 
     given = Path(options.grid)

@@ -11,7 +11,7 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print a resolved configuration as YAML, or the names of the shipped ones."""
     from omegaconf import OmegaConf
 
-    from medserl.training.config import available_configs, is_sft_config, load_config, load_sft_config
+    from medserl.config.load import available_configs, is_sft_config, load_config, load_sft_config
 
     if options.list:
         print("\n".join(available_configs()))

@@ -108,7 +108,7 @@ def prepared_summary(out: Path, manifest: dict[str, Any]) -> str:
 
 def _stats(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.data.stats import data_stats, stats_table
-    from medserl.training.prompt_lengths import prompt_counter
+    from medserl.preflight.prompt_lengths import prompt_counter
 
     counter = prompt_counter(options.config, options.model, overrides, options.path, options.prompt_set)
     stats = data_stats(options.path, counter)

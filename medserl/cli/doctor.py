@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medserl.errors import EXIT_FAILURE, EXIT_OK, UserError
 
 if TYPE_CHECKING:
-    from medserl.slurm.node_checks import Check
+    from medserl.preflight.node_checks import Check
 
 LOOPBACK = "lo"
 
@@ -33,8 +33,8 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
     """
     if not options.here and has_other_nodes(os.environ) and shutil.which("srun") and shutil.which("scontrol"):
         look_at_all_nodes(options, overrides)
-    from medserl.slurm.preflight_report import machine_table
-    from medserl.slurm.stack_checks import tool_checks
+    from medserl.preflight.preflight_report import machine_table
+    from medserl.preflight.stack_checks import tool_checks
 
     print("looking at this machine, which takes some seconds", file=sys.stderr, flush=True)
     found = machine_checks(options, overrides)
@@ -53,9 +53,9 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
     """Every check of this machine, the slow ones side by side."""
     from medserl.cli.selftest import CONFIGS, gpu_count
     from medserl.cpu.environment import choose_device
-    from medserl.slurm import node_checks as checks
-    from medserl.slurm.local_ranks import LocalRanks
-    from medserl.slurm.stack_checks import environment_checks, version_checks
+    from medserl.preflight import node_checks as checks
+    from medserl.preflight.local_ranks import LocalRanks
+    from medserl.preflight.stack_checks import environment_checks, version_checks
 
     name = options.config or CONFIGS[choose_device()]
     # Without verl there is no configuration to compose; that it is missing stands in the table.
@@ -81,7 +81,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
 
 
 def _load(name: str, overrides: list[str]) -> Any:
-    from medserl.training.config import load_config
+    from medserl.config.load import load_config
 
     return load_config(name, overrides)
 
@@ -90,7 +90,7 @@ def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
     from medserl.cli.selftest import gpu_count
     from medserl.cpu.environment import choose_device
-    from medserl.slurm.node_checks import Check
+    from medserl.preflight.node_checks import Check
 
     device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
     gpus = config.trainer.n_gpus_per_node
@@ -110,9 +110,9 @@ def device_check(config: Any) -> Check:
 
 def configuration_checks(name: str, config: Any) -> list[Check]:
     """Model, tokenizer, notes and run directory of a configuration, and all else that ``medserl train`` refuses."""
-    from medserl.slurm.node_checks import Check, content_checks, run_dir_checks
+    from medserl.preflight.node_checks import Check, content_checks, run_dir_checks
+    from medserl.preflight.preflight_report import SKEW_ALLOWED
     from medserl.slurm.plan import note_files
-    from medserl.slurm.preflight_report import SKEW_ALLOWED
 
     run_dir = Path(config.medserl.run_dir)
     on_disk, skew = run_dir_checks(run_dir, checkpoint_bytes(config))
@@ -128,8 +128,8 @@ def configuration_checks(name: str, config: Any) -> list[Check]:
 
 def _refused(config: Any, run_dir: Path) -> str | None:
     """The sentence with which ``medserl train`` would refuse the configuration, if it would."""
-    from medserl.training.checks import check_all
-    from medserl.training.run_dir import RunDir
+    from medserl.preflight.checks import check_all
+    from medserl.run.run_dir import RunDir
 
     try:
         check_all(config, RunDir(run_dir))

@@ -21,7 +21,7 @@ def add_report(commands: argparse._SubParsersAction) -> None:
 
 def run_report(options: argparse.Namespace, overrides: list[str]) -> int:
     """Write the report, print its sentences."""
-    from medserl.training.run_report import PAGE, summary_text, write_report
+    from medserl.report.run_report import PAGE, summary_text, write_report
 
     if overrides:
         raise ConfigError(f"{overrides[0]}: report takes a run directory and no overrides")

@@ -142,7 +142,7 @@ def _show_end_of_log(run_dir: Path, lines: int = 40) -> None:
 
 def look_at(run_dir: Path, rounds: int) -> list[Check]:
     """Every check of a finished run of ``rounds`` rounds."""
-    from medserl.training.run_log import METRICS_FILE, read_metrics
+    from medserl.run.run_log import METRICS_FILE, read_metrics
 
     path = run_dir / METRICS_FILE
     rows = [row for row in read_metrics(path) if not row.get("validation")] if path.is_file() else []
@@ -169,7 +169,7 @@ def check_metrics(rows: list[dict[str, Any]]) -> Check:
 
 def check_checkpoint(run_dir: Path, rounds: int) -> Check:
     """The last round has a whole checkpoint whose weights can be read and are finite."""
-    from medserl.training import checkpoint
+    from medserl.run import checkpoint
     from medserl.training.export import export_checkpoint
 
     newest, complaints = checkpoint.latest_usable(run_dir / "checkpoints")
@@ -209,7 +209,7 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     """TensorBoard's own reader finds a point for each round."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from medserl.training.run_log import TENSORBOARD_DIR
+    from medserl.run.run_log import TENSORBOARD_DIR
 
     if not (run_dir / TENSORBOARD_DIR).is_dir():
         return Check("TensorBoard", False, f"no {run_dir / TENSORBOARD_DIR}")
@@ -226,7 +226,7 @@ def summary(run_dir: Path, rounds: int, device: str) -> str:
 
     from omegaconf import OmegaConf
 
-    from medserl.training.run_dir import CONFIG_FILE
+    from medserl.run.run_dir import CONFIG_FILE
 
     config = OmegaConf.load(run_dir / CONFIG_FILE)
     layout = OmegaConf.select(config, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size")

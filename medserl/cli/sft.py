@@ -10,7 +10,7 @@ from medserl.errors import EXIT_FAILURE, EXIT_OK
 
 def sft(options: argparse.Namespace, overrides: list[str]) -> int:
     """Check, then fine-tune to the end; the same command on the same run directory goes on."""
-    from medserl.training.sft import SftFailed, SftRun
+    from medserl.sft.train import SftFailed, SftRun
 
     run = SftRun(options.config, overrides)
     notes = run.settings.notes

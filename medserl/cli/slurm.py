@@ -155,13 +155,18 @@ def plan_of_request(request: JobRequest) -> Plan:
 
 def plan_of_words(words: Sequence[str], shape: Shape) -> Plan:
     """The plan of a ``medserl train`` or ``medserl evaluate``, whose own parser and configuration count."""
-    from medserl.cli.main import parse_arguments
+    from medserl.cli.arguments import add_train, parse_arguments
+    from medserl.cli.evaluate import add_evaluate
+    from medserl.config.load import load_config
     from medserl.slurm.plan import plan_evaluation, plan_training
-    from medserl.training.config import load_config
 
     if words[0] not in ("train", "evaluate"):
         raise ConfigError(f"medserl {words[0]}: the launchers run train and evaluate")
-    options, overrides = parse_arguments(words)
+    parser = argparse.ArgumentParser(prog="medserl")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_train(commands)
+    add_evaluate(commands)
+    options, overrides = parse_arguments(parser, words)
     if options.command == "train":
         return plan_training(load_config(options.config, overrides), shape)
     parallel = next(
@@ -215,8 +220,8 @@ def run_plan(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
     """Leave this node's record; whether it is good is the report's business."""
-    from medserl.slurm import node_checks as checks
-    from medserl.training.checkpoint import write_atomically
+    from medserl.files import write_atomically
+    from medserl.preflight import node_checks as checks
 
     plan = json.loads(options.plan.read_text(encoding="utf-8")) if options.plan.is_file() else {}
     nodes = options.nodes.split(",")
@@ -227,7 +232,7 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.level == "full" and plan.get("device", "cuda" if options.gpus else "cpu") == "cpu":
         found.append(checks.instruction_check())
     if options.level == "full" and options.all_reduce:
-        from medserl.slurm.all_reduce import all_reduce_checks
+        from medserl.preflight.all_reduce import all_reduce_checks
 
         address, _, port = options.all_reduce.rpartition(":")
         found += all_reduce_checks(address, int(port), nodes.index(options.node), nodes, options.gpus > 0)
@@ -238,7 +243,7 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def run_report(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print the table and the bad nodes."""
-    from medserl.slurm.preflight_report import make_report, read_records
+    from medserl.preflight.preflight_report import make_report, read_records
 
     report = make_report(read_records(options.folder, options.nodes), options.folder)
     print(report.table)

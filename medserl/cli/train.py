@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
-from medserl.training.stop_signals import StopSignals
+from medserl.run.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from medserl.training.api import MedSeRLTrainer
@@ -70,7 +70,7 @@ def _exit_code(trainer: MedSeRLTrainer) -> int:
 
 def _explain(trainer: MedSeRLTrainer, error: Exception) -> None:
     """Say what happened, what is lost and how to go on; the traceback goes to the log of what was printed."""
-    from medserl.training import checkpoint
+    from medserl.run import checkpoint
 
     log = logging.getLogger("medserl")
     if trainer.cause() is None:  # else it was said when it was found
@@ -83,8 +83,8 @@ def _explain(trainer: MedSeRLTrainer, error: Exception) -> None:
 
 def _report(run_dir: Path) -> None:
     """Say how the run went so far, when there is a round to report."""
-    from medserl.training.run_log import METRICS_FILE
-    from medserl.training.run_report import PAGE, write_report
+    from medserl.report.run_report import PAGE, write_report
+    from medserl.run.run_log import METRICS_FILE
 
     metrics = run_dir / METRICS_FILE
     if metrics.is_file() and metrics.stat().st_size:
@@ -117,7 +117,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
 
 def held_out(trainer: MedSeRLTrainer) -> str:
     """What the run is validated on, and how often."""
-    from medserl.training.settings import has_validation_notes
+    from medserl.config.settings import has_validation_notes
 
     settings, every = trainer.settings.validation, trainer.config.trainer.test_freq
     if not has_validation_notes(trainer.settings):

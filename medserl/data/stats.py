@@ -22,7 +22,7 @@ _QUANTILES = (("median", 50), ("p95", 95), ("p99", 99), ("max", 100))
 
 
 class Prompt(Protocol):
-    """A prompt with the name of its kind (`medserl.training.prompt_lengths.Prompt`)."""
+    """A prompt with the name of its kind (`medserl.preflight.prompt_lengths.Prompt`)."""
 
     @property
     def kind(self) -> str:
@@ -30,7 +30,7 @@ class Prompt(Protocol):
 
 
 class Counter(Protocol):
-    """What counts tokens (`medserl.training.prompt_lengths.PromptCounter`)."""
+    """What counts tokens (`medserl.preflight.prompt_lengths.PromptCounter`)."""
 
     tokenizer_name: str
     prompt_set: str

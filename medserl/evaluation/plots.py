@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medserl.plots import FILL, GRID, INK, MARK, document, line, text
+from medserl.report.plots import FILL, GRID, INK, MARK, document, line, text
 
 
 @dataclass(frozen=True, slots=True)

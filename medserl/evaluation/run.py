@@ -113,7 +113,7 @@ def engine_config(request: Request) -> DictConfig:
     Without ``--config``: the embedded one where there is no GPU, that of one GPU node where there is one, both
     with one worker process.
     """
-    from medserl.training.config import load_config
+    from medserl.config.load import load_config
 
     overrides = ["medserl.notes.path=null", *request.overrides]
     if request.config is not None:
@@ -196,7 +196,7 @@ def _prompt_sha256(prompts: PromptSet, output_format: str) -> str:
 
 def _provenance(command: Sequence[str]) -> dict[str, Any]:
     from medserl.evaluation.results import FORMAT_VERSION
-    from medserl.training.run_dir import provenance
+    from medserl.provenance import provenance
 
     record = provenance("", [])
     del record["config"], record["overrides"]

@@ -63,6 +63,10 @@ class PromptSet:
     sha256: str = ""
     """Over the names and bytes of the set's prompt files."""
 
+    def record(self) -> dict[str, str]:
+        """Which state of which set this is, for a run's provenance."""
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
     def injector(
         self, note_text: str, mode: Mode, output_format: str = "edit", error_type: str | None = None
     ) -> list[Message]:

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from medserl.files import write_atomically
 from medserl.pipeline.plan import PAGE, Folders, Request
-from medserl.training.checkpoint import write_atomically
 
 _STYLE = (
     "body{font-family:sans-serif;max-width:920px;margin:2em auto;padding:0 1em;color:#222}"

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from medserl.errors import ConfigError
+from medserl.files import write_atomically
 from medserl.pipeline.page import write_page
 from medserl.pipeline.plan import (
     PAGE,
@@ -32,8 +33,7 @@ from medserl.pipeline.plan import (
     sft_overrides,
     train_overrides,
 )
-from medserl.training.checkpoint import write_atomically
-from medserl.training.stop_signals import STOP_SIGNALS
+from medserl.run.stop_signals import STOP_SIGNALS
 
 logger = logging.getLogger("medserl.pipeline")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -55,7 +55,7 @@ class Pipeline:
     """
 
     def __init__(self, request: Request) -> None:
-        from medserl.training.config import DEFAULT_CONFIG, DEFAULT_SFT_CONFIG, load_config, load_sft_config
+        from medserl.config.load import DEFAULT_CONFIG, DEFAULT_SFT_CONFIG, load_config, load_sft_config
 
         self.request = request
         self.folders = Folders(request.out.absolute())
@@ -143,8 +143,8 @@ class Pipeline:
             UserError: the first problem.
         """
         from medserl.evaluation.data import load_examples
+        from medserl.sft.train import SftRun
         from medserl.training.api import MedSeRLTrainer
-        from medserl.training.sft import SftRun
 
         missing = [split for split in SPLITS if not (data / f"{split}.parquet").is_file()]
         if missing:
@@ -210,7 +210,7 @@ class Pipeline:
         from medserl.data.prepare import PrepareOptions, prepare
         from medserl.data.splits import parse_named_files, parse_ratios
         from medserl.data.ward import write_ward
-        from medserl.training.prompt_lengths import prompt_counter
+        from medserl.preflight.prompt_lengths import prompt_counter
 
         request = self.request
         folder.mkdir(exist_ok=True, mode=0o700)
@@ -241,8 +241,8 @@ class Pipeline:
         return {"model": "run/model"}
 
     def _train(self) -> dict[str, Any]:
+        from medserl.report.run_report import best_sentence, write_report
         from medserl.training.export import export_checkpoint, find_checkpoint
-        from medserl.training.run_report import best_sentence, write_report
 
         run, model = self.folders.train_run, self.folders.trained_model
         _medserl("train", "--config", self.request.config, *self._train_overrides(self.folders.data, self.start_model))

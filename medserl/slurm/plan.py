@@ -67,7 +67,7 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
     Raises:
         ConfigError: sizes that do not divide or do not fit, a model or notes that are not there, too little time.
     """
-    from medserl.training.checks import check_layout
+    from medserl.preflight.checks import check_layout
 
     plan = Plan(device=config.trainer.device)
     _check_shape(config, shape)
@@ -175,7 +175,7 @@ def _look_for(plan: Plan, path: str, what: str, shape: Shape) -> bool:
 
 
 def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Estimate | None:
-    from medserl.training.checks import check_model
+    from medserl.preflight.checks import check_model
 
     key, path = "actor_rollout_ref.model.path", str(config.actor_rollout_ref.model.path)
     plan.model = path
@@ -233,7 +233,7 @@ def _check_time(plan: Plan, config: DictConfig, shape: Shape) -> None:
 
 def _seconds_per_round(run_dir: Path) -> float | None:
     """Median over what a run has recorded so far; None where it has not run yet."""
-    from medserl.training.run_log import METRICS_FILE, read_metrics
+    from medserl.run.run_log import METRICS_FILE, read_metrics
 
     path = run_dir / METRICS_FILE
     if not path.is_file():

@@ -1,5 +1,5 @@
-"""The adapters between the game and verl: configuration, agent loop, trainer, run directory.
+"""The hooks into verl: trainer, agent loop, advantages, validation, export, and the Python API over them.
 
-Only ``agent_loop``, ``advantage``, ``trainer`` and ``launch`` import torch, Ray or verl; the others answer in
-milliseconds, so that a mistake in a configuration is told before anything starts.
+``trainer`` is the loop and ``agent_loop`` one game; only these, ``advantage``, ``validate`` and ``verl_plugin`` import
+torch, Ray or verl.
 """

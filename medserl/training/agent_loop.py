@@ -22,10 +22,10 @@ from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from medserl.config.load import game_settings
+from medserl.config.settings import GameSetup, make_setup
 from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, Trajectory, assess_labelled, play_game
-from medserl.training.config import game_settings
-from medserl.training.opponent import RemoteInjector, injector_of
-from medserl.training.settings import GameSetup, make_setup
+from medserl.serving.opponent import RemoteInjector, injector_of
 
 AGENT_NAME = "medserl_self_play"
 THINK_END = "</think>"

@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
+from medserl.config.settings import has_validation_notes
+from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
-from medserl.training import checkpoint
-from medserl.training.best import BestSoFar
-from medserl.training.checks import check_all
-from medserl.training.config import DEFAULT_CONFIG, game_settings, load_config
-from medserl.training.data import Round, planned_rounds
-from medserl.training.deadline import VARIABLE as DEADLINE
-from medserl.training.deadline import Deadline, read_deadline
-from medserl.training.launch import Cluster, prepare_environment
-from medserl.training.layout import leave_random_states
-from medserl.training.report import GameDump, speed_metrics, with_game_metrics
-from medserl.training.run_dir import RunDir
-from medserl.training.run_log import RunLog, divert_output, set_up_logging
-from medserl.training.settings import has_validation_notes
-from medserl.training.stop_signals import StopSignals
-from medserl.training.watch import Watch
+from medserl.game import load_prompt_set
+from medserl.preflight.checks import check_all
+from medserl.report.round_metrics import GameDump, speed_metrics, with_game_metrics
+from medserl.run import checkpoint
+from medserl.run.best import BestSoFar
+from medserl.run.deadline import VARIABLE as DEADLINE
+from medserl.run.deadline import Deadline, read_deadline
+from medserl.run.launch import Cluster, prepare_environment
+from medserl.run.layout import leave_random_states
+from medserl.run.run_dir import RunDir
+from medserl.run.run_log import RunLog, divert_output, set_up_logging
+from medserl.run.stop_signals import StopSignals
+from medserl.run.watch import Watch
 
 if TYPE_CHECKING:
     from medserl.training.agent_loop import SelfPlayAgentLoopManager
@@ -50,7 +51,7 @@ class MedSeRLTrainer:
         ...     metrics["vcf_acceptance_rate"], metrics["mean_reward"]
 
     A part of the run that dies (a Megatron worker, vLLM, Ray) ends the call under way with an exception; where none can
-    be raised, because verl waits for ever, the process ends with exit code 1 after a minute (medserl.training.watch).
+    be raised, because verl waits for ever, the process ends with exit code 1 after a minute (medserl.run.watch).
 
     Raises:
         UserError: a configuration, data file, model, run directory or MEDSERL_DEADLINE that cannot work; nothing was
@@ -101,7 +102,8 @@ class MedSeRLTrainer:
         if self._trainer is not None:
             return
         began = time.perf_counter()
-        self.run_dir.open(self.config, self.config_name, self.overrides)
+        prompts = load_prompt_set(self.settings.prompt_set).record()
+        self.run_dir.open(self.config, self.config_name, self.overrides, {"prompt_set": prompts})
         try:
             log_dir = self.run_dir.new_log_dir()
             console = None if self.verbose else divert_output(log_dir / "driver.log")
@@ -138,7 +140,7 @@ class MedSeRLTrainer:
         trainer = SelfPlayTrainer(self.config)
         trainer.init()
         if self.config.reward.reward_model.enable:
-            from medserl.training.judge import point_at
+            from medserl.serving.judge import point_at
 
             point_at(self.config, trainer.reward_loop_manager.reward_router_address)
         manager = load_class_from_fqn(self.config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)

@@ -13,7 +13,8 @@ from typing import Any
 
 from medserl import __version__
 from medserl.errors import ConfigError
-from medserl.training import checkpoint
+from medserl.files import write_atomically
+from medserl.run import checkpoint
 
 RECORD = "medserl_export.json"
 NEEDED = ("config.json", "tokenizer.json")
@@ -75,7 +76,7 @@ def export_checkpoint(source: Path, out: Path, start: Path | None = None) -> Pat
             "medserl": __version__,
             "files": sorted(p.name for p in temporary.iterdir()),
         }
-        checkpoint.write_atomically(temporary / RECORD, json.dumps(record, indent=1) + "\n", 0o644)
+        write_atomically(temporary / RECORD, json.dumps(record, indent=1) + "\n", 0o644)
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

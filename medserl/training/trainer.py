@@ -26,15 +26,15 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_to_nested
 
+from medserl.config.load import game_settings
+from medserl.config.settings import make_setup
+from medserl.data.rounds import NoteSource, Round, planned_rounds, validation_notes
 from medserl.game import Game, Role, balance_labels, balance_modes, draw_error_type
-from medserl.training import checkpoint
+from medserl.report.round_metrics import referee_complaint
+from medserl.run import checkpoint
+from medserl.run.layout import layout_of
 from medserl.training.advantage import RoleAdvantages
 from medserl.training.agent_loop import AGENT_NAME, NoteTask
-from medserl.training.config import game_settings
-from medserl.training.data import NoteSource, Round, planned_rounds, validation_notes
-from medserl.training.layout import layout_of
-from medserl.training.report import referee_complaint
-from medserl.training.settings import make_setup
 from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
@@ -60,7 +60,7 @@ class SelfPlayTrainer(PPOTrainerSync):
     """Plays and trains one round per ``training_step``.
 
     Args:
-        config: A configuration made by ``medserl.training.config.load_config``.
+        config: A configuration made by ``medserl.config.load.load_config``.
     """
 
     def __init__(self, config: DictConfig) -> None:

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from medserl.imports import after_import
-from medserl.training.leftovers import RUN_TOKEN, SOCKETS
+from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 
 PREFIX = f"ipc:///tmp/{SOCKETS}"
 

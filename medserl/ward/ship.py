@@ -9,14 +9,13 @@ import os
 import platform
 import shutil
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from medserl.training.run_dir import RECORDED_PACKAGES
+from medserl.provenance import package_versions
 from medserl.ward import MODEL_DIR
 from medserl.ward.demonstrations import prompts_sha256
 from medserl.ward.evaluate import Player, evaluate, token_lengths
@@ -54,7 +53,7 @@ def recipe(run_dir: Path, eval_count: int) -> dict[str, Any]:
         "weights_sha256": sha256(model / "model.safetensors"),
         "tokenizer_sha256": sha256(model / "tokenizer.json"),
         "parameters": player.model.num_parameters(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in RECORDED_PACKAGES}},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "measured": {
             "notes": eval_count,
             "seed": EVAL_SEED,

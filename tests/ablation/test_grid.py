@@ -10,10 +10,10 @@ from medserl.ablation.cell import summary
 from medserl.ablation.grid import Arm, Grid, read_grid
 from medserl.ablation.report import table
 from medserl.ablation.runner import Bench, read_result
+from medserl.config.load import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
-from medserl.plots import line_plot
-from medserl.training.checks import check_layout
-from medserl.training.config import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
+from medserl.preflight.checks import check_layout
+from medserl.report.plots import line_plot
 
 
 def grid_file(tmp_path: Path, text: str) -> Path:

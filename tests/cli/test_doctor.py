@@ -9,9 +9,9 @@ import pytest
 
 from medserl.cli.doctor import has_other_nodes
 from medserl.cli.main import main
-from medserl.slurm.local_ranks import LocalRanks, address_of
-from medserl.slurm.node_checks import Check
-from medserl.slurm.preflight_report import machine_table
+from medserl.preflight.local_ranks import LocalRanks, address_of
+from medserl.preflight.node_checks import Check
+from medserl.preflight.preflight_report import machine_table
 
 
 def test_what_is_missing_is_told_in_a_sentence_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

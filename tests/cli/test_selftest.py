@@ -9,7 +9,7 @@ import pytest
 
 from medserl.cli import selftest
 from medserl.cli.selftest import METRICS, Check, check_checkpoint, check_metrics, gpu_count, look_at, read_tensors
-from medserl.training import checkpoint
+from medserl.run import checkpoint
 
 
 def row(number: int = 1, **changed: Any) -> dict[str, Any]:

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from medserl.cli import main
+from medserl.config.settings import GameSettings, NotesSettings
 from medserl.data import read_labelled
+from medserl.data.rounds import labelled_notes, training_notes
 from medserl.data.splits import split_of_id
 from medserl.data.write import SCHEMA
 from medserl.errors import DataError
 from medserl.game import load_notes_with_report, load_prompt_set
-from medserl.training.data import labelled_notes, training_notes
-from medserl.training.settings import GameSettings, NotesSettings
 from tests.data.files import clean_row, error_row, note_text, pair, write_csv, write_jsonl, write_parquet
 
 Files = Callable[..., list[Path]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from medserl.training import checkpoint
+from medserl.run import checkpoint
 from tests.e2e.harm import kill_vllm_while_it_generates
 from tests.e2e.runs import COMMON, Run, start
 

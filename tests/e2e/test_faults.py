@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medserl.training import checkpoint
+from medserl.run import checkpoint
 from tests.e2e.harm import NoNamespace, SmallDisk, kill_vllm_inside_a_transfer, kill_worker
 from tests.e2e.runs import START_LIMIT, Run, Started, train, train_command
 

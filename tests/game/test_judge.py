@@ -133,7 +133,7 @@ def test_a_judge_has_to_be_waited_for_and_keeps_the_referees_interface() -> None
     assert isinstance(judge, Referee) and judge.name == "judge"
     with pytest.raises(NotImplementedError, match="arule"):
         judge.rule(NOTE, Mode.ERROR, EDITED)
-    assert "judge" not in referee_names() or "medserl.training.judge" in __import__("sys").modules
+    assert "judge" not in referee_names() or "medserl.serving.judge" in __import__("sys").modules
 
 
 @pytest.mark.parametrize(

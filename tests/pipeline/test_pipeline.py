@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from medserl.cli.main import main
+from medserl.config.load import load_config
 from medserl.errors import ConfigError
 from medserl.pipeline.page import write_page
 from medserl.pipeline.plan import Folders, Request, evaluate_arguments, sft_overrides, split_items, train_overrides
 from medserl.pipeline.run import Pipeline
-from medserl.training.config import load_config
 from tests.data.files import clean_row, error_row, note_text, write_csv
 
 pytestmark = pytest.mark.engine  # whole dry runs, with tokenizers: seconds each, too long for the quick tests

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
+from medserl.config.load import load_config
 from medserl.slurm.memory import estimate, parameter_count
-from medserl.training.config import load_config
 from medserl.ward import model_dir
 
 from .test_jobs import QWEN3_4B

@@ -41,8 +41,8 @@ def loop_with(replies: list[str], overrides: tuple[str, ...] = ()) -> tuple[Any,
     from transformers import AutoTokenizer
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
+    from medserl.config.load import load_config
     from medserl.training.agent_loop import SelfPlayAgentLoop
-    from medserl.training.config import load_config
 
     config = load_config("embedded", ["medserl.referee.name=instruction", *overrides])
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medserl.errors import ConfigError
-from medserl.training import checkpoint
+from medserl.run import checkpoint
 from medserl.training.export import RECORD, export_checkpoint, find_checkpoint
 from medserl.ward import MODEL_DIR
 

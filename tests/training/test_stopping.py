@@ -13,14 +13,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from medserl.cli.train import _exit_code
+from medserl.config.settings import GameSettings
 from medserl.errors import ConfigError
-from medserl.training import checkpoint
+from medserl.run import checkpoint
+from medserl.run.best import BestSoFar
+from medserl.run.deadline import Deadline
+from medserl.run.run_dir import RunDir
+from medserl.run.stop_signals import StopSignals
 from medserl.training.api import MedSeRLTrainer
-from medserl.training.best import BestSoFar
-from medserl.training.deadline import Deadline
-from medserl.training.run_dir import RunDir
-from medserl.training.settings import GameSettings
-from medserl.training.stop_signals import StopSignals
 
 START = 1.7e9
 SET_UP, ROUND, SAVE = 100.0, 10.0, 5.0

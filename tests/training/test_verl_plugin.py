@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medserl.training.launch import prepare_environment
+from medserl.run.launch import prepare_environment
 from medserl.training.verl_plugin import HOOKS, PREFIX, RUN_TOKEN, own_socket
 from tests.training.test_verl_contracts import method_digest
 
@@ -27,7 +27,7 @@ def test_a_name_gets_the_runs_token_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_start_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medserl.training.config import load_config
+    from medserl.config.load import load_config
 
     monkeypatch.setattr("os.environ", dict(os.environ))
     config = load_config("embedded")

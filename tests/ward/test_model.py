@@ -32,7 +32,7 @@ def test_prompts_are_those_that_the_model_learnt() -> None:
 def test_the_recipe_is_the_shipped_configuration() -> None:
     from omegaconf import OmegaConf
 
-    from medserl.training.config import load_sft_config
+    from medserl.config.load import load_sft_config
 
     game = OmegaConf.to_container(load_sft_config("sft_embedded").medserl)
     assert isinstance(game, dict)

@@ -1,7 +1,7 @@
 """The judge: a frozen model that compares the sentence before and after an edit.
 
 Comparing two sentences is far easier than finding an error in a note. This is the pure part: the question, the
-strict parser and the decision. Who asks the model is injected (`Ask`); `medserl.training.judge` asks vLLM.
+strict parser and the decision. Who asks the model is injected (`Ask`); `medserl.serving.judge` asks vLLM.
 """
 
 import hashlib

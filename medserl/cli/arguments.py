@@ -1,0 +1,119 @@
+"""Options that several commands share, and how a command line becomes options and overrides."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Sequence
+
+from medserl.errors import ConfigError
+
+OVERRIDES_HELP = "Hydra overrides, e.g. actor_rollout_ref.actor.optim.lr=1e-6 medserl.referee.name=rules"
+Option = tuple[str, str, type, str]
+"""Option, key that it sets, type, help."""
+TRAIN_OPTIONS: tuple[Option, ...] = (
+    (
+        "--prompt-data",
+        "medserl.notes.path",
+        str,
+        "file of notes: .jsonl, .csv or .parquet (default: synthetic notes)",
+    ),
+    ("--rollout-batch-size", "medserl.rollout_batch_size", int, "notes per round"),
+    ("--vcf-min-jaccard", "medserl.vcf.min_jaccard", float, "least shingle similarity of an accepted edit"),
+    (
+        "--vcf-max-jaccard",
+        "medserl.vcf.max_jaccard",
+        float,
+        "greatest shingle similarity of an accepted edit",
+    ),
+    ("--vcf-max-word-edits", "medserl.vcf.max_word_edits", int, "most word edits of an accepted edit"),
+    ("--max-epochs", "trainer.total_epochs", int, "passes over the notes"),
+    ("--max-rounds", "medserl.max_rounds", int, "stop after this many rounds in total"),
+    ("--run-dir", "medserl.run_dir", str, "where the run writes; the same directory resumes"),
+)
+SFT_OPTIONS: tuple[Option, ...] = (
+    ("--data", "medserl.notes.path", str, "notes with gold errors: .jsonl, .csv or .parquet (default: the ward)"),
+    ("--model", "model.path", str, "model directory to start from"),
+    ("--steps", "medserl.steps", int, "optimizer steps"),
+    ("--run-dir", "medserl.run_dir", str, "where the run writes; the finished model is RUN_DIR/model"),
+)
+
+
+def add_train(commands: argparse._SubParsersAction) -> None:
+    """The options of ``medserl train``."""
+    train = commands.add_parser(
+        "train",
+        help="train by self-play",
+        description="Train by self-play; the same command on the same run directory resumes.",
+        epilog=OVERRIDES_HELP,
+    )
+    add_configuration(train)
+    train.set_defaults(run=later("medserl.cli.train", "train"))
+    train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
+    train.add_argument("--verbose", action="store_true", help="show all that verl, vLLM and Ray print")
+
+
+def add_sft(commands: argparse._SubParsersAction) -> None:
+    """The options of ``medserl sft``."""
+    sft = commands.add_parser(
+        "sft",
+        help="warm start by supervised fine-tuning on demonstrations of the game",
+        description="Fine-tune on demonstrations of both roles, through the Megatron engine that `train` uses.",
+        epilog=OVERRIDES_HELP,
+    )
+    add_configuration(sft, SFT_OPTIONS, "sft_embedded")
+    sft.set_defaults(run=later("medserl.cli.sft", "sft"))
+    sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+
+
+def add_configuration(
+    parser: argparse.ArgumentParser, options: Sequence[Option] = TRAIN_OPTIONS, default: str = "embedded"
+) -> None:
+    """``--config``, and the options that stand for overrides."""
+    parser.add_argument(
+        "--config",
+        default=default,
+        metavar="NAME",
+        help=f"a shipped configuration or a YAML file (default: {default})",
+    )
+    for option, key, kind, text in options:
+        parser.add_argument(option, dest=key, type=kind, help=text)
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a command line, and all Hydra overrides that it asks for, those that options stand for first.
+
+    Ends the process with code 2 where an option is unknown.
+    """
+    options, rest = parser.parse_known_args(arguments)
+    unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
+    if unknown is not None and not unknown.startswith("~"):
+        parser.error(f"{unknown!r} is no option; overrides look like key=value")
+    return options, [*_option_overrides(options), *rest]
+
+
+def _option_overrides(options: argparse.Namespace) -> list[str]:
+    """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
+    overrides = []
+    for _, key, kind, _ in SFT_OPTIONS if options.command == "sft" else TRAIN_OPTIONS:
+        value = getattr(options, key, None)
+        if value is None:
+            continue
+        quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
+        overrides.append(f"{key}={quoted}")
+    return overrides
+
+
+def later(module: str, function: str, *, takes_overrides: bool = True) -> Callable[..., int]:
+    """A command's function, whose module is imported when the command runs: ``--help`` answers at once."""
+
+    def run(options: argparse.Namespace, overrides: list[str]) -> int:
+        if overrides and not takes_overrides:
+            raise ConfigError(f"medserl {options.command}: {overrides[0]!r} is no option; it takes no overrides")
+        command = getattr(importlib.import_module(module), function)
+        code: int = command(options, overrides) if takes_overrides else command(options)
+        return code
+
+    return run

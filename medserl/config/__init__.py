@@ -1,0 +1,1 @@
+"""Settings, and how verl's defaults, a file of ``configs/`` and overrides become a configuration. No torch, no verl."""

@@ -1,0 +1,237 @@
+"""The game's own settings: the ``medserl`` section of a configuration, typed, with every default in this
+place."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from medserl.errors import ConfigError
+from medserl.game import GameRules, PromptSet, Referee, RewardConfig, load_prompt_set, make_referee
+
+
+@dataclass
+class NotesSettings:
+    """Where the notes come from."""
+
+    path: str | None = None
+    """A .jsonl, .csv or .parquet file of notes; null: synthetic notes of the ward that ships with the
+    package."""
+    count: int = 384
+    """Number of synthetic notes, when ``path`` is null."""
+    seed: int = 7
+    """Seed of the synthetic notes, when ``path`` is null."""
+    labelled_path: str | None = None
+    """Gold-labelled notes for the assessor; null: the gold error variants of the training notes
+    themselves."""
+    labelled_conditions: int | None = None
+    """Ward only: gold labels are known for the notes of this many of its conditions only; null: for all notes."""
+
+
+@dataclass
+class VcfSettings:
+    """Bounds of the verifiable change filter (medserl.game.apply_vcf)."""
+
+    min_jaccard: float = 0.85
+    """Least 3-gram shingle similarity of the original and the modified note."""
+    max_jaccard: float = 0.99
+    """Greatest similarity."""
+    max_word_edits: int = 6
+    """Most word edits (Levenshtein over words)."""
+
+
+@dataclass
+class RewardSettings:
+    """Rewards of a game: the fields, defaults and meanings of medserl.game.RewardConfig (a test compares
+    them)."""
+
+    assessor_right: float = 1.0
+    assessor_wrong: float = -1.0
+    format_bonus: float = 0.1
+    assessor_unparseable: float = -1.0
+    injector_unparseable: float = 0.0
+    exhausted: float | None = -0.5
+    retried: float | None = None
+    contradiction: float | None = -1.0
+    labelled_right: float = 1.0
+    labelled_wrong: float = -1.0
+
+
+@dataclass
+class AdvantageSettings:
+    """How REINFORCE++ returns become advantages when two roles share a batch."""
+
+    normalisation: str = "per_role"
+    """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a
+    moving average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
+    injector_weight: float = 1.0
+    """Factor of the injector's advantages. Its answers have far more undecided tokens than the assessor's one
+    verdict, so that unweighted updates are mostly the injector's."""
+    baseline_decay: float = 0.95
+    """Decay of the moving average of ``role_baseline``."""
+
+
+@dataclass
+class RefereeSettings:
+    """Who says what the label of a modified note is."""
+
+    name: str | None = "auto"
+    """A registered referee; ``auto``: the ward's oracle for synthetic notes, ``instruction`` for others; null: none."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the referee."""
+
+
+@dataclass
+class ValidationSettings:
+    """Held-out labelled notes, judged every ``trainer.test_freq`` rounds."""
+
+    path: str | None = None
+    """Notes with gold errors; null: held-out patients of the ward, when the training notes are the ward's."""
+    count: int = 100
+    """Held-out patients of the ward, when ``path`` is null; each is judged with and without its error."""
+    seed: int = 11
+    """Seed of the held-out patients."""
+    sampled: bool = True
+    """Judge by sampling too, not only greedily."""
+    best_metric: str = "val/greedy/balanced_accuracy"
+    """Metric (greater is better) that chooses the best checkpoint, which is kept whatever else is removed."""
+    patience: int | None = None
+    """Stop after this many validations without a better one; null: never."""
+
+
+@dataclass
+class GameSettings:
+    """The ``medserl`` section."""
+
+    device: str = "auto"
+    """``cuda``, ``cpu``, or ``auto``: cuda where there is an NVIDIA device."""
+    seed: int = 1
+    """Seed of the note order, the modes and every sampled token."""
+    run_dir: str = "outputs/run"
+    """Everything a run writes lies here."""
+    plugins: list[str] = field(default_factory=list)
+    """Modules to import first in every process, e.g. one that registers a referee of your own."""
+    notes: NotesSettings = field(default_factory=NotesSettings)
+    rollout_batch_size: int = 64
+    """Notes per round, half of them benign and half error mode."""
+    labelled_share: float = 0.25
+    """Gold-labelled notes mixed into the assessor's batch, as a share of ``rollout_batch_size``."""
+    labelled_batch_size: int | None = None
+    """Gold-labelled notes per round, whatever the share says; with ``rollout_batch_size`` 0 nothing else trains."""
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    prompt_set: str = "clinical"
+    """A shipped prompt set or a directory with prompt files."""
+    error_types: list[str] | None = None
+    """Types of errors that the injector is asked for, one drawn per game by seed: any of diagnosis, management,
+    treatment, pharmacotherapy, causalorganism that the prompt set has a prompt for; null: its general prompt."""
+    injector_format: str = "edit"
+    """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
+    thinking: bool = False
+    """Qwen3's thinking mode."""
+    max_attempts: int = 3
+    """Injector attempts per note in total."""
+    vcf: VcfSettings = field(default_factory=VcfSettings)
+    referee: RefereeSettings = field(default_factory=RefereeSettings)
+    second_referee: RefereeSettings = field(default_factory=lambda: RefereeSettings(name=None))
+    """A second opinion: never trains, only measures the label-inversion rate."""
+    rewards: RewardSettings = field(default_factory=RewardSettings)
+    advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
+    train_roles: str = "both"
+    """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
+    frozen_injector: bool = False
+    """The model that training starts from plays the injector, on a vLLM of its own that verl starts, and only the
+    assessor trains (``train_roles`` must say so): what does an opponent that learns add?"""
+    injector_url: str | None = None
+    """An OpenAI-compatible server (``vllm serve``) that plays the injector instead; its model needs the policy's
+    tokenizer. As with ``frozen_injector``, only the assessor trains."""
+    balance_modes: bool = True
+    """Drop games of the mode that passes the filter more often until both modes train equally."""
+    balance_labels: bool = True
+    """Leave out assessor turns of the label that more games ended with, until both labels train it equally."""
+    max_failed_share: float = 0.05
+    """Share of a round's games that may fail technically before the run stops."""
+    rollout_workers: int = 0
+    """Agent-loop processes; 0 plays the games in the driver process."""
+    poll_seconds: float = 0.5
+    """How often the trainer looks whether the round's games are over."""
+    deadline_margin: float = 60.0
+    """Seconds before ``MEDSERL_DEADLINE`` (Unix seconds, in the environment) by which the run has ended; it stops
+    before a round that may take longer than that."""
+    max_rounds: int | None = None
+    """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
+    dump_games: bool = False
+    """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
+
+
+ORACLE = "oracle"
+JUDGE = "judge"
+BUILTIN_MODEL = "builtin:ward"
+TRAIN_ROLES = ("both", "assessor", "alternate")
+NORMALISATIONS = ("global", "per_role", "role_baseline")
+DEVICES = ("auto", "cpu", "cuda")
+INJECTOR_FORMATS = ("edit", "note")
+
+
+@dataclass(frozen=True)
+class GameSetup:
+    """What the agent loop needs to play: made once per worker from the settings."""
+
+    rules: GameRules
+    prompts: PromptSet
+    referee: Referee
+    second_referee: Referee | None
+
+
+def has_validation_notes(settings: GameSettings) -> bool:
+    """Whether there are held-out notes: a named file, or the ward's own where the training notes are the ward's."""
+    return settings.validation.path is not None or settings.notes.path is None
+
+
+def labelled_per_round(settings: GameSettings) -> int:
+    """Number of gold-labelled notes per round, even, so that both classes have the same count."""
+    if settings.labelled_batch_size is not None:
+        return settings.labelled_batch_size
+    return 2 * round(settings.rollout_batch_size * settings.labelled_share / 2)
+
+
+def make_setup(settings: GameSettings) -> GameSetup:
+    """Build rules, prompts and referees.
+
+    Raises:
+        ConfigError: an unknown referee, prompt set or option.
+    """
+    rules = GameRules(
+        min_jaccard=settings.vcf.min_jaccard,
+        max_jaccard=settings.vcf.max_jaccard,
+        max_word_edits=settings.vcf.max_word_edits,
+        max_attempts=settings.max_attempts,
+        injector_format=settings.injector_format,
+        rewards=RewardConfig(**vars(settings.rewards)),
+    )
+    plugins = list(settings.plugins)
+    for name, module in ((ORACLE, "medserl.ward.oracle"), (JUDGE, "medserl.serving.judge")):
+        if name in (settings.referee.name, settings.second_referee.name):
+            plugins.append(module)
+    for plugin in plugins:
+        try:
+            importlib.import_module(plugin)
+        except ImportError as error:
+            raise ConfigError(f"medserl.plugins: {plugin} cannot be imported ({error})") from None
+    if settings.referee.name is None:
+        raise ConfigError("medserl.referee.name: a game needs a referee; name one")
+    prompts = load_prompt_set(settings.prompt_set)
+    prompts.check_error_types(settings.error_types or ())
+    return GameSetup(
+        rules=rules,
+        prompts=prompts,
+        referee=_make_referee(settings.referee.name, settings.referee.options, prompts),
+        second_referee=_make_referee(settings.second_referee.name, settings.second_referee.options, prompts)
+        if settings.second_referee.name
+        else None,
+    )
+
+
+def _make_referee(name: str, options: dict[str, Any], prompts: PromptSet) -> Referee:
+    own: dict[str, Any] = {"prompts": prompts} if name == JUDGE else {}
+    return make_referee(name, **own, **options)

@@ -1,0 +1,242 @@
+"""Everything that can be known to be wrong before anything starts. No torch; transformers for the tokenizer
+only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from medserl.config.load import game_settings
+from medserl.config.settings import JUDGE, GameSettings, has_validation_notes, labelled_per_round, make_setup
+from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
+from medserl.errors import ConfigError, DataError
+from medserl.game import Note
+from medserl.preflight.prompt_lengths import (
+    TOKENS_PER_EDITED_WORD,
+    Prompt,
+    load_tokenizer,
+    note_prompts,
+    token_lengths,
+)
+from medserl.run.run_dir import RunDir
+
+ARCHITECTURE = "Qwen3ForCausalLM"
+
+
+def check_all(config: DictConfig, run_dir: RunDir) -> None:
+    """Raise the first problem found, cheapest checks first.
+
+    Raises:
+        ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown
+        prompt set.
+        DataError: unusable notes, or prompts longer than configured.
+    """
+    settings = game_settings(config)
+    check_layout(config)
+    make_setup(settings)
+    if JUDGE in (settings.referee.name, settings.second_referee.name):
+        check_judge(config, settings)
+    actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    model = check_model(
+        Path(config.actor_rollout_ref.model.path),
+        "actor_rollout_ref.model.path",
+        actor.tensor_model_parallel_size,
+        actor.pipeline_model_parallel_size,
+        rollout.tensor_model_parallel_size,
+    )
+    run_dir.check(config)
+    notes = training_notes(settings)
+    check_notes(settings, notes)
+    held_out = check_validation(config, settings, notes)
+    check_prompt_lengths(config, settings, [*notes, *held_out], model)
+
+
+def check_layout(config: DictConfig) -> None:
+    """Devices, parallel sizes and batch sizes must divide each other."""
+    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
+    cp = actor.megatron.context_parallel_size
+    world = trainer.nnodes * trainer.n_gpus_per_node
+    _divides(
+        world,
+        tp * pp * cp,
+        f"trainer.nnodes * trainer.n_gpus_per_node = {world} workers",
+        f"TP {tp} x PP {pp} x CP {cp} = {tp * pp * cp} (actor_rollout_ref.actor.megatron)",
+    )
+    rollout_tp = rollout.tensor_model_parallel_size
+    _divides(
+        world,
+        rollout_tp,
+        f"{world} workers",
+        f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
+    )
+    if actor.ppo_mini_batch_size > config.data.train_batch_size:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size: {actor.ppo_mini_batch_size} is more than the "
+            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its "
+            "labelled share)"
+        )
+    dp = world // (tp * pp * cp)
+    mini = actor.ppo_mini_batch_size * rollout.n
+    _divides(
+        mini,
+        dp,
+        f"a mini-batch of ppo_mini_batch_size * rollout.n = {mini} trajectories",
+        f"{dp} data-parallel replicas",
+    )
+    if not actor.use_dynamic_bsz:
+        micro = actor.ppo_micro_batch_size_per_gpu
+        if not micro:
+            raise ConfigError(
+                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu: needed unless use_dynamic_bsz is true"
+            )
+        _divides(
+            mini // dp,
+            micro,
+            f"{mini // dp} trajectories per replica and mini-batch",
+            f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
+        )
+    for part in ("rollout", "ref"):  # verl asserts it in the first round only
+        section = config.actor_rollout_ref[part]
+        micro = section.log_prob_micro_batch_size_per_gpu
+        if micro and not section.log_prob_use_dynamic_bsz:
+            _divides(
+                mini // dp,
+                micro,
+                f"{mini // dp} trajectories per replica and mini-batch",
+                f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
+            )
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    if rollout.max_model_len is not None and longest > rollout.max_model_len:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
+            f"data.max_prompt_length + data.max_response_length = {longest}"
+        )
+
+
+def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
+    if part < 1 or whole % part:
+        raise ConfigError(f"{whole_name} cannot be divided by {part_name}; change one of them")
+
+
+def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
+    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
+    config.json."""
+    if not path.is_dir():
+        raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
+    try:
+        model: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
+    except ValueError as error:
+        raise ConfigError(f"{key}: {path / 'config.json'} is not JSON ({error})") from None
+    architectures = model.get("architectures") or []
+    if ARCHITECTURE not in architectures:
+        found = ", ".join(architectures) or "no architecture"
+        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
+    for name in ("num_attention_heads", "num_key_value_heads"):
+        _divides(model[name], tp, f"the model's {name} {model[name]}", f"tensor_model_parallel_size {tp}")
+    heads = model["num_attention_heads"]
+    rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
+    _divides(heads, rollout_tp, f"the model's num_attention_heads {heads}", rollout_key)
+    layers = model["num_hidden_layers"]
+    _divides(layers, pp, f"the model's num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
+    return model
+
+
+def check_judge(config: DictConfig, settings: GameSettings) -> None:
+    """A judge's server must answer, a judge's model directory must hold a model."""
+    from medserl.serving.judge import check_servers
+
+    check_servers(settings)
+    model = config.reward.reward_model
+    if model.enable and not (Path(model.model_path) / "config.json").is_file():
+        raise ConfigError(
+            f"medserl.referee.options.model: {model.model_path} is no model directory (config.json); give one, or "
+            "leave it out for the model that training starts from"
+        )
+
+
+def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
+    """There must be at least one round's worth of notes, and gold labels where they are to be mixed in."""
+    source = settings.notes.path or "the synthetic ward"
+    if len(notes) < settings.rollout_batch_size:
+        raise DataError(
+            f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
+            f"{settings.rollout_batch_size}; give more notes or a smaller batch"
+        )
+    if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
+        raise DataError(
+            f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to "
+            "mix in; set medserl.labelled_share=0 or medserl.notes.labelled_path"
+        )
+
+
+def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence[Note]) -> list[Note]:
+    """Held-out notes, when the run validates: there must be some, with both classes, and none that trains.
+
+    Returns:
+        The held-out notes; empty when the run does not validate, or has none to validate on (the plan says so).
+    """
+    if (config.trainer.test_freq <= 0 and not config.trainer.val_before_train) or not has_validation_notes(settings):
+        return []
+    held_out = validation_notes(settings)
+    where = settings.validation.path or "the synthetic ward"
+    if not any(note.error_text is not None for note in held_out):
+        raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
+    check_no_leak([*notes, *_labelled_extra(settings)], held_out, where)
+    return held_out
+
+
+def check_prompt_lengths(
+    config: DictConfig, settings: GameSettings, notes: Sequence[Note], model: dict[str, Any]
+) -> None:
+    """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
+    path = config.actor_rollout_ref.model.path
+    tokenizer = load_tokenizer(path)
+    if len(tokenizer) > model["vocab_size"]:
+        raise ConfigError(
+            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
+            f"{model['vocab_size']}"
+        )
+    limit = config.data.max_prompt_length
+    slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
+    options = dict(config.data.apply_chat_template_kwargs)
+    for chunk in _chunks(_prompts(settings, [*notes, *_labelled_extra(settings)]), 512):
+        lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options)
+        for (note, prompt), length in zip(chunk, lengths, strict=True):
+            needed = length + (slack if prompt.grows else 0)
+            if needed > limit:
+                room = f" ({length} and room for an edit of {slack})" if prompt.grows else ""
+                raise DataError(
+                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {prompt.kind} "
+                    f"prompt needs {needed} tokens{room}, data.max_prompt_length is {limit}; raise it or "
+                    "leave the note out"
+                )
+
+
+def _labelled_extra(settings: GameSettings) -> list[Note]:
+    return labelled_notes(settings, []) if settings.notes.labelled_path and labelled_per_round(settings) else []
+
+
+def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, Prompt]]:
+    prompts = make_setup(settings).prompts
+    for note in notes:
+        types = settings.error_types or ()
+        for prompt in note_prompts(prompts, note.text, note.error_text, settings.injector_format, types):
+            yield note, prompt
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

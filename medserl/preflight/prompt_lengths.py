@@ -1,0 +1,139 @@
+"""Token lengths of the game's prompts in a model's own tokenizer. No torch; transformers for the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
+from medserl.errors import ConfigError
+from medserl.game.labels import Mode
+from medserl.game.prompts import Message, PromptSet, load_prompt_set
+
+# An accepted edit may lengthen a note: the assessor's prompt needs this much room beyond the original's.
+TOKENS_PER_EDITED_WORD = 4
+
+
+class Prompt(NamedTuple):
+    """A prompt that the game can make."""
+
+    kind: str
+    messages: list[Message]
+    grows: bool
+    """Whether an edit can lengthen it."""
+
+
+def load_tokenizer(path: str | Path, key: str = "actor_rollout_ref.model.path") -> Any:
+    """The tokenizer of a model's folder or of a model in the local cache; nothing is downloaded.
+
+    Raises ConfigError, naming ``key``, where there is none or where it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(path).is_absolute() and not Path(path).is_dir():
+        raise ConfigError(f"{key}: {path}: no such folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{key}: {path} has no usable tokenizer ({first})") from None
+    if not tokenizer.chat_template:
+        raise ConfigError(f"{key}: {path}: its tokenizer has no chat template")
+    return tokenizer
+
+
+def token_lengths(
+    tokenizer: Any, prompts: Sequence[Sequence[Message]], template_options: Mapping[str, Any]
+) -> list[int]:
+    """Number of tokens of each prompt, the generation prompt included."""
+    texts = [
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template_options)
+        for messages in prompts
+    ]
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def note_prompts(
+    prompts: PromptSet,
+    text: str,
+    error_text: str | None,
+    injector_format: str,
+    error_types: Sequence[str] = (),
+) -> Iterator[Prompt]:
+    """Every prompt that the game can make of a note: both modes, each error type, the edited note, the gold error."""
+    kinds = [(mode, None) for mode in Mode] + [(Mode.ERROR, name) for name in error_types]
+    for mode, error_type in kinds:
+        messages = prompts.injector(text, mode, injector_format, error_type)
+        yield Prompt(f"injector ({error_type or mode.value})", messages, False)
+    yield Prompt("assessor", prompts.assessor(text), True)
+    if error_text is not None:
+        yield Prompt("assessor (gold error)", prompts.assessor(error_text), False)
+
+
+class PromptCounter:
+    """The prompts of a configuration, and how long they are.
+
+    Attributes:
+        tokenizer_name: Where the tokenizer comes from.
+        limit: ``data.max_prompt_length``; None where only a tokenizer was named.
+        slack: Tokens by which an edit may lengthen a prompt.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        tokenizer_name: str,
+        prompts: PromptSet,
+        *,
+        limit: int | None = None,
+        injector_format: str = "edit",
+        slack: int = 0,
+        template_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer_name, self.limit, self.slack = tokenizer_name, limit, slack
+        self.prompt_set = prompts.name
+        self._tokenizer, self._prompts, self._format = tokenizer, prompts, injector_format
+        self._options = {"enable_thinking": False} if template_options is None else dict(template_options)
+
+    def prompts(self, text: str, error_text: str | None) -> list[Prompt]:
+        """See `note_prompts`."""
+        return list(note_prompts(self._prompts, text, error_text, self._format))
+
+    def assessor(self, text: str) -> Prompt:
+        """The prompt for a text that nobody edits."""
+        return Prompt("assessor (gold error)", self._prompts.assessor(text), False)
+
+    def needed(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Tokens that each prompt needs, room for an edit included where it can grow."""
+        lengths = token_lengths(self._tokenizer, [prompt.messages for prompt in prompts], self._options)
+        return [length + (self.slack if prompt.grows else 0) for length, prompt in zip(lengths, prompts, strict=True)]
+
+
+def prompt_counter(
+    config_name: str | None, model: Path | None, overrides: Sequence[str], notes: Path, prompt_set: str | None = None
+) -> PromptCounter:
+    """The counter for ``medserl data stats``.
+
+    A model alone gives lengths without a limit; otherwise the configuration (by default the embedded one) says
+    tokenizer, prompt set, injector format and limit, and ``model`` replaces the tokenizer.
+
+    Raises:
+        ConfigError: an unknown configuration, key, prompt set or tokenizer.
+    """
+    if model is not None and config_name is None and not overrides:
+        prompts = load_prompt_set(prompt_set or "clinical")
+        return PromptCounter(load_tokenizer(model, "--model"), str(model), prompts)
+    quoted = str(notes).replace("\\", "\\\\").replace("'", "\\'")
+    config = load_config(config_name or DEFAULT_CONFIG, [f"medserl.notes.path='{quoted}'", *overrides])
+    settings = game_settings(config)
+    path = str(model or config.actor_rollout_ref.model.path)
+    return PromptCounter(
+        load_tokenizer(path, "--model" if model else "actor_rollout_ref.model.path"),
+        path,
+        load_prompt_set(prompt_set or settings.prompt_set),
+        limit=int(config.data.max_prompt_length),
+        injector_format=settings.injector_format,
+        slack=TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits,
+        template_options=dict(config.data.apply_chat_template_kwargs),
+    )

@@ -1,0 +1,153 @@
+"""Brings up what a run stands on: the environment of every process, and Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from medserl.errors import ConfigError
+from medserl.run.leftovers import GRACE, RUN_TOKEN, Guard, clear, end_processes, processes_of, wait_for
+
+MODULES = "VERL_USE_EXTERNAL_MODULES"
+VERL_PLUGIN = "medserl.training.verl_plugin"
+RAY_WAS_SLOW = "node timed out during startup"  # Ray 2.60, _private/node.py: its 30 s cannot be changed
+logger = logging.getLogger("medserl.launch")
+
+
+def prepare_environment(config: DictConfig) -> dict[str, str]:
+    """Put into ``os.environ`` what torch, verl and vLLM must find there, before any of them is imported.
+
+    Returns:
+        The variables, for Ray's workers.
+
+    Raises:
+        ConfigError: ``medserl.device`` and ``trainer.device`` contradict each other.
+    """
+    from medserl.cpu.environment import choose_device, cpu_environment, no_telemetry_environment
+
+    device = choose_device(config.medserl.device)
+    if device != config.trainer.device:
+        raise ConfigError(
+            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
+            f"choose another --config or set medserl.device={config.trainer.device}"
+        )
+    if device == "cpu":
+        variables = cpu_environment()
+        if config.trainer.nnodes > 1 or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
+            # Several nodes: not only the loopback interface.
+            for name in ("GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"):
+                variables.pop(name, None)
+    else:
+        variables = no_telemetry_environment()
+    modules = (variables.get(MODULES) or os.environ.get(MODULES, "")).split(",")
+    variables[MODULES] = ",".join([*(m for m in modules if m and m != VERL_PLUGIN), VERL_PLUGIN])
+    variables[RUN_TOKEN] = secrets.token_hex(4)
+    os.environ.update(variables)
+    return variables
+
+
+class Cluster:
+    """A Ray cluster of this run's own, or the one that ``ray_kwargs.ray_init.address`` names.
+
+    Args:
+        config: The run's configuration.
+        variables: Environment of every worker process.
+        log_dir: Where the workers' logs of an own cluster are kept when it ends.
+        forward_logs: Whether the workers' output appears in this process's.
+        console: Where people look; None: standard error.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        variables: dict[str, str],
+        log_dir: Path,
+        forward_logs: bool = False,
+        console: IO[str] | None = None,
+    ) -> None:
+        import ray
+        from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+        self._temporary: Path | None = None
+        self._log_dir = log_dir
+        self._token = variables[RUN_TOKEN]
+        options: dict[str, Any] = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
+        runtime_env = OmegaConf.to_container(
+            OmegaConf.merge(get_ppo_ray_runtime_env(config), options.pop("runtime_env", None) or {})
+        )
+        assert isinstance(runtime_env, dict)
+        runtime_env["env_vars"].update(variables, TRANSFER_QUEUE_ENABLE="1")
+        options["runtime_env"] = {key: value for key, value in runtime_env.items() if value is not None}
+        if options.get("address"):
+            for key in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
+                options.pop(key, None)  # belong to whoever started that cluster
+        else:
+            # A short path of its own: socket names below it must stay under 107 bytes, and a machine's other
+            # users must not be able to read logs with clinical text.
+            self._temporary = Path(tempfile.mkdtemp(prefix="medserl-"))
+            options["_temp_dir"] = str(self._temporary)
+            options["address"] = "local"
+        self._guard = Guard(self._token, self._temporary, log_dir, console)
+        try:
+            self._start_ray(log_to_driver=forward_logs, **options)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            # Ray's processes and the workers have it; what a caller's program starts later is none of the run's.
+            os.environ.pop(RUN_TOKEN, None)
+        if config.ray_kwargs.ray_init.get("address"):
+            logger.info("joined the Ray cluster at %s with %d nodes", options["address"], len(ray.nodes()))
+
+    def _start_ray(self, **options: Any) -> None:
+        """``ray.init``; once more where it gives up because the machine was too busy to start Ray in 30 s."""
+        import ray
+
+        for last in (False, False, True):
+            try:
+                ray.init(**options)
+                return
+            except Exception as error:
+                if last or RAY_WAS_SLOW not in str(error):
+                    raise
+                logger.warning("this machine took longer than Ray waits (30 s) to start it; once more")
+                ray.shutdown()
+                end_processes(self._token)
+
+    def own_processes(self) -> dict[str, Callable[[], bool]]:
+        """Name and liveness of the processes of this run's own Ray; empty where it joined one."""
+        import ray
+
+        node = ray._private.worker._global_node
+        if self._temporary is None or node is None:
+            return {}
+
+        def alive(process: Any) -> Callable[[], bool]:
+            return lambda: process.poll() is None
+
+        names = ("gcs_server", "raylet")
+        return {name: alive(info.process) for name in names for info in node.all_processes.get(name, [])}
+
+    def abandon(self) -> None:
+        """End every process of this run without asking Ray, and remove temporary files."""
+        end_processes(self._token)
+        clear(self._token, self._temporary, self._log_dir)
+        self._guard.dismiss()
+
+    def close(self) -> None:
+        """End Ray, every process of this run that is still there, and remove temporary files."""
+        import ray
+
+        ray.shutdown()
+        wait_for(lambda: not processes_of(self._token), GRACE)
+        if left := end_processes(self._token):
+            logger.info("%d processes of the run did not end with Ray; they were ended", left)
+        clear(self._token, self._temporary, self._log_dir)
+        self._guard.dismiss()

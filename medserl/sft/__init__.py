@@ -1,0 +1,1 @@
+"""Warm start: verl's supervised trainer on demonstrations of the game."""

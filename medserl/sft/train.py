@@ -1,0 +1,278 @@
+"""``medserl sft``: supervised warm start on demonstrations of the game, by verl's trainer on verl's Megatron engine.
+
+The driver makes the demonstrations, starts one process per worker with torch's launcher, and publishes the finished
+model. It imports no torch itself unless weights are to be made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from medserl.config.load import load_sft_config, sft_settings
+from medserl.config.sft_settings import SftSettings, batch_size, batches_made
+from medserl.errors import ConfigError, DataError
+from medserl.files import write_atomically
+from medserl.game import load_notes, load_prompt_set
+from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
+from medserl.preflight.checks import check_model
+from medserl.run import checkpoint
+from medserl.run.launch import prepare_environment
+from medserl.run.leftovers import RUN_TOKEN, Guard
+from medserl.run.run_dir import RunDir
+from medserl.run.run_log import set_up_logging
+
+logger = logging.getLogger("medserl.sft")
+DEMONSTRATIONS = "demonstrations.parquet"
+MODEL_DIR = "model"
+START_DIR = "start"
+# verl's console logger prints it between the progress bar's carriage returns.
+_STEP = re.compile(r"step:(?P<step>\d+) - (?P<figures>[^\r\n]*)")
+UNTRAINED_WARD = "untrained:ward"
+
+
+class SftFailed(RuntimeError):
+    """A training process ended with an error."""
+
+
+class SftRun:
+    """One supervised fine-tuning run.
+
+    Args:
+        config: A name in ``configs/`` that starts with ``sft``, a path, or a configuration of ``load_sft_config``.
+        overrides: Hydra overrides.
+
+    Raises:
+        UserError: a configuration, model or data file that cannot work.
+    """
+
+    def __init__(self, config: str | DictConfig, overrides: list[str]) -> None:
+        self.name = config if isinstance(config, str) else "(python)"
+        self.overrides = overrides
+        self.config = load_sft_config(config, overrides) if isinstance(config, str) else config
+        self.settings: SftSettings = sft_settings(self.config)
+        self.run_dir = RunDir(Path(self.settings.run_dir))
+        self.run_dir.check(self.config)
+        if self.config.model.path != UNTRAINED_WARD:
+            engine = self.config.engine
+            tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
+            check_model(Path(self.config.model.path), "model.path", tp, pp)
+        if self.settings.notes.path is not None:
+            load_notes(Path(self.settings.notes.path))
+        self.prompts = load_prompt_set(self.settings.prompt_set)
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the finished model is, in Hugging Face's format."""
+        return self.run_dir.path / MODEL_DIR
+
+    def run(self) -> Path:
+        """Train to the end, or go on where an earlier start was cut off; returns the finished model's directory.
+
+        Raises:
+            SftFailed: a training process ended with an error.
+        """
+        if self.model_dir.is_dir():
+            print(f"complete: {self.model_dir}; for another run give a new --run-dir")
+            return self.model_dir
+        self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
+        try:
+            set_up_logging(self.run_dir.path)
+            variables = prepare_environment(self.config)
+            self._write_demonstrations()
+            start = self._start_model()
+            self._train(start, variables)
+            self._publish(start)
+        finally:
+            self.run_dir.close()
+        logger.info("finished model: %s", self.model_dir)
+        return self.model_dir
+
+    # ---------------------------------------------------------------- demonstrations
+
+    def _batches(self) -> Iterator[list[Demonstration]]:
+        settings, mixture = self.settings, self.settings.mixture
+        prompts = self.prompts
+        if settings.notes.path is None:
+            from medserl.ward.demonstrations import Late, Mixture, demonstration_batches
+            from medserl.ward.generator import ward_cases
+            from medserl.ward.table import load_table
+
+            table = load_table()
+            cases = ward_cases("train", settings.notes.count, settings.notes.seed, table)
+            late = None
+            if settings.late_mixture is not None:
+                first = math.ceil(settings.late_after * batches_made(settings))
+                late = Late(Mixture(**vars(settings.late_mixture)), first)
+            own = Mixture(**vars(mixture))
+            yield from demonstration_batches(table, cases, prompts, own, settings.seed, late)
+            return
+        maker = NoteDemonstrations(prompts, settings.injector_format, mixture.label_noise, mixture.thinking)
+        notes = load_notes(Path(settings.notes.path))
+        pairs, turns = mixture.assessor_pairs, mixture.injector_turns
+        yield from note_batches(notes, maker, assessor_pairs=pairs, injector_turns=turns, seed=settings.seed)
+
+    def _write_demonstrations(self) -> None:
+        path = self.run_dir.path / DEMONSTRATIONS
+        if path.exists():
+            return
+        from medserl.sft.data import LossWeights, write_demonstrations
+
+        settings = self.settings
+        batches = islice(self._batches(), batches_made(settings))
+        temporary = path.with_name(f".{path.name}")
+        temporary.unlink(missing_ok=True)
+        try:
+            count = write_demonstrations(
+                (demo for batch in batches for demo in batch),
+                temporary,
+                LossWeights(
+                    settings.answer_weight, settings.verdict_weight, settings.change_weight, settings.text_weight
+                ),
+            )
+        except ValueError as error:
+            raise DataError(f"{settings.notes.path or 'the synthetic ward'}: {error}") from None
+        os.replace(temporary, path)
+        logger.info("%d demonstrations, %d per step", count, batch_size(settings))
+
+    def _start_model(self) -> Path:
+        """The model to start from; ``untrained:ward`` is made here, from the seed."""
+        if self.config.model.path != UNTRAINED_WARD:
+            return Path(self.config.model.path)
+        start = self.run_dir.path / START_DIR
+        if not start.is_dir():
+            from medserl.ward.untrained import write_untrained
+
+            temporary = start.with_name(f".{start.name}")
+            shutil.rmtree(temporary, ignore_errors=True)
+            write_untrained(temporary, self.settings.seed)
+            os.replace(temporary, start)
+        return start
+
+    # ---------------------------------------------------------------- training
+
+    def _train(self, start: Path, variables: dict[str, str]) -> None:
+        config = self.config.copy()
+        with open_dict(config):
+            config.model.path = str(start)
+            config.data.train_files = str(self.run_dir.path / DEMONSTRATIONS)
+            # What reads this file are verl's processes, which do not know our section.
+            del config["medserl"]
+        resolved = self.run_dir.path / "sft.yaml"
+        write_atomically(resolved, OmegaConf.to_yaml(config, resolve=True))
+        trainer = config.trainer
+        launcher = ["--standalone"] if trainer.nnodes == 1 else _rendezvous(trainer.nnodes)
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *launcher,
+            f"--nproc-per-node={trainer.n_gpus_per_node}",
+            "-m",
+            "medserl.sft.worker",
+            str(resolved),
+        ]
+        environment = {**os.environ, **variables, "TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
+        logs = self.run_dir.new_log_dir()
+        logger.info("training for %d steps on %d worker(s)", self.settings.steps, trainer.n_gpus_per_node)
+        with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            guard = Guard(variables[RUN_TOKEN], None, logs)
+            try:
+                with _terminable():
+                    self._follow(process, logs / "sft.log")
+            except BaseException:
+                process.terminate()  # torch's launcher ends its workers
+                process.wait()
+                raise
+            finally:
+                guard.dismiss()
+        if process.returncode != 0:
+            raise SftFailed(f"a training process ended with code {process.returncode}; its output is {logs}/sft.log")
+
+    def _follow(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        """Pass verl's step lines on while the training runs."""
+        position, every = 0, max(1, self.settings.steps // 50)
+        while True:
+            ended = _wait(process)
+            with log.open("rb") as file:
+                file.seek(position)
+                text = file.read()
+            whole = text.rfind(b"\n") + 1
+            position += whole
+            for match in _STEP.finditer(text[:whole].decode("utf-8", "replace")):
+                if int(match["step"]) % every == 0:
+                    logger.info("%s", _step_line(match))
+            if ended:
+                return
+
+    def _publish(self, start: Path) -> None:
+        """Copy the last checkpoint's weights, with the tokenizer and configuration of the start, to ``model/``."""
+        from medserl.training.export import export_checkpoint
+
+        newest = checkpoint.tracked_step(self.run_dir.checkpoints)
+        record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": newest}
+        folder = self.run_dir.checkpoints / f"{checkpoint.STEP_PREFIX}{newest}"
+        export_checkpoint(folder, self.model_dir, start)
+        write_atomically(self.run_dir.path / "finished.json", json.dumps(record) + "\n")
+
+
+def _rendezvous(nodes: int) -> list[str]:
+    """torch's launcher on several nodes: Slurm's launcher script says where the first one is."""
+    address, port, rank = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"))
+    if not address or not port or rank is None:
+        raise ConfigError(
+            f"trainer.nnodes: {nodes} nodes need MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each"
+        )
+    return [f"--nnodes={nodes}", f"--node-rank={rank}", f"--master-addr={address}", f"--master-port={port}"]
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise SystemExit inside, so that the workers are ended and not left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(timeout=2.0)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _step_line(match: re.Match[str]) -> str:
+    """verl's figures of a step, those that matter."""
+    fields = dict(part.split(":", 1) for part in match["figures"].split(" - ") if ":" in part)
+    shown = [f"step {match['step']}"]
+    for name in ("train/loss", "train/grad_norm", "train/lr"):
+        if name in fields:
+            shown.append(f"{name.removeprefix('train/')}={float(fields[name]):.4g}")
+    return " ".join(shown)

@@ -1,0 +1,84 @@
+"""``report.html`` and ``report.json``: whole, self-contained, private, and refused in one sentence."""
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from omegaconf import OmegaConf
+
+from medserl.cli.main import main
+from medserl.errors import ConfigError
+from medserl.report.run_report import DATA, PAGE, write_report
+from medserl.run import checkpoint
+from medserl.run.run_dir import RunDir
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory of 30 rounds, validated every third, whose 24th round was the best."""
+    owner = RunDir(tmp_path / "run")
+    owner.open(OmegaConf.create({"medserl": {"seed": 5}, "trainer": {"test_freq": 3}}), "embedded", ["medserl.seed=5"])
+    owner.close()
+    rows = []
+    for number in range(1, 31):
+        row = {"round": number, "epoch": 0, "mean_reward": 0.01 * number, "vcf_acceptance_rate": 0.5}
+        if number % 3 == 0:
+            row["val/greedy/balanced_accuracy"] = 0.7
+        rows.append(row)
+    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run/checkpoints/global_step_24").mkdir(parents=True)
+    checkpoint.mark_best(tmp_path / "run/checkpoints", 24, "val/greedy/balanced_accuracy", 0.7)
+    return tmp_path / "run"
+
+
+def test_it_says_what_became_of_the_run(run: Path) -> None:
+    write_report(run)
+    report = json.loads((run / DATA).read_text())
+    assert report["rounds"] == 30 and report["seed"] == 5
+    assert report["flattened"]["reward"]["state"] == "rising"
+    assert report["flattened"]["acceptance"]["state"] == "flattened"
+    assert report["flattened"]["accuracy on held-out notes"]["state"] == "too few rounds"
+    assert report["best"]["checkpoint"] == "global_step_24" and report["best"]["value"] == 0.7
+    assert report["starts"][-1]["packages"]["verl"] and "git_commit" in report["starts"][-1]
+    assert report["configuration"]["medserl"] == {"seed": 5}
+
+
+def test_the_page_needs_nothing_else_and_is_private(run: Path) -> None:
+    write_report(run)
+    text = (run / PAGE).read_text()
+    assert not re.search(r"<script|<link|<img|(src|href)=|url\(|@import", text)
+    assert [url for url in re.findall(r"https?://[^\"' ]+", text) if "w3.org" not in url] == []
+    plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(plots) == 3
+    for plot in plots:
+        assert "best, round 24" in "".join(ElementTree.fromstring(plot).itertext())
+    assert "Entropy of the policy: not measured in this run." in text
+    assert "Best by val/greedy/balanced_accuracy: round 24" in text
+    assert "too few rounds" in text and "embedded medserl.seed=5" in text
+    assert (run / PAGE).stat().st_mode & 0o077 == 0
+    assert (run / DATA).stat().st_mode & 0o077 == 0
+
+
+def test_a_cut_last_line_of_a_running_run_is_left_out(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 31, "mean')
+    assert write_report(run)["rounds"] == 30
+
+
+def test_what_is_no_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"has no metrics\.jsonl"):
+        write_report(tmp_path)
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="no round is recorded yet"):
+        write_report(run)
+    assert main(["report", str(tmp_path)]) == 2
+    assert "give the directory of a run" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_sentences(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "Reward (mean_reward): not flattened, still rising" in printed
+    assert str(run / PAGE) in printed

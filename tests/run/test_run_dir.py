@@ -1,0 +1,184 @@
+"""A run directory belongs to one configuration and to one process at a time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from medserl.errors import ConfigError
+from medserl.game import load_prompt_set
+from medserl.run import checkpoint
+from medserl.run.layout import leave_random_states
+from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE, RunDir, differences
+
+
+def config(**changes: object):  # type: ignore[no-untyped-def]
+    base = OmegaConf.create(
+        {
+            "medserl": {"seed": 1, "max_rounds": None},
+            "trainer": {"total_epochs": 1},
+            "algorithm": {"gamma": 1.0},
+        }
+    )
+    for key, value in changes.items():
+        OmegaConf.update(base, key.replace("__", "."), value)
+    return base
+
+
+def test_it_records_configuration_and_every_start(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = RunDir(tmp_path / "run")
+        run.open(config(), "embedded", ["medserl.seed=1"])
+        run.close()
+    assert OmegaConf.load(tmp_path / "run" / CONFIG_FILE) == config()
+    starts = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())["starts"]
+    assert len(starts) == 2
+    assert starts[0]["overrides"] == ["medserl.seed=1"]
+    assert set(starts[0]) >= {"git_commit", "packages", "python", "started", "medserl", "config"}
+
+
+def test_it_records_what_else_it_is_told_of_a_start(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [], {"prompt_set": load_prompt_set("ward").record()})
+    run.close()
+    record = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())["starts"][0]["prompt_set"]
+    assert record == {"name": "ward", "version": "1", "sha256": load_prompt_set("ward").sha256}
+
+
+def test_it_is_private(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    assert (tmp_path / "run").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "run" / CONFIG_FILE).stat().st_mode & 0o077 == 0
+
+
+def test_another_configuration_is_refused_with_the_key(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    with pytest.raises(ConfigError, match=r"algorithm\.gamma: 1\.0 there, 0\.9 now"):
+        RunDir(tmp_path / "run").check(config(algorithm__gamma=0.9))
+
+
+def test_a_longer_run_may_go_on(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    RunDir(tmp_path / "run").check(config(medserl__max_rounds=10, trainer__total_epochs=3))
+
+
+def test_a_directory_that_was_moved_may_go_on(tmp_path: Path) -> None:
+    from medserl.config.load import load_config
+
+    before, after = (load_config("embedded", [f"medserl.run_dir={tmp_path / name}"]) for name in ("run", "moved"))
+    assert differences(before, after) == []
+
+
+TP = "actor_rollout_ref__actor__megatron__tensor_model_parallel_size"
+
+
+@pytest.mark.parametrize(
+    ("layout", "allowed"),
+    [
+        (None, True),  # no checkpoint: nothing has to be resharded
+        ({"tp": 2, "pp": 1, "workers": 2, "reshardable": True}, True),
+        ({"tp": 2, "pp": 1, "workers": 2, "reshardable": False}, False),
+        ("of an earlier version", False),
+    ],
+)
+def test_another_layout_may_go_on_where_its_checkpoint_can_be_resharded(
+    tmp_path: Path, layout: object, allowed: bool
+) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(**{TP: 2, "trainer__n_gpus_per_node": 2}), "embedded", [])
+    run.close()
+    if layout is not None:
+        checkpoint.staging_dir(run.checkpoints).joinpath("global_step_3").mkdir()
+        state = {} if isinstance(layout, str) else {"layout": layout}
+        checkpoint.publish(run.checkpoints, 3, state, None)
+    other = config(**{TP: 1, "trainer__n_gpus_per_node": 4})
+    if allowed:
+        RunDir(tmp_path / "run").check(other)
+    else:
+        with pytest.raises(ConfigError, match=r"another layout .*tensor_model_parallel_size: 2 there, 1 now.*step_3"):
+            RunDir(tmp_path / "run").check(other)
+    with pytest.raises(ConfigError, match="belongs to another configuration"):
+        RunDir(tmp_path / "run").check(config(**{TP: 1, "algorithm__gamma": 0.9}))
+
+
+def test_random_states_of_another_layout_are_left_out(tmp_path: Path) -> None:
+    staged = checkpoint.staging_dir(tmp_path) / "global_step_3"
+    staged.mkdir()
+    written = {"tp": 2, "pp": 1, "workers": 2, "reshardable": True}
+    newest = checkpoint.publish(tmp_path, 3, {"layout": written}, None)
+    contents = ["model", "optimizer", "extra"]
+
+    def present(tp: int, pp: int):  # type: ignore[no-untyped-def]
+        actor = {
+            "megatron": {"tensor_model_parallel_size": tp, "pipeline_model_parallel_size": pp},
+            "checkpoint": {"load_contents": contents},
+        }
+        return OmegaConf.create(
+            {"actor_rollout_ref": {"actor": actor}, "trainer": {"nnodes": 1, "n_gpus_per_node": tp * pp}}
+        )
+
+    for tp, pp, wanted in ((2, 1, contents), (1, 2, ["model", "optimizer"]), (2, 2, ["model", "optimizer"])):
+        here = present(tp, pp)
+        assert leave_random_states(here, newest) is (wanted != contents)
+        assert here.actor_rollout_ref.actor.checkpoint.load_contents == wanted
+    assert not leave_random_states(present(1, 1), None)
+
+
+def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="not of MedSeRL"):
+        RunDir(tmp_path).check(config())
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    code = (
+        "from pathlib import Path; from omegaconf import OmegaConf\n"
+        "from medserl.run.run_dir import RunDir\n"
+        f"p = Path({str(tmp_path / 'run')!r}); RunDir(p).open(OmegaConf.load(p / 'config.yaml'), 'x', [])"
+    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    run.close()
+    assert second.returncode != 0
+    assert "is running in it" in second.stderr
+    third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert third.returncode == 0, third.stderr
+
+
+def test_differences_name_missing_keys_too() -> None:
+    assert differences(OmegaConf.create({"a": 1}), OmegaConf.create({"b": {"c": 2}})) == [
+        "a: 1 there, None now",
+        "b.c: None there, 2 now",
+    ]
+
+
+def test_it_remembers_how_each_start_ended(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    assert run.previous_end() == {}
+    run.note_end({"rounds": [0, 3], "stopped_by": "signal 10"})
+    run.close()
+    run.open(config(), "embedded", [])
+    assert run.previous_end()["rounds"] == [0, 3] and run.previous_end()["stopped_by"] == "signal 10"
+    run.close()
+    starts = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())["starts"]
+    assert "ended" in starts[0] and "ended" not in starts[1], "the second is under way, or was killed"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(ConfigError, match=r"cannot be locked \(No locks available\); give a --run-dir on"):
+        RunDir(tmp_path / "run").open(config(), "embedded", [])

@@ -1,0 +1,66 @@
+"""What a run writes while it works."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from medserl.game import Game
+from medserl.report.round_metrics import GameDump
+from medserl.run.run_log import METRICS_FILE, RunLog, read_metrics, round_line
+
+
+def test_a_round_line_can_be_grepped_and_shows_undefined_values_as_a_dash() -> None:
+    line = round_line(3, 12, 1, {"vcf_acceptance_rate": 0.714, "mean_reward": -0.25, "actor/entropy": math.nan})
+    assert line.startswith("round 3/12 epoch 1 ")
+    assert "vcf_acceptance_rate=0.71" in line
+    assert "mean_reward=-0.25" in line
+    assert "entropy=-" in line
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / METRICS_FILE
+    path.write_text(json.dumps({"round": 1}) + "\n" + '{"round": 2, "x"')
+    assert read_metrics(path) == [{"round": 1}]
+
+
+def play(directory: Path, resumed_at: int, rounds: list[int]) -> None:
+    """A start that records these rounds and is then lost: no file is closed in order."""
+    log = RunLog(directory, resumed_at, 9)
+    if resumed_at == 0:
+        log.validation(0, {"val/greedy/mcc": 0.1})
+    for number in rounds:
+        log.round(number, 0, {"mean_reward": number / 10})
+    log.sync()
+    log.close()
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        [(0, [1, 2, 3]), (3, [4, 5])],  # stopped with a checkpoint
+        [(0, [1, 2, 3]), (1, [2, 3]), (1, [2]), (2, [3, 4, 5])],  # killed, again and again
+        [(0, [1, 2]), (0, [1, 2, 3, 4, 5])],  # killed before the first checkpoint
+    ],
+)
+def test_no_round_is_missing_or_twice_after_interruptions(tmp_path: Path, starts: list[tuple[int, list[int]]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for resumed_at, rounds in starts:
+        play(tmp_path, resumed_at, rounds)
+    assert [row["round"] for row in read_metrics(tmp_path / METRICS_FILE)] == [0, 1, 2, 3, 4, 5]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    points = [(point.step, round(point.value, 3)) for point in events.Scalars("mean_reward")]
+    assert points == [(n, n / 10) for n in range(1, 6)]
+    assert [point.step for point in events.Scalars("val/greedy/mcc")] == [0]
+
+
+def test_games_of_rounds_that_are_played_again_are_removed(tmp_path: Path) -> None:
+    games: list[Game] = []
+    first = GameDump(tmp_path)
+    for number in (1, 2, 3):
+        first.write(number, games)
+    GameDump(tmp_path, resumed_at=1).write(2, games)
+    assert sorted(path.name for path in (tmp_path / "games").iterdir()) == ["round_000001.jsonl", "round_000002.jsonl"]

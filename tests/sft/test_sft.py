@@ -1,0 +1,202 @@
+"""Warm starts: configuration, the demonstrations' file and data set. Whole runs: tests/e2e/test_sft.py."""
+
+import json
+import math
+import random
+import stat
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from medserl.config.load import is_sft_config, load_config, load_sft_config, sft_settings
+from medserl.config.sft_settings import batches_made, epochs
+from medserl.errors import ConfigError
+from medserl.game import Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
+from medserl.game.demonstrations import (
+    NoteDemonstrations,
+    changed_sentence,
+    edit_answer,
+    first_changed_word,
+    note_batches,
+)
+from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
+from medserl.game.referee.base import RulingKind
+from medserl.ward import MODEL_DIR
+
+NOTES = [
+    Note(
+        f"n{i}",
+        f"A {age}-year-old man has hypertension and shortness of breath. He takes 5 mg of amlodipine daily. "
+        "The left leg is swollen. Blood pressure is 150/90 mm Hg. Follow-up in two weeks.",
+        f"A {age}-year-old man has hypertension and shortness of breath. He takes 5 mg of amlodipine daily. "
+        "The right leg is swollen. Blood pressure is 150/90 mm Hg. Follow-up in two weeks.",
+        "diagnosis",
+    )
+    for i, age in enumerate(range(40, 60))
+]
+
+
+def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
+    config = load_sft_config(
+        "sft_embedded", ["medserl.steps=7", "medserl.mixture.injector_turns=10", "medserl.late_mixture=null"]
+    )
+    settings = sft_settings(config)
+    assert "megatron" in config.engine._target_.lower() or (
+        "Mcore" in config.engine._target_ and config.trainer.total_training_steps == 7
+    )
+    assert config.data.train_batch_size == 2 * settings.mixture.assessor_pairs + 10
+    assert is_sft_config("sft_embedded") and not is_sft_config("embedded")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["medserl.stepps=3"], "did you mean medserl.steps"),
+        (["+optim.lrr=1"], "neither verl nor MedSeRL knows it; did you mean"),
+        (["medserl.steps=0", "optim.lr_warmup_steps=-1"], "warm-up leave none|less than 1"),
+        (["optim.lr=5e-5"], "optim.min_lr: 0.0001 is more than optim.lr"),
+        (["optim.lr_warmup_steps=9", "medserl.steps=9"], "9 steps of warm-up leave none"),
+        (["medserl.injector_format=poem"], "none of edit, note"),
+        (["medserl.notes.labelled_conditions=3"], "learns from medserl.notes alone"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_sft_config("sft_embedded", overrides)
+
+
+def test_configurations_of_the_two_commands_are_told_apart() -> None:
+    with pytest.raises(ConfigError, match="medserl train"):
+        load_sft_config("embedded")
+    with pytest.raises(ConfigError, match="medserl sft"):
+        load_config("sft_embedded")
+
+
+def test_the_gpu_configuration_resolves_and_divides() -> None:
+    config = load_sft_config("sft_qwen3_4b", ["medserl.notes.path=pairs.jsonl"])
+    workers = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    replicas = workers // config.engine.tensor_model_parallel_size // config.engine.pipeline_model_parallel_size
+    assert config.data.train_batch_size % (replicas * config.data.micro_batch_size_per_gpu) == 0
+    assert config.trainer.device == sft_settings(config).device == "cuda"
+
+
+def test_steps_beyond_the_demonstrations_go_over_them_again() -> None:
+    settings = sft_settings(load_sft_config("sft_embedded", ["medserl.steps=50", "medserl.max_demonstrations=1000"]))
+    made = batches_made(settings)
+    assert made < 50 and epochs(settings) == math.ceil(50 / made)
+
+
+@pytest.mark.parametrize("injector_format", ["edit", "note"])
+def test_demonstrations_of_notes_play_by_the_rules(injector_format: str) -> None:
+    prompts, rules = load_prompt_set("clinical"), make_referee("rules")
+    maker = NoteDemonstrations(prompts, injector_format)
+    parse = parse_edit if injector_format == "edit" else lambda reply, _: parse_note(reply)
+    rng = random.Random(3)
+    for note in NOTES:
+        for mode, kind in ((Mode.BENIGN, RulingKind.BENIGN), (Mode.ERROR, RulingKind.ERROR)):
+            (turn,) = maker.injector_turn(note, mode, rng)
+            edit = parse(turn.reply, note.text)
+            assert isinstance(edit, InjectorEdit)
+            assert apply_vcf(note.text, edit.modified).passed
+            assert rules.rule(note, mode, edit.modified).kind is kind
+        right, wrong = maker.assessor_pair(note, rng)
+        assert (parse_assessor(right.reply), parse_assessor(wrong.reply)) == (Label.CORRECT, Label.INCORRECT)
+        assert right.learn_text and not wrong.learn_text
+        assert note.text in right.messages[-1]["content"] and note.error_text in wrong.messages[-1]["content"]
+
+
+def test_batches_have_the_mixture_asked_for_and_are_the_same_every_time() -> None:
+    def first(seed: int) -> list[object]:
+        maker = NoteDemonstrations(load_prompt_set("clinical"), label_noise=0.3, thinking=0.5)
+        return list(islice(note_batches(NOTES, maker, assessor_pairs=3, injector_turns=5, seed=seed), 4))
+
+    batches = first(1)
+    assert batches == first(1) != first(2)
+    assert all([d.role for d in batch] == ["assessor"] * 6 + ["injector"] * 5 for batch in batches)  # type: ignore[attr-defined]
+
+
+def test_notes_without_gold_errors_are_refused_with_the_reason() -> None:
+    bare = [Note(note.note_id, note.text) for note in NOTES]
+    maker = NoteDemonstrations(load_prompt_set("clinical"))
+    with pytest.raises(ValueError, match="no gold error"):
+        next(note_batches(bare, maker, assessor_pairs=1, injector_turns=0, seed=1))
+
+
+def test_changed_sentence_is_the_only_one_or_none() -> None:
+    assert changed_sentence("One is. Two is. Three is.", "One is. Two was. Three is.") == (1, "Two was.")
+    assert changed_sentence("One is. Two is.", "One was. Two was.") is None
+    assert changed_sentence("One is. Two is.", "One is. Two is. More is.") is None
+    assert edit_answer(1, "Two was.") == "sentence_id: 1\nnew_sentence: Two was."
+
+
+WORDS = st.lists(st.sampled_from(["the", "left", "leg", "is", "swollen", "5", "mg"]), max_size=6)
+
+
+@given(WORDS, WORDS, WORDS)
+def test_the_first_changed_word_is_where_two_texts_part(head: list[str], old: list[str], new: list[str]) -> None:
+    before, after = " ".join(head + old), "  ".join(head + new)
+    span = first_changed_word(before, after)
+    if span is None:
+        assert before.split()[: len(after.split())] == after.split()
+        return
+    left, word = after[: span[0]].split(), after[slice(*span)]
+    assert before.split()[: len(left)] == left and len(left) >= len(head)
+    assert before.split()[len(left) : len(left) + 1] != [word]
+
+
+@pytest.mark.parametrize("injector_format", ["edit", "note"])
+def test_the_decisive_word_of_an_edit_is_its_new_one(injector_format: str) -> None:
+    maker = NoteDemonstrations(load_prompt_set("clinical"), injector_format, thinking=0.5)
+    for note in NOTES:
+        (turn,) = maker.injector_turn(note, Mode.ERROR, random.Random(1))
+        assert turn.decisive_in_reply is not None
+        assert turn.reply[slice(*turn.decisive_in_reply)] == "right"
+
+
+def test_data_set_weights_decisive_words_answers_and_notes_as_configured(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from medserl.sft.data import DemonstrationDataset, LossWeights, write_demonstrations
+
+    maker = NoteDemonstrations(load_prompt_set("ward"), thinking=0.5)
+    batch = next(note_batches(NOTES, maker, assessor_pairs=4, injector_turns=4, seed=1))
+    path = tmp_path / "demos.parquet"
+    weights = LossWeights(answer=1.0, verdict=9.0, change=4.0, text=0.25)
+    assert write_demonstrations(batch, path, weights) == len(batch)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    dataset = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 512}))
+    for i, demo in enumerate(batch):
+        item = dataset[i]
+        ids, mask = item["input_ids"].tolist(), item["loss_mask"]
+        assert len(ids) == len(mask) == len(item["position_ids"]) and ids[-1] == tokenizer.eos_token_id
+        prompt = tokenizer.apply_chat_template(
+            list(demo.messages), tokenize=False, add_generation_prompt=True, enable_thinking=demo.thinking
+        )
+        start = len(tokenizer.encode(prompt, add_special_tokens=False))
+        assert tokenizer.decode(ids[start:-1]) == demo.reply
+        assert mask[0] == 0.0
+        assert set(mask[1:start].tolist()) == {0.25 if demo.learn_text else 0.0}
+        heavy = 9.0 if demo.role == "assessor" else 4.0
+        weighted = [tokenizer.decode(t) for t, m in zip(ids[start:], mask[start:].tolist(), strict=True) if m == heavy]
+        assert demo.decisive is not None
+        assert "".join(weighted).strip() == demo.answer[slice(*demo.decisive)]
+        assert set(mask[start:].tolist()) == {1.0, heavy}
+    with pytest.raises(ValueError, match="data.max_length is 20"):
+        _ = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 20}))[0]
+
+
+def test_messages_survive_the_file(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from medserl.sft.data import LossWeights, write_demonstrations
+
+    maker = NoteDemonstrations(load_prompt_set("clinical"))
+    demos = maker.assessor_pair(NOTES[0], random.Random(1))
+    write_demonstrations(demos, tmp_path / "d.parquet", LossWeights())
+    rows = pq.read_table(tmp_path / "d.parquet").to_pylist()
+    assert [tuple(json.loads(row["messages"])) for row in rows] == [demo.messages for demo in demos]
