@@ -94,6 +94,8 @@ def _report(run_dir: Path) -> None:
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
+    from medserl.serving.servers import where_notes_go
+
     config, settings = trainer.config, trainer.settings
     megatron = config.actor_rollout_ref.actor.megatron
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
@@ -101,8 +103,10 @@ def plan(trainer: MedSeRLTrainer) -> str:
     labelled = config.data.train_batch_size - settings.rollout_batch_size
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
     length = f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
+    hosts = where_notes_go(settings)
     return "\n".join(
         (
+            *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
             f"model      {config.actor_rollout_ref.model.path}",
             f"notes      {settings.notes.path or f'{settings.notes.count} synthetic notes'}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "

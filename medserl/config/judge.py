@@ -13,6 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
 
+from medserl.config.servers import api_of
 from medserl.config.settings import BUILTIN_MODEL, JUDGE, GameSettings, RefereeSettings
 from medserl.errors import ConfigError
 
@@ -20,16 +21,6 @@ from medserl.errors import ConfigError
 _SHARED_KEYS = ("name", "dtype", "enforce_eager", "enable_sleep_mode", "enable_chunked_prefill",
                 "max_num_batched_tokens", "max_num_seqs", "engine_kwargs")  # fmt: skip
 _NOTES_IN_PROMPT = 3  # the note, two sentences of it and the instructions, in lengths of data.max_prompt_length
-
-
-def api_of(url: str | None, key: str) -> str | None:
-    """A server's URL with its ``/v1``; ConfigError, naming ``key``, where it is no HTTP address."""
-    if url is None:
-        return None
-    if not str(url).startswith(("http://", "https://")):
-        raise ConfigError(f"{key}: {url!r} does not start with http:// or https://")
-    base = str(url).rstrip("/")
-    return base if base.endswith("/v1") else f"{base}/v1"
 
 
 @dataclass(frozen=True)

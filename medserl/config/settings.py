@@ -144,7 +144,9 @@ class GameSettings:
     assessor trains (``train_roles`` must say so): what does an opponent that learns add?"""
     injector_url: str | None = None
     """An OpenAI-compatible server (``vllm serve``) that plays the injector instead; its model needs the policy's
-    tokenizer. As with ``frozen_injector``, only the assessor trains."""
+    tokenizer. As with ``frozen_injector``, only the assessor trains. Its key: ``MEDSERL_INJECTOR_API_KEY``."""
+    allow_plain_http: bool = False
+    """Notes may be sent over http, readable on the way, to a server that is not on this machine."""
     balance_modes: bool = True
     """Drop games of the mode that passes the filter more often until both modes train equally."""
     balance_labels: bool = True

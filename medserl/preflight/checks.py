@@ -24,6 +24,7 @@ from medserl.preflight.prompt_lengths import (
     token_lengths,
 )
 from medserl.run.run_dir import RunDir
+from medserl.serving.servers import check_servers
 
 ARCHITECTURE = "Qwen3ForCausalLM"
 
@@ -39,8 +40,9 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     settings = game_settings(config)
     check_layout(config)
     make_setup(settings)
+    check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
-        check_judge(config, settings)
+        check_judge(config)
     actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     model = check_model(
         Path(config.actor_rollout_ref.model.path),
@@ -153,11 +155,8 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     return model
 
 
-def check_judge(config: DictConfig, settings: GameSettings) -> None:
-    """A judge's server must answer, a judge's model directory must hold a model."""
-    from medserl.serving.judge import check_servers
-
-    check_servers(settings)
+def check_judge(config: DictConfig) -> None:
+    """A judge's model directory must hold a model."""
     model = config.reward.reward_model
     if model.enable and not (Path(model.model_path) / "config.json").is_file():
         raise ConfigError(

@@ -30,6 +30,7 @@ FREE_KEYS = (
     "medserl.dump_games",
     "medserl.max_failed_share",
     "medserl.deadline_margin",
+    "medserl.allow_plain_http",
     "trainer.total_epochs",
     "trainer.total_training_steps",
     "trainer.save_freq",

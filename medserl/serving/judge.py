@@ -7,22 +7,16 @@ updates, behind a router. Imports nothing heavy; the game awaits `JudgeReferee.a
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from medserl.config.judge import JudgeOptions, api_of
-from medserl.config.settings import JUDGE, GameSettings
-from medserl.errors import ConfigError
+from medserl.config.judge import JudgeOptions
+from medserl.config.settings import JUDGE
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.referee import Judge, JudgeFailed, register_referee
-from medserl.serving.openai_server import ServerFailed, post, request_headers
-
-_PROBE_SECONDS = 10.0
+from medserl.serving.openai_server import JUDGE_KEY, ServerFailed, post
 
 
 @register_referee
@@ -51,7 +45,9 @@ class JudgeReferee(Judge):
         if options.thinking is not None:
             body["chat_template_kwargs"] = {"enable_thinking": options.thinking}
         try:
-            replies, self._model = await post(api, "chat/completions", body, _replies, options.timeout, self._model)
+            replies, self._model = await post(
+                api, "chat/completions", body, _replies, options.timeout, self._model, JUDGE_KEY
+            )
         except ServerFailed as error:
             raise JudgeFailed(str(error)) from error
         return replies
@@ -59,40 +55,6 @@ class JudgeReferee(Judge):
 
 def _replies(answer: Any) -> list[str]:
     return [choice["message"]["content"] or "" for choice in answer["choices"]]
-
-
-def check_servers(settings: GameSettings) -> None:
-    """Ask every server that is the user's own for its models, before anything starts.
-
-    Raises:
-        ConfigError: it does not answer, or does not serve the model.
-    """
-    if settings.injector_url is not None:
-        _models(api_of(settings.injector_url, "medserl.injector_url"), "medserl.injector_url")
-    for key, referee in (("referee", settings.referee), ("second_referee", settings.second_referee)):
-        if referee.name != JUDGE:
-            continue
-        options = JudgeOptions(**referee.options)
-        if options.api is None:
-            continue
-        where = f"medserl.{key}.options"
-        names = _models(options.api, f"{where}.url")
-        if options.model is not None and options.model not in names:
-            raise ConfigError(f"{where}.model: {options.api} serves {', '.join(names)}, not {options.model}")
-
-
-def _models(api: str | None, key: str) -> list[str]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(f"{api}/models", headers=request_headers())
-    try:
-        with opener.open(request, timeout=_PROBE_SECONDS) as response:
-            return [str(model["id"]) for model in json.load(response)["data"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        why = getattr(error, "reason", None) or error
-        raise ConfigError(
-            f"{key}: {api} is no OpenAI-compatible server that answers ({why}); start one "
-            "(`vllm serve MODEL`) or leave url out"
-        ) from None
 
 
 def point_at(config: DictConfig, router_address: str) -> None:

@@ -6,22 +6,40 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-API_KEY_VARIABLE = "MEDSERL_JUDGE_API_KEY"
-"""Environment variable with the key of a server that asks for one: keys belong in no configuration file."""
+from medserl.errors import ConfigError
+
+JUDGE_KEY = "MEDSERL_JUDGE_API_KEY"
+INJECTOR_KEY = "MEDSERL_INJECTOR_API_KEY"
+"""Environment variables with the key of one server each: keys belong in no configuration file, and a key goes to the
+server that it was given for and to no other."""
 
 
 class ServerFailed(RuntimeError):
     """A server that does not answer as it should; the message names it, never what it was asked."""
 
 
-def request_headers() -> dict[str, str]:
-    """The key of the environment, where there is one."""
-    key = os.environ.get(API_KEY_VARIABLE)
-    return {"Authorization": f"Bearer {key}"} if key else {}
+def request_headers(key_variable: str) -> dict[str, str]:
+    """The key in ``key_variable``, where there is one.
+
+    Raises:
+        ConfigError: it cannot be sent in a header; the sentence names the variable, never the key.
+    """
+    key = os.environ.get(key_variable)
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"{key_variable}: holds a blank, a line break or a character that no key has; set it again")
+    return {"Authorization": f"Bearer {key}"}
 
 
 async def post[T](
-    api: str, path: str, body: dict[str, Any], read: Callable[[Any], T], timeout: float, model: str | None
+    api: str,
+    path: str,
+    body: dict[str, Any],
+    read: Callable[[Any], T],
+    timeout: float,
+    model: str | None,
+    key_variable: str,
 ) -> tuple[T, str]:
     """What ``read`` finds in the answer to a request, and the name of the model that was asked.
 
@@ -32,19 +50,21 @@ async def post[T](
         read: Takes what is wanted out of the answer's JSON; a key or a place that is not there is the server's fault.
         timeout: Seconds.
         model: Name of the model; None: the first that the server offers.
+        key_variable: Environment variable with this server's key.
 
     Raises:
         ServerFailed: no answer in time, or none of such a server.
     """
     import aiohttp
 
+    headers = request_headers(key_variable)
     try:
         limit = aiohttp.ClientTimeout(total=timeout)
-        async with aiohttp.ClientSession(timeout=limit, headers=request_headers()) as session:
+        async with aiohttp.ClientSession(timeout=limit, headers=headers) as session:
             if model is None:
-                async with session.get(f"{api}/models") as response:
+                async with session.get(f"{api}/models", allow_redirects=False) as response:
                     model = str((await _json(response, api))["data"][0]["id"])
-            async with session.post(f"{api}/{path}", json={"model": model, **body}) as response:
+            async with session.post(f"{api}/{path}", json={"model": model, **body}, allow_redirects=False) as response:
                 return read(await _json(response, api)), model
     except TimeoutError:
         raise ServerFailed(f"{api}: no answer within {timeout:g} s") from None

@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from medserl.config.judge import api_of
-from medserl.serving.openai_server import post
+from medserl.config.servers import api_of
+from medserl.serving.openai_server import INJECTOR_KEY, post
 
 TIMEOUT = 600.0
 """Seconds until a turn counts as failed."""
@@ -41,7 +41,7 @@ class RemoteInjector:
         """
         body: dict[str, Any] = {"prompt": prompt_ids, "max_tokens": max_tokens}
         body.update({key: params[key] for key in ("temperature", "top_p", "top_k", "seed") if key in params})
-        text, self._model = await post(self._api, "completions", body, _text, TIMEOUT, self._model)
+        text, self._model = await post(self._api, "completions", body, _text, TIMEOUT, self._model, INJECTOR_KEY)
         return text
 
 

@@ -25,8 +25,9 @@ from medserl.game.parse import ParseFailure, parse_edit
 from medserl.preflight.checks import check_judge
 from medserl.report.round_metrics import RefereeFailed, referee_complaint
 from medserl.serving.judge import JudgeReferee, point_at
-from medserl.serving.openai_server import API_KEY_VARIABLE, ServerFailed
+from medserl.serving.openai_server import JUDGE_KEY, ServerFailed
 from medserl.serving.opponent import RemoteInjector
+from medserl.serving.servers import check_servers
 
 pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
 
@@ -106,7 +107,7 @@ def test_a_question_is_one_request_in_openais_form() -> None:
 
 
 def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(API_KEY_VARIABLE, "k")
+    monkeypatch.setenv(JUDGE_KEY, "k")
     script = Script(['verdict: "BENIGN"'])
     with serving(script) as url:
         ask(url)
@@ -200,7 +201,8 @@ def test_the_started_servers_address_reaches_the_games() -> None:
 def test_the_users_server_is_asked_before_anything_starts() -> None:
     def check(*options: str) -> None:
         config = load_config("embedded", [JUDGE, *(f"+medserl.referee.options.{option}" for option in options)])
-        check_judge(config, game_settings(config))
+        check_servers(game_settings(config))
+        check_judge(config)
 
     with serving(Script([])) as url:
         check(f"url={url}")
@@ -350,7 +352,7 @@ def test_a_frozen_injector_trains_nobody_but_the_assessor() -> None:
         )  # fmt: skip
     with pytest.raises(ConfigError, match=r"injector_url.*vllm serve"):
         config = load_config("embedded", ["medserl.injector_url=http://127.0.0.1:1", "medserl.train_roles=assessor"])
-        check_judge(config, game_settings(config))
+        check_servers(game_settings(config))
 
 
 @pytest.mark.engine
