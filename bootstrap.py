@@ -53,7 +53,10 @@ class SetupError(Exception):
 
 
 def say(text: str) -> None:
-    print(f"medserl set-up: {text}", flush=True)
+    try:
+        print(f"medserl set-up: {text}", flush=True)
+    except UnicodeEncodeError:  # a terminal that is not UTF-8
+        print(f"medserl set-up: {text.encode('ascii', 'replace').decode()}", flush=True)
 
 
 @contextlib.contextmanager

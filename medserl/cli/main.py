@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from medserl import __version__
@@ -11,15 +10,14 @@ from medserl.cli import data
 from medserl.cli.arguments import OVERRIDES_HELP, add_configuration, add_sft, add_train, later, parse_arguments
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.guard import guarded
 from medserl.cli.health import add_health
 from medserl.cli.image import add_image
 from medserl.cli.pipeline import add_pipeline
 from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
-from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
-
-EXIT_INTERRUPTED = 130
+from medserl.errors import EXIT_FAILURE, EXIT_OK
 
 DESCRIPTION = """Self-play reinforcement learning on clinical notes: one model plants errors and finds them."""
 
@@ -89,17 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 on failure, 2 on an error that the user can mend, 75 when training stopped before its
-        deadline and 128 + N when a signal N stopped it (both with a checkpoint and rounds to go), 130 when interrupted.
+        deadline and 128 + N when a signal N stopped it (both with a checkpoint and rounds to go), 130 when interrupted,
+        141 when nobody reads the output any more.
     """
-    options, overrides = parse_arguments(build_parser(), arguments)
-    try:
-        return _run(options, overrides)
-    except UserError as error:
-        print(f"medserl: error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("medserl: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return guarded(lambda: _run(*parse_arguments(build_parser(), arguments)))
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> int:

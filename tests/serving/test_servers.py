@@ -150,8 +150,22 @@ def test_which_host_is_this_machine(host: str, own: bool) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    "garbage ftp://x http:// https:///v1 http://h:99999 http://h:port http://[::1 http://h/v1?key=1 http://h#x".split()
-    + ["http://127.0.0.1:9/a b", "http://h/\n", "http://hö.example"],
+    [
+        *[
+            "garbage",
+            "ftp://x",
+            "http://",
+            "https:///v1",
+            "http://h:99999",
+            "http://h:port",
+            "http://[::1",
+            "http://h/?key=1",
+            "http://h#x",
+        ],
+        "http://127.0.0.1:9/a b",
+        "http://h/\n",
+        "http://hö.example",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="some.key"):
