@@ -47,6 +47,7 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
         trainer.fit()
         code = _exit_code(trainer)
     except KeyboardInterrupt:
+        trainer.interrupted()
         raise
     except UserError as error:
         if not trainer.started:
@@ -70,14 +71,12 @@ def _exit_code(trainer: MedSeRLTrainer) -> int:
 
 def _explain(trainer: MedSeRLTrainer, error: Exception) -> None:
     """Say what happened, what is lost and how to go on; the traceback goes to the log of what was printed."""
-    from medserl.run import checkpoint
+    from medserl.run.causes import innermost
 
     log = logging.getLogger("medserl")
     if trainer.cause() is None:  # else it was said when it was found
-        log.error("%s: %s", type(error).__name__, str(error).strip().splitlines()[0] if str(error) else "")
-    last = checkpoint.latest_step(trainer.run_dir.checkpoints)
-    after = f"the same command resumes after round {last}" if last else "there is no checkpoint yet"
-    log.error("everything that was printed is in %s; %s", trainer.run_dir.path / "logs", after)
+        log.error("%s", innermost(error))
+    log.error("everything that was printed is in %s; %s", trainer.run_dir.path / "logs", trainer.how_to_go_on())
     traceback.print_exc()
 
 

@@ -7,13 +7,16 @@ and (through Ray's ``runtime_env``) in every other. This module does not import 
 from __future__ import annotations
 
 import gc
+import getpass
 import glob
 import importlib.metadata
 import logging
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from medserl.cpu.probe import ProbeResult, probe
 from medserl.errors import ConfigError
@@ -22,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
 PLUGIN_MODULE = "medserl.cpu.plugin"
+NOBODY = "medserl"
+LONGEST_TMPDIR = 26
+"""Bytes: the sockets of a run's own Ray lie 81 deeper, and a socket's path has 107 bytes at most."""
+SHORT_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 
 
 def choose_device(requested: str = "auto", environ: Mapping[str, str] = os.environ) -> str:
@@ -75,9 +82,12 @@ def vllm_is_cpu_build() -> bool:
         return True
 
 
-def no_telemetry_environment() -> dict[str, str]:
-    """No usage statistics and no model hub, on CPUs and on GPUs alike."""
+def common_environment() -> dict[str, str]:
+    """What every process needs, on CPUs and on GPUs alike: no usage statistics, no model hub, and what this machine
+    lacks: a name for the user, a short folder for sockets."""
     return {
+        **user_environment(),
+        **socket_environment(),
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -125,13 +135,39 @@ def cpu_environment(
         "TOKENIZERS_PARALLELISM": "false",
         # Ray announces a change in how it hides GPUs from actors; there are none.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        **no_telemetry_environment(),
+        **common_environment(),
     }
     isa = environ.get("ONEDNN_MAX_CPU_ISA") or (result or probe()).onednn_max_cpu_isa
     if isa is not None:
         # The processor cannot run what it advertises: see `medserl.cpu.probe`.
         variables["ONEDNN_MAX_CPU_ISA"] = isa
     return variables
+
+
+def user_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """``USER``, where this user id has no name: a container's ``--user``, a directory service that is away.
+
+    torch 2.11.0 (torch/_inductor/runtime/cache_dir_utils.py) asks for the name when it is imported, and dies.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return {"USER": NOBODY}
+    return {}
+
+
+def socket_environment(folder: Path | None = None) -> dict[str, str]:
+    """``TMPDIR``, where ``folder`` (by default the present one) is too long for the names of Ray's sockets and a
+    shorter folder can be had."""
+    if fits_sockets(folder or Path(tempfile.gettempdir())):
+        return {}
+    short = next((path for path in SHORT_FOLDERS if path.is_dir() and os.access(path, os.W_OK | os.X_OK)), None)
+    return {} if short is None else {"TMPDIR": str(short)}
+
+
+def fits_sockets(folder: Path) -> bool:
+    """Whether Ray's sockets can lie in a temporary folder."""
+    return len(os.fsencode(folder)) <= LONGEST_TMPDIR
 
 
 def relax_garbage_collector() -> None:

@@ -166,9 +166,16 @@ def _last_line(text: str) -> str:
 
 
 def cache_path() -> Path:
-    """``$XDG_CACHE_HOME/medserl/cpu_probe.json``, by default under ``~/.cache``."""
+    """``$XDG_CACHE_HOME/medserl/cpu_probe.json``, by default under ``~/.cache``; without a home a temporary folder of
+    this user id's own."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~")) / ".cache"
+    home = Path(os.path.expanduser("~"))
+    if os.path.isabs(base):
+        root = Path(base)
+    elif home.is_absolute():
+        root = home / ".cache"
+    else:
+        root = Path(tempfile.gettempdir()) / f"medserl-cache-{os.getuid()}"
     return root / "medserl" / "cpu_probe.json"
 
 

@@ -56,7 +56,7 @@ def prepare_device(config: DictConfig) -> str:
 
     Raises ConfigError where the configuration is for the device that this machine does not run.
     """
-    from medserl.cpu.environment import choose_device, cpu_environment, no_telemetry_environment
+    from medserl.cpu.environment import choose_device, common_environment, cpu_environment
 
     device, here = choose_device(config.medserl.device), choose_device()
     if device != here:
@@ -64,7 +64,7 @@ def prepare_device(config: DictConfig) -> str:
             f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
             f"or set medserl.device={here}"
         )
-    os.environ.update(cpu_environment() if device == "cpu" else no_telemetry_environment())
+    os.environ.update(cpu_environment() if device == "cpu" else common_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     return device
 

@@ -16,6 +16,7 @@ from medserl.config.settings import JUDGE, GameSettings, has_validation_notes, l
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.preflight.machine import check_machine, check_writable
 from medserl.preflight.prompt_lengths import (
     TOKENS_PER_EDITED_WORD,
     Prompt,
@@ -52,6 +53,8 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
         rollout.tensor_model_parallel_size,
     )
     run_dir.check(config)
+    check_writable(run_dir.path)
+    check_machine(config)
     notes = training_notes(settings)
     check_notes(settings, notes)
     held_out = check_validation(config, settings, notes)

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from medserl import __version__
+from medserl.preflight.machine import shared_memory_problem
 
 GIB = 2**30
 OPEN_FILES_WANTED = 4096  # Ray opens some hundreds of sockets per node, vLLM its own
-SHARED_MEMORY_WANTED = GIB
 SCRATCH_WANTED = 2 * GIB
 MEMORY_IN_USE = 0.1
 GPU_FIELDS = ("index", "name", "driver_version", "memory.total", "memory.used")
@@ -94,9 +94,7 @@ def host_checks(tmp: Path) -> list[Check]:
         Check(
             "/dev/shm",
             f"{shared / GIB:.1f} GiB",
-            None
-            if shared >= SHARED_MEMORY_WANTED
-            else "less than 1 GiB of shared memory for Ray (docker: --shm-size=8g)",
+            shared_memory_problem(),
         ),
         Check(
             "scratch",
@@ -179,7 +177,7 @@ def model_problem(name: str) -> str | None:
 
 
 def _cached(name: str) -> Path | None:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    home = Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"))
     snapshots = home / "hub" / f"models--{name.replace('/', '--')}" / "snapshots"
     found = sorted(snapshots.glob("*/config.json"))
     return found[-1].parent if found else None

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from medserl.cpu.environment import LONGEST_TMPDIR, fits_sockets, socket_environment
 from medserl.preflight.node_checks import Check
 
 STACK = ("torch", "vllm", "verl", "megatron-core", "ray", "transformers")
@@ -25,8 +26,6 @@ TOOLS = {
 }
 VISIBLE = "_VISIBLE_DEVICES"
 SET_UP = "run python3 bootstrap.py setup, or use an image"
-LONGEST_TMPDIR = 26
-"""Characters: the sockets of a run's own Ray lie 81 deeper, and a socket's path has 107 bytes at most."""
 
 
 def installed(name: str) -> str | None:
@@ -87,6 +86,7 @@ def environment_checks(tmp: Path, environ: Mapping[str, str] = os.environ) -> li
     # verl 0.9.1, single_controller/base/worker.py: Ray sets CUDA's in each worker, and verl raises where another stands
     # beside it (ROCR) or differs (HIP).
     amd = [f"{maker}{VISIBLE}" for maker in shown if maker != "CUDA"]
+    short = socket_environment(tmp).get("TMPDIR")
     return [
         Check(
             "visible GPUs",
@@ -95,9 +95,9 @@ def environment_checks(tmp: Path, environ: Mapping[str, str] = os.environ) -> li
         ),
         Check(
             "TMPDIR",
-            str(tmp),
+            str(tmp) if fits_sockets(tmp) or not short else f"{short} for sockets, as {tmp} is too long",
             None
-            if len(str(tmp)) <= LONGEST_TMPDIR
+            if fits_sockets(tmp) or short
             else f"{tmp} is too long for Ray's sockets; set TMPDIR to a folder of at most {LONGEST_TMPDIR} characters",
         ),
         _user_site(),

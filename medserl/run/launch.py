@@ -30,7 +30,7 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     Raises:
         ConfigError: ``medserl.device`` and ``trainer.device`` contradict each other.
     """
-    from medserl.cpu.environment import choose_device, cpu_environment, no_telemetry_environment
+    from medserl.cpu.environment import choose_device, common_environment, cpu_environment
 
     device = choose_device(config.medserl.device)
     if device != config.trainer.device:
@@ -45,11 +45,14 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
             for name in ("GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"):
                 variables.pop(name, None)
     else:
-        variables = no_telemetry_environment()
+        variables = common_environment()
     modules = (variables.get(MODULES) or os.environ.get(MODULES, "")).split(",")
     variables[MODULES] = ",".join([*(m for m in modules if m and m != VERL_PLUGIN), VERL_PLUGIN])
     variables[RUN_TOKEN] = secrets.token_hex(4)
     os.environ.update(variables)
+    if "TMPDIR" in variables:
+        logger.info("TMPDIR %s is too long for sockets; the run uses %s", tempfile.gettempdir(), variables["TMPDIR"])
+        tempfile.tempdir = None  # Python remembers the one that it found first
     return variables
 
 

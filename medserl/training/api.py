@@ -20,6 +20,7 @@ from medserl.preflight.checks import check_all
 from medserl.report.round_metrics import GameDump, speed_metrics, with_game_metrics
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
+from medserl.run.causes import how_to_go_on
 from medserl.run.deadline import VARIABLE as DEADLINE
 from medserl.run.deadline import Deadline, read_deadline
 from medserl.run.launch import Cluster, prepare_environment
@@ -83,7 +84,7 @@ class MedSeRLTrainer:
         self._log: RunLog | None = None
         self._dump: GameDump | None = None
         self._stop = stop or StopSignals()
-        self._saved_round = 0
+        self._saved_round = self._finished = 0
         self._best = BestSoFar(self.settings.validation.best_metric)
         self._diverted = False
 
@@ -152,7 +153,7 @@ class MedSeRLTrainer:
         )
         trainer.agent_loop_manager = self._manager
         self._trainer = trainer
-        self._saved_round = self._first_round = trainer.global_steps
+        self._saved_round = self._first_round = self._finished = trainer.global_steps
         self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps)
         self._dump = GameDump(self.run_dir.path, trainer.global_steps) if self.settings.dump_games else None
         rows = self._log.rows
@@ -241,6 +242,7 @@ class MedSeRLTrainer:
             self._deadline.measured("validation", metrics["timing_s/validate"])
         assert self._log is not None
         self._log.round(trainer.global_steps, batch.batch.epoch, metrics)
+        self._finished = trainer.global_steps
         if self._dump is not None:
             self._dump.write(trainer.global_steps, games)
         improved = self._best.see(metrics, trainer.global_steps)
@@ -321,6 +323,16 @@ class MedSeRLTrainer:
             return False
         self._out_of_time = self._deadline.why_stop(self._validates_after(self.round + 1))
         return self._out_of_time is None
+
+    def how_to_go_on(self) -> str:
+        """What is lost and where the same command goes on, in a phrase; for a run that ended in its midst."""
+        return how_to_go_on(self.run_dir.checkpoints, self._finished)
+
+    def interrupted(self) -> None:
+        """Say at once what Ctrl-C means for the run, and write it down; ``close`` ends the rest."""
+        if self.started:
+            logger.info("interrupted; %s", self.how_to_go_on())
+            self.run_dir.note_end({"rounds": [self._first_round, self._finished], "stopped_by": "Ctrl-C"})
 
     def _say_how_it_ended(self) -> None:
         again = "the same command resumes"

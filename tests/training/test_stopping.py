@@ -1,5 +1,6 @@
 """When `fit` stops, what it leaves, and with which exit code `medserl train` ends; rounds and clock are stand-ins."""
 
+import json
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ class Run(MedSeRLTrainer):
         self._out_of_time, self._stop, self._best = None, StopSignals(), BestSoFar("none")
         self._trainer = self._log = self._manager = self._cluster = self._watch = None
         self.signalled_in = signalled_in
+        self._finished, self._diverted = 0, True
 
     def start(self) -> None:
         self.run_dir.open(self.config, "test", [])
@@ -141,3 +143,14 @@ def test_a_signal_while_it_imports_ends_it_with_its_code(tmp_path: Path, number:
     assert process.returncode == 128 + number, output
     assert f"told to stop (signal {number:d}) before the training began" in output
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_says_what_is_lost_and_is_written_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(tmp_path, None)
+    run.start()
+    run._finished = 3
+    caplog.set_level("INFO", "medserl.run")
+    run.interrupted()
+    assert "interrupted; there is no checkpoint yet: 3 finished rounds are lost" in caplog.text
+    started = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert started[-1]["ended"]["stopped_by"] == "Ctrl-C" and started[-1]["ended"]["rounds"] == [0, 3]

@@ -1,0 +1,47 @@
+"""What ended a run, and what that means for it, in a sentence each. No torch, no Ray."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from medserl.run import checkpoint
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# The last line of a Python traceback: the exception's name, then what it says.
+_RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:: .*)?$")
+_LONGEST = 500
+
+
+def innermost(error: BaseException) -> str:
+    """The exception that began it, as ``Name: what it says``, on one line of at most 500 characters.
+
+    Ray wraps the exception of a worker in a ``RayTaskError`` whose text holds the worker's whole traceback, and whose
+    first line names processes only (ray 2.60, python/ray/exceptions.py). Exceptions that were raised ``from`` another
+    lead to that one, as far as it says something.
+    """
+    text = _COLOUR.sub("", str(error)).strip()
+    if "ray::" in text and "\n" in text:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        raised = [line for line in lines if _RAISED.match(line) and not line.startswith("ray::")]
+        return (raised or lines)[-1][:_LONGEST]
+    first = text.splitlines()[0].strip() if text else ""
+    if not first and error.__cause__ is not None:
+        return innermost(error.__cause__)
+    return (f"{type(error).__name__}: {first}" if first else type(error).__name__)[:_LONGEST]
+
+
+def how_to_go_on(checkpoints: Path, finished: int) -> str:
+    """What a run that ended in its midst has lost, and where the same command goes on, in a phrase.
+
+    Args:
+        checkpoints: The folder of all checkpoints.
+        finished: The last round that was finished, whether or not a checkpoint holds it.
+    """
+    last = checkpoint.latest_step(checkpoints)
+    lost = {0: "no finished round is lost", 1: "one finished round is lost"}.get(
+        finished - last, f"{finished - last} finished rounds are lost"
+    )
+    if not last:
+        return f"there is no checkpoint yet: {lost}, and the same command begins anew"
+    return f"{lost}; the same command resumes after round {last}"
