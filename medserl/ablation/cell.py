@@ -2,7 +2,8 @@
 
 The last round, not the best by validation: every arm has had the same number of them, and nothing was chosen.
 
-``python -m medserl.ablation.cell FOLDER NOTES CONFIG train|sft [OVERRIDE…]``; writes ``FOLDER/result.json`` last.
+``python -m medserl.ablation.cell FOLDER NOTES CONFIG train|sft FINGERPRINT [OVERRIDE…]``; writes ``FOLDER/result.json``
+last, with the fingerprint (JSON) of what it was started with.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from medserl.ablation.fingerprint import FINGERPRINT
 from medserl.ablation.runner import COMMON_TEST_SPLITS, RESULT
 from medserl.files import write_atomically
 from medserl.run import checkpoint
@@ -36,7 +38,7 @@ CURVES = (
 
 def main(arguments: list[str]) -> int:
     folder, notes, config, kind = Path(arguments[0]), int(arguments[1]), arguments[2], arguments[3]
-    overrides = [*arguments[4:], f"medserl.run_dir={folder}"]
+    overrides = [*arguments[5:], f"medserl.run_dir={folder}"]
     began = time.monotonic()
     if kind == "sft":
         from medserl.sft.train import SftRun
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> int:
         result: dict[str, Any] = {}
     else:
         model, result = _train(config, overrides, folder)
+    result[FINGERPRINT] = json.loads(arguments[4])
     result["minutes"] = (time.monotonic() - began) / 60
     result |= judge_splits(model, notes, result.get(LABELLED))
     write_atomically(folder / RESULT, json.dumps(result) + "\n")

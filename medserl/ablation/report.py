@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from medserl.ablation.cell import ACCEPTANCE, UNLABELLED
+from medserl.ablation.fingerprint import made_with
 from medserl.ablation.grid import Grid
 from medserl.ablation.runner import Bench, read_result
 from medserl.files import write_atomically
@@ -76,6 +77,8 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
         if (result := read_result(bench.folder(cell))) is not None:
             results[cell.arm.name][cell.seed] = result
     text = table(grid, results, start)
+    if line := made_with(result for runs in results.values() for result in runs.values()):
+        text += f"\n{line}\n"
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / TABLE, text, 0o644)
     data = {"title": grid.title, "start": start, "arms": results}

@@ -14,8 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from medserl.ablation.fingerprint import FINGERPRINT, difference, fingerprint
 from medserl.ablation.grid import Cell, Grid
 from medserl.config.load import is_sft_config
+from medserl.errors import ConfigError
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -41,13 +43,15 @@ class Bench:
         return self.out / "runs" / cell.name
 
     def run(self, only: Sequence[str] = ()) -> list[Cell]:
-        """Run what is not finished; returns the cells that failed."""
+        """Run what is not finished; returns the cells that failed.
+
+        Raises:
+            ConfigError: a configuration that cannot be composed, or a result that was made with another one, with other
+            weights or another commit; nothing was started.
+        """
+        chosen = [cell for cell in self.grid.cells() if not only or cell.arm.name in only]
+        waiting = [cell for cell in chosen if self.finished(cell) is None]
         (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=0o700)
-        waiting = [
-            cell
-            for cell in self.grid.cells()
-            if (not only or cell.arm.name in only) and not (self.folder(cell) / RESULT).exists()
-        ]
         running: dict[subprocess.Popen[bytes], tuple[Cell, float]] = {}
         failed: list[Cell] = []
         total = len(waiting)
@@ -76,6 +80,19 @@ class Bench:
                 process.wait()
         return failed
 
+    def finished(self, cell: Cell) -> dict[str, Any] | None:
+        """A cell's result, if it has one and is what the grid, the code and the weights of today would make.
+
+        Raises:
+            ConfigError: it is of something else.
+        """
+        now, result = fingerprint(cell), read_result(self.folder(cell))
+        if result is not None and (reason := difference(result.get(FINGERPRINT), now)) is not None:
+            raise ConfigError(
+                f"{self.folder(cell) / RESULT}: {reason}; give another --out, or remove that folder to run it again"
+            )
+        return result
+
     def _log(self, cell: Cell) -> Path:
         return self.out / "runs" / f"{cell.name}.log"
 
@@ -89,7 +106,7 @@ class Bench:
             cell.arm.config,
         ]
         kind = "sft" if is_sft_config(cell.arm.config) else "train"
-        command += [kind, *cell.arm.overrides, f"medserl.seed={cell.seed}"]
+        command += [kind, json.dumps(fingerprint(cell)), *cell.arm.overrides, f"medserl.seed={cell.seed}"]
         with open(os.open(self._log(cell), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
@@ -99,9 +116,15 @@ def _leave(number: int, _: FrameType | None) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a finished cell measured; None while it is not finished."""
+    """What a finished cell measured; None while it is not finished. Raises ConfigError for a damaged file."""
+    path = folder / RESULT
     try:
-        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        why = type(error).__name__
+        raise ConfigError(f"{path}: cannot be read ({why}); remove it to run that cell again") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: is no result of a cell; remove it to run that cell again")
     return found

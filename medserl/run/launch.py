@@ -18,7 +18,15 @@ from medserl.run.leftovers import GRACE, RUN_TOKEN, Guard, clear, end_processes,
 MODULES = "VERL_USE_EXTERNAL_MODULES"
 VERL_PLUGIN = "medserl.training.verl_plugin"
 RAY_WAS_SLOW = "node timed out during startup"  # Ray 2.60, _private/node.py: its 30 s cannot be changed
+# Ray 2.60, _private/ray_constants.py (ENABLE_RAY_CLUSTER): the node's address is 127.0.0.1 then, on every system, and
+# with it what Ray, TransferQueue, verl and vLLM bind their servers to.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "VLLM_HOST_IP": "127.0.0.1", "MEDSERL_LOOPBACK_ONLY": "1"}
 logger = logging.getLogger("medserl.launch")
+
+
+def is_on_one_node(config: DictConfig) -> bool:
+    """Whether nothing outside this machine has to reach the run."""
+    return config.trainer.nnodes == 1 and not OmegaConf.select(config, "ray_kwargs.ray_init.address")
 
 
 def prepare_environment(config: DictConfig) -> dict[str, str]:
@@ -49,6 +57,10 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     modules = (variables.get(MODULES) or os.environ.get(MODULES, "")).split(",")
     variables[MODULES] = ",".join([*(m for m in modules if m and m != VERL_PLUGIN), VERL_PLUGIN])
     variables[RUN_TOKEN] = secrets.token_hex(4)
+    if is_on_one_node(config):
+        variables |= LOOPBACK_ONLY
+    if not OmegaConf.select(config, "ray_kwargs.ray_init.address"):
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # the run's own, in no file
     os.environ.update(variables)
     if "TMPDIR" in variables:
         logger.info("TMPDIR %s is too long for sockets; the run uses %s", tempfile.gettempdir(), variables["TMPDIR"])

@@ -25,6 +25,7 @@ from typing import Any
 
 from medserl.imports import after_import
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
+from medserl.training.loopback import keep_store_on_loopback
 
 PREFIX = f"ipc:///tmp/{SOCKETS}"
 
@@ -92,6 +93,7 @@ def open_handles(module: ModuleType) -> None:
 
 
 HOOKS = {
+    "torch.distributed.rendezvous": keep_store_on_loopback,
     "verl.workers.rollout.router": lighten_balancer,
     "verl.workers.rollout.llm_server": open_handles,
     "verl.workers.rollout.vllm_rollout.vllm_rollout": name_sender,

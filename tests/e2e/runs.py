@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 START_LIMIT = 600  # seconds: a loaded machine with two cores
 SWEEP_LIMIT = 30  # seconds until nothing of a run is left
@@ -35,6 +38,8 @@ class Run:
     output: str
     left_behind: list[str] = field(default_factory=list)
     """Command lines of its processes that were still there when it had ended."""
+    listening: frozenset[tuple[str, str]] = frozenset()
+    """Command line and address of each of its processes that listened for TCP connections at some time."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -109,22 +114,28 @@ def start(
 ) -> Run:
     """Run a command that trains in ``run_dir``, to its end and until none of its processes is left."""
     log = run_dir.with_suffix(".out")
+    listening: set[tuple[str, str]] = set()
+    ended = threading.Event()
     variables = {**os.environ, **(environment or {}), MARK: SESSION}
     with log.open("w") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=variables, preexec_fn=enter
         )
+        watcher = threading.Thread(target=watch_sockets, args=(listening, ended), daemon=True)
+        watcher.start()
         try:
             if do is not None:
                 do(Started(process, log))
             code = process.wait(timeout=START_LIMIT)
         finally:
+            ended.set()
+            watcher.join()
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     deadline = time.monotonic() + SWEEP_LIMIT
     while processes() and time.monotonic() < deadline:
         time.sleep(0.2)
-    return Run(run_dir, code, log.read_text(), list(processes().values()))
+    return Run(run_dir, code, log.read_text(), list(processes().values()), frozenset(listening))
 
 
 def processes() -> dict[int, str]:
@@ -141,3 +152,14 @@ def processes() -> dict[int, str]:
         if marked and title:  # a zombie has no title
             found[int(entry.name)] = title
     return found
+
+
+def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: float = 2.0) -> None:
+    """Collect the listening TCP sockets of the processes that these tests have started, until ``ended``."""
+    while not ended.wait(period):
+        for pid, title in processes().items():
+            try:
+                connections = psutil.Process(pid).net_connections(kind="tcp")
+            except (psutil.Error, OSError):  # it has ended in between
+                continue
+            found |= {(title, c.laddr.ip) for c in connections if c.status == psutil.CONN_LISTEN}

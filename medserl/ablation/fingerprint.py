@@ -1,0 +1,75 @@
+"""What a cell's result was made with: resolved configuration, weights, commit."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from medserl.ablation.grid import Arm, Cell
+from medserl.config.load import is_sft_config, load_config, load_sft_config
+from medserl.errors import ConfigError
+from medserl.files import sha256_of
+from medserl.provenance import git_commit, git_dirty
+
+FINGERPRINT = "made_with"
+# Where a run lies says nothing about what it computes.
+_PLACES = (("medserl", "run_dir"), ("trainer", "default_local_dir"), ("trainer", "experiment_name"))
+
+
+def fingerprint(cell: Cell) -> dict[str, Any]:
+    """``configuration`` and ``weights`` as SHA-256, ``seed``, ``commit`` (None outside a checkout).
+
+    Raises:
+        ConfigError: the arm's configuration cannot be composed; the sentence names the arm.
+    """
+    configuration, model = _composed(cell.arm)
+    commit = git_commit()
+    return {
+        "configuration": configuration,
+        "seed": cell.seed,
+        "weights": _weights(model),
+        "commit": f"{commit}+changes" if commit and git_dirty() else commit,
+    }
+
+
+def difference(made: Any, now: dict[str, Any]) -> str | None:
+    """What a result that is there was made with that is another now, in a phrase; None where nothing is."""
+    if not isinstance(made, dict):
+        return "does not say what it was made with"
+    differing = [name for name in now if made.get(name) != now[name]]
+    return f"was made with another {' and '.join(differing)}" if differing else None
+
+
+def made_with(results: Iterable[dict[str, Any]]) -> str:
+    """A line for people: the commits that some results were made with; empty where there are none."""
+    found = {str((result.get(FINGERPRINT) or {}).get("commit") or "no checkout") for result in results}
+    return f"Made with {', '.join(sorted(found))}." if found else ""
+
+
+@functools.cache
+def _composed(arm: Arm) -> tuple[str, str]:
+    """SHA-256 of an arm's resolved configuration, and the model directory that it starts from."""
+    load = load_sft_config if is_sft_config(arm.config) else load_config
+    try:
+        found = load(arm.config, [*arm.overrides, "medserl.run_dir=run"])
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name}: {error}") from None
+    config: Any = OmegaConf.to_container(found, resolve=True)
+    model = str(config["model"]["path"] if "engine" in config else config["actor_rollout_ref"]["model"]["path"])
+    for section, key in _PLACES:
+        config[section].pop(key, None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(), model
+
+
+@functools.cache
+def _weights(model: str) -> str | None:
+    """SHA-256 over a model directory's weights; None where it has none, as an untrained ward model."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    whole = "".join(f"{path.name} {sha256_of(path)}\n" for path in files)
+    return hashlib.sha256(whole.encode()).hexdigest() if files else None

@@ -1,0 +1,150 @@
+"""A bench uses a finished result only where grid, weights and code are what it was made with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.ablation import fingerprint as made
+from medserl.ablation.grid import Cell, read_grid
+from medserl.ablation.report import write_report
+from medserl.ablation.runner import RESULT, Bench
+from medserl.cli.main import main
+from medserl.errors import ConfigError
+
+LIMIT = "medserl.max_rounds=1"
+RATE = "actor_rollout_ref.actor.optim.lr=1e-3"
+
+
+def bench_of(tmp_path: Path, *overrides: str, seeds: str = "[1]") -> Bench:
+    grid = tmp_path / "g.yaml"
+    grid.write_text(f"arms:\n  a: [{', '.join(overrides)}]\nseeds: {seeds}\n")
+    return Bench(read_grid(grid), tmp_path / "bench", 1, 10)
+
+
+def the_cell(bench: Bench) -> Cell:
+    return next(bench.grid.cells())
+
+
+def finish(bench: Bench, **changed: Any) -> Path:
+    cell = the_cell(bench)
+    folder = bench.folder(cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {"test": {"greedy": 0.71}, made.FINGERPRINT: {**made.fingerprint(cell), **changed}}
+    (folder / RESULT).write_text(json.dumps(result))
+    return folder / RESULT
+
+
+def started(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    cells: list[Cell] = []
+
+    class Done:
+        returncode = 0
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(bench, "_start", lambda cell: (cells.append(cell), Done())[1])
+    monkeypatch.setattr("medserl.ablation.runner._POLL", 0.0)
+    bench.run()
+    return cells
+
+
+def test_a_finished_cell_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(tmp_path, LIMIT, RATE)
+    finish(bench)
+    assert started(bench, monkeypatch) == []
+    commit = made.fingerprint(the_cell(bench))["commit"] or "no checkout"
+    assert write_report(bench).endswith(f"Made with {commit}.\n")
+
+
+def test_where_the_bench_lies_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(tmp_path, LIMIT, RATE)
+    finish(bench)
+    (tmp_path / "bench").rename(tmp_path / "moved")
+    bench.out = tmp_path / "moved"
+    assert started(bench, monkeypatch) == []
+
+
+def test_another_arm_under_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(bench_of(tmp_path, LIMIT, RATE))
+    other = bench_of(tmp_path, LIMIT, "actor_rollout_ref.actor.optim.lr=9e-1", "medserl.labelled_share=0")
+    with pytest.raises(ConfigError, match="a-seed1.*another configuration; give another --out"):
+        started(other, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"weights": "0" * 64}, "another weights"),
+        ({"commit": "0" * 40}, "another commit"),
+        ({"commit": "0" * 40, "configuration": ""}, "another configuration and commit"),
+    ],
+)
+def test_other_weights_or_code_are_refused(
+    tmp_path: Path, changed: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = bench_of(tmp_path, LIMIT)
+    finish(bench, **changed)
+    with pytest.raises(ConfigError, match=told):
+        started(bench, monkeypatch)
+
+
+def test_a_result_of_before_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(tmp_path, LIMIT)
+    finish(bench).write_text('{"test": {"greedy": 0.7}}')
+    with pytest.raises(ConfigError, match="does not say what it was made with"):
+        started(bench, monkeypatch)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "\xff"])
+def test_a_damaged_result_is_told(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    finish(bench_of(tmp_path, LIMIT)).write_text(text, encoding="latin-1")
+    command = ["ablate", str(tmp_path / "g.yaml"), "--out", str(tmp_path / "bench"), "--report", "--notes", "2"]
+    assert main(command) == 2
+    assert "a-seed1/result.json" in capsys.readouterr().err
+    assert not (tmp_path / "bench" / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "told"),
+    [
+        ("config: nope\narms: {a: []}", [], "--config nope"),
+        ("config: 5\narms: {a: []}", [], "--config 5"),
+        ("arms: {a: []}", ["--notes", "0"], "--notes: 0"),
+        ("arms: {a: []}", ["--jobs", "0"], "--jobs: 0"),
+        ("arms: {a: []}", ["--seeds", "2", "2"], "--seeds: 2 stands twice"),
+        ("arms: {a: []}", ["--seeds", "-1"], "--seeds: -1"),
+        ("grid: {a.seed: [1], b.seed: [1]}", [], "a.seed"),
+        ("arms: {a: [medserl.sede=1]}", [], "arm a: .*sede"),
+    ],
+)
+def test_what_cannot_run_is_told_and_nothing_is_written(
+    tmp_path: Path, text: str, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    grid = tmp_path / "g.yaml"
+    grid.write_text(text)
+    assert main(["ablate", str(grid), "--out", str(tmp_path / "o"), *words]) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_grid_that_is_a_folder_and_an_out_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablate", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    grid, out = tmp_path / "g.yaml", tmp_path / "file"
+    grid.write_text("arms: {a: []}")
+    out.write_text("x")
+    assert main(["ablate", str(grid), "--out", str(out)]) == 2
+    assert f"--out {out}: is no folder" in capsys.readouterr().err
+
+
+def test_names_of_a_product_are_names_of_folders(tmp_path: Path) -> None:
+    grid = tmp_path / "g.yaml"
+    grid.write_text("grid: {medserl.notes.path: [a/b, '..']}")
+    names = [cell.name for cell in read_grid(grid).cells()]
+    assert names == ["path-a-b-seed1", "path-..-seed1"] and not any("/" in name for name in names)

@@ -1,0 +1,41 @@
+"""Where a run listens: every socket on loopback, and every process that has one in docs/security.md."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.runs import Run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+
+
+def told() -> list[str]:
+    """The names of processes in the page's first table."""
+    table = PAGE.read_text(encoding="utf-8").split("## Who can connect")[1].split("\n\n")[2]
+    return [name.rstrip("…") for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_a_run_on_one_node_listens_on_loopback_only(uninterrupted: Run) -> None:
+    assert any("raylet" in title for title, _ in uninterrupted.listening)  # they were seen at all
+    elsewhere = {
+        (title, address)
+        for title, address in uninterrupted.listening
+        if not (ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback)
+    }
+    assert not elsewhere
+
+
+def test_every_process_that_listens_is_in_the_page(uninterrupted: Run) -> None:
+    names = [*told(), "-m medserl train"]
+    unknown = {title for title, _ in uninterrupted.listening if not any(name in title for name in names)}
+    assert not unknown
+
+
+def test_every_process_of_the_page_is_there(uninterrupted: Run) -> None:
+    titles = " ".join(title for title, _ in uninterrupted.listening) + " medserl train"
+    assert [name for name in told() if name not in titles] == []
