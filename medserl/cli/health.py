@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ def run_health(options: argparse.Namespace, overrides: list[str]) -> int:
     """Look at every run that is going on here; a line each."""
     if overrides:
         raise ConfigError(f"{overrides[0]}: health takes no overrides")
+    if not 0 < options.minutes < math.inf:
+        raise ConfigError(f"--minutes: {options.minutes:g} is no length of time; give a number above 0")
     found = sorted(running())
     silent = False
     for run_dir in found:
@@ -96,7 +99,9 @@ def allowed_silence(run_dir: Path, least: float) -> float:
     durations = [0.0]
     for line in lines:  # the first and the last may be cut
         try:
-            durations.append(float(json.loads(line).get("timing_s/step", 0.0)))
-        except ValueError:
+            seconds = float(json.loads(line)["timing_s/step"])
+        except (ValueError, TypeError, LookupError):  # cut off, damaged, or a validation
             continue
+        if math.isfinite(seconds):
+            durations.append(seconds)
     return max(least, ROUNDS_OF_PATIENCE * max(durations))

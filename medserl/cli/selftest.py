@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import EXIT_FAILURE, EXIT_OK
+from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
 
 CONFIGS = {"cpu": "embedded", "cuda": "embedded_gpu"}
 PACKAGES = ("vllm", "verl", "torch")
@@ -66,6 +66,8 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
     """Train, check, print a line per check and one for the whole."""
     from medserl.cpu.environment import choose_device, vllm_is_cpu_build
 
+    if options.rounds < 1:
+        raise ConfigError(f"--rounds: {options.rounds} is less than 1")
     device = choose_device(options.device)
     if device == "cpu" and not vllm_is_cpu_build():
         return _failed(
@@ -78,6 +80,10 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
     kept = options.run_dir is not None
     run_dir = options.run_dir if kept else Path(tempfile.mkdtemp(prefix="medserl-selftest-")) / "run"
     code = _train(run_dir, options.rounds, device, gpus, overrides)
+    if code == EXIT_USAGE:  # it has said what, and nothing was started
+        if not kept:
+            shutil.rmtree(run_dir.parent, ignore_errors=True)
+        return EXIT_USAGE
     if code != EXIT_OK:
         _show_end_of_log(run_dir)
         return _failed(f"training ended with exit code {code}; everything it printed is in {run_dir / 'logs'}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from medserl.cli.health import allowed_silence, running, silence
+from medserl.cli.main import main
 
 
 @pytest.fixture
@@ -75,3 +76,17 @@ def test_it_is_cheap(held_run: Path) -> None:
     code = "import sys; from medserl.cli import main; main(['health']); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "verl", "ray", "vllm", "omegaconf", "pyarrow"} & set(modules)
+
+
+@pytest.mark.parametrize("minutes", ["-5", "0", "nan", "inf"])
+def test_what_is_no_length_of_time_is_refused(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["health", f"--minutes={minutes}"]) == 2
+    assert "--minutes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "row", ['{"timing_s/step": "x"}', '{"timing_s/step": null}', "[1]", "3", "{", '{"timing_s/step": NaN}']
+)
+def test_damaged_metrics_do_not_end_it(row: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f'{row}\n{{"timing_s/step": 100}}\n')
+    assert allowed_silence(tmp_path, 60.0) == 500.0

@@ -102,3 +102,22 @@ def test_gpu_packages_without_a_gpu_are_told_plainly(
     assert main(["selftest"]) == 1
     assert capsys.readouterr().out.startswith("selftest failed: the installed packages are those for GPUs, and no GPU")
     assert selftest.CONFIGS["cuda"] == "embedded_gpu"
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1"])
+def test_no_rounds_are_refused(rounds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from medserl.cli.main import main
+
+    assert main(["selftest", "--rounds", rounds]) == 2
+    assert f"--rounds: {rounds} is less than 1" in capsys.readouterr().err
+
+
+def test_what_training_refuses_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medserl.cli.main import main
+
+    monkeypatch.setattr(
+        selftest.tempfile, "mkdtemp", lambda prefix: str((tmp_path / prefix).mkdir() or tmp_path / prefix)
+    )
+    monkeypatch.setattr(selftest, "_train", lambda *_: 2)
+    assert main(["selftest", "nope=1"]) == 2
+    assert not any(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Starts ``medserl train`` in processes of its own, harms it where a test asks for it, and reads what it wrote."""
 
+import contextlib
 import json
 import os
 import signal
@@ -157,9 +158,10 @@ def processes() -> dict[int, str]:
 def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: float = 2.0) -> None:
     """Collect the listening TCP sockets of the processes that these tests have started, until ``ended``."""
     while not ended.wait(period):
-        for pid, title in processes().items():
-            try:
-                connections = psutil.Process(pid).net_connections(kind="tcp")
-            except (psutil.Error, OSError):  # it has ended in between
-                continue
-            found |= {(title, c.laddr.ip) for c in connections if c.status == psutil.CONN_LISTEN}
+        with contextlib.suppress(psutil.Error, OSError):  # one that has ended in between
+            started = {psutil.Process(pid) for pid in processes()}
+            # Ray's agents have another environment: they are known as raylet's children.
+            for process in started | {child for parent in started for child in parent.children(recursive=True)}:
+                for connection in process.net_connections(kind="tcp"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        found.add((" ".join(process.cmdline()).strip(), connection.laddr.ip))

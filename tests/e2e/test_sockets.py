@@ -33,7 +33,7 @@ def test_a_run_on_one_node_listens_on_loopback_only(uninterrupted: Run) -> None:
 def test_every_process_that_listens_is_in_the_page(uninterrupted: Run) -> None:
     names = [*told(), "-m medserl train"]
     unknown = {title for title, _ in uninterrupted.listening if not any(name in title for name in names)}
-    assert not unknown
+    assert not unknown, sorted(title for title, _ in uninterrupted.listening)
 
 
 def test_every_process_of_the_page_is_there(uninterrupted: Run) -> None:
