@@ -3,7 +3,6 @@ only."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,14 @@ from medserl.config.settings import JUDGE, GameSettings, has_validation_notes, l
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
-from medserl.preflight.machine import check_machine, check_writable
+from medserl.preflight.host import check_machine, check_writable
+from medserl.preflight.model_files import (
+    check_chat_template,
+    check_context,
+    check_weights,
+    model_path,
+    read_model_config,
+)
 from medserl.preflight.prompt_lengths import (
     TOKENS_PER_EDITED_WORD,
     Prompt,
@@ -27,7 +33,7 @@ from medserl.preflight.prompt_lengths import (
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
-ARCHITECTURE = "Qwen3ForCausalLM"
+MODEL = "actor_rollout_ref.model.path"
 
 
 def check_all(config: DictConfig, run_dir: RunDir) -> None:
@@ -45,12 +51,21 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         check_judge(config)
     actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    path = model_path(config.actor_rollout_ref.model.path, MODEL)
     model = check_model(
-        Path(config.actor_rollout_ref.model.path),
-        "actor_rollout_ref.model.path",
+        path,
+        MODEL,
         actor.tensor_model_parallel_size,
         actor.pipeline_model_parallel_size,
         rollout.tensor_model_parallel_size,
+    )
+    check_weights(path, MODEL, model)
+    check_context(
+        path,
+        MODEL,
+        model,
+        config.data.max_prompt_length + config.data.max_response_length,
+        "data.max_prompt_length + data.max_response_length",
     )
     run_dir.check(config)
     check_writable(run_dir.path)
@@ -132,29 +147,18 @@ def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
     """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
     config.json."""
-    if not path.is_dir():
-        raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
-    try:
-        model: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
-    except ValueError as error:
-        raise ConfigError(f"{key}: {path / 'config.json'} is not JSON ({error})") from None
-    architectures = model.get("architectures") or []
-    if ARCHITECTURE not in architectures:
-        found = ", ".join(architectures) or "no architecture"
-        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
+    model = read_model_config(path, key)
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
-    for name in ("num_attention_heads", "num_key_value_heads"):
-        _divides(model[name], tp, f"the model's {name} {model[name]}", f"tensor_model_parallel_size {tp}")
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+        _divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
     heads = model["num_attention_heads"]
     rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
-    _divides(heads, rollout_tp, f"the model's num_attention_heads {heads}", rollout_key)
+    _divides(heads, rollout_tp, f"{key}: {path}: its num_attention_heads {heads}", rollout_key)
     layers = model["num_hidden_layers"]
-    _divides(layers, pp, f"the model's num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
+    _divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
     return model
 
 
@@ -205,6 +209,7 @@ def check_prompt_lengths(
     """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
     path = config.actor_rollout_ref.model.path
     tokenizer = load_tokenizer(path)
+    check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
     if len(tokenizer) > model["vocab_size"]:
         raise ConfigError(
             f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl import __version__
-from medserl.preflight.machine import shared_memory_problem
+from medserl.preflight.host import shared_memory_problem
 
 GIB = 2**30
 OPEN_FILES_WANTED = 4096  # Ray opens some hundreds of sockets per node, vLLM its own

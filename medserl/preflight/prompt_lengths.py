@@ -31,16 +31,29 @@ def load_tokenizer(path: str | Path, key: str = "actor_rollout_ref.model.path") 
     """
     from transformers import AutoTokenizer
 
-    if Path(path).is_absolute() and not Path(path).is_dir():
-        raise ConfigError(f"{key}: {path}: no such folder")
+    if not Path(path).is_dir() and (Path(path).is_absolute() or not _cached(str(path))):
+        raise ConfigError(f"{key}: {path}: no such folder, and no model of that name in the local cache")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{key}: {path} has no usable tokenizer ({first})") from None
+    except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{key}: {path} has no usable tokenizer ({first}); copy the model's tokenizer files"
+        ) from None
     if not tokenizer.chat_template:
         raise ConfigError(f"{key}: {path}: its tokenizer has no chat template")
     return tokenizer
+
+
+def _cached(name: str) -> bool:
+    """Whether a model of that name is in Hugging Face's local cache; nothing is asked of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # no name of a model: a path
+        return False
 
 
 def token_lengths(

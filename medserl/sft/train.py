@@ -31,6 +31,8 @@ from medserl.files import write_atomically
 from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
+from medserl.preflight.model_files import check_weights, model_path
+from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
@@ -71,7 +73,9 @@ class SftRun:
         if self.config.model.path != UNTRAINED_WARD:
             engine = self.config.engine
             tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
-            check_model(Path(self.config.model.path), "model.path", tp, pp)
+            start = model_path(self.config.model.path, "model.path")
+            check_weights(start, "model.path", check_model(start, "model.path", tp, pp))
+            load_tokenizer(start, "model.path")
         if self.settings.notes.path is not None:
             load_notes(Path(self.settings.notes.path))
         self.prompts = load_prompt_set(self.settings.prompt_set)

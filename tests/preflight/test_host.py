@@ -18,8 +18,8 @@ from medserl.cpu import environment
 from medserl.cpu.environment import LONGEST_TMPDIR, socket_environment, user_environment
 from medserl.cpu.probe import cache_path
 from medserl.errors import ConfigError
-from medserl.preflight import machine
-from medserl.preflight.machine import check_machine, check_writable, shared_memory_problem
+from medserl.preflight import host
+from medserl.preflight.host import check_machine, check_writable, shared_memory_problem
 from medserl.preflight.node_checks import model_problem
 from medserl.preflight.stack_checks import environment_checks
 
@@ -61,7 +61,7 @@ def test_a_run_directory_that_cannot_be_written_is_refused(
 def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    code = "from pathlib import Path; from medserl.preflight.machine import check_writable; check_writable(Path('run'))"
+    code = "from pathlib import Path; from medserl.preflight.host import check_writable; check_writable(Path('run'))"
     prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([*prefix, sys.executable, "-c", code], cwd=closed, env=environment, capture_output=True)
@@ -77,7 +77,7 @@ def test_small_shared_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     usage = type("Usage", (), {"total": 64 * 2**20, "free": 64 * 2**20, "used": 0})
     config = load_config("embedded", [])
     check_machine(config)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ConfigError, match="/dev/shm: only 64 MiB.*--shm-size=8g"):
         check_machine(config)
     check_machine(load_config("embedded", ["+ray_kwargs.ray_init.address=auto"]))  # that Ray is not ours

@@ -1,0 +1,117 @@
+"""Weight files in Hugging Face's format, looked at by their headers: whole, and of the shape that config.json says.
+
+The form of a ``.safetensors`` file: eight bytes with the header's length, the header (JSON: name, dtype, shape and
+place of each tensor), the tensors (https://github.com/huggingface/safetensors). No torch; a header is read in
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+INDEX = "model.safetensors.index.json"
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
+_LFS = b"version https://git-lfs"
+_LAYER = re.compile(r"^model\.layers\.(\d+)\.")
+# Tensors of the first layer, and what config.json says of their first and second side.
+_SIDES = (
+    ("model.embed_tokens.weight", "vocab_size", "hidden_size"),
+    ("model.layers.0.mlp.gate_proj.weight", "intermediate_size", "hidden_size"),
+    ("model.layers.0.mlp.down_proj.weight", "hidden_size", "intermediate_size"),
+)
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class DamagedWeights(ValueError):
+    """Weight files that cannot be loaded; the sentence names the file."""
+
+
+def weight_shapes(folder: Path) -> Shapes:
+    """Shape of every tensor of a model directory by its name.
+
+    Raises:
+        DamagedWeights: no weights, a shard that the index names is missing, a file that is cut, empty, a directory, a
+            pointer of git-lfs, or none of this format.
+    """
+    files = _files(folder)
+    shapes: Shapes = {}
+    for file in files:
+        shapes |= {name: tuple(entry["shape"]) for name, entry in header(file).items()}
+    return shapes
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if not index.is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise DamagedWeights("has no weights (*.safetensors)")
+        return files
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise DamagedWeights(f"its {INDEX} is damaged") from None
+    if missing := [name for name in names if not (folder / str(name)).is_file()]:
+        raise DamagedWeights(f"lacks {', '.join(map(str, missing[:3]))}, which {INDEX} names")
+    return [folder / name for name in names]
+
+
+def header(file: Path) -> dict[str, Any]:
+    """Name, dtype, shape and place of each tensor of a file.
+
+    Raises:
+        DamagedWeights: as `weight_shapes`.
+    """
+    if not file.is_file():
+        raise DamagedWeights(f"{file.name} is no file")
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        start = opened.read(max(8, len(_LFS)))
+        if start.startswith(_LFS):
+            raise DamagedWeights(f"{file.name} is a pointer of git-lfs; fetch the weights (git lfs pull)")
+        length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
+        if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+            raise DamagedWeights(f"{file.name} is empty, cut off or no safetensors file ({size} bytes)")
+        opened.seek(8)
+        text = opened.read(length)
+    try:
+        found = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
+        end = max((int(entry["data_offsets"][1]) for entry in found.values()), default=0)
+        for entry in found.values():
+            tuple(map(int, entry["shape"]))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise DamagedWeights(f"{file.name} is no safetensors file (its header cannot be read)") from None
+    if size - 8 - length != end:
+        raise DamagedWeights(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")
+    return found
+
+
+def misfit(shapes: Shapes, config: Mapping[str, Any]) -> str | None:
+    """Where the weights of a dense decoder are not of the shape that config.json says, in a phrase; else None.
+
+    Args:
+        shapes: Of `weight_shapes`.
+        config: Content of config.json, its numbers checked.
+    """
+    layers = 1 + max((int(found[1]) for name in shapes if (found := _LAYER.match(name))), default=-1)
+    if layers != config["num_hidden_layers"]:
+        return f"the weights have {layers} layers, config.json says num_hidden_layers {config['num_hidden_layers']}"
+    heads = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    wanted = [(name, (config[rows], rows), (config[columns], columns)) for name, rows, columns in _SIDES]
+    for letter, key in (("q", "num_attention_heads"), ("k", "num_key_value_heads"), ("v", "num_key_value_heads")):
+        name = f"model.layers.0.self_attn.{letter}_proj.weight"
+        wanted.append((name, (config[key] * heads, f"{key} x head_dim"), (config["hidden_size"], "hidden_size")))
+    for name, *sides in wanted:
+        shape = shapes.get(name)
+        if shape is None:
+            return f"the weights have no {name}"
+        for size, (expected, key) in zip(shape, sides, strict=False):
+            if size != expected:
+                return f"{name} has {size} where config.json says {key} {expected}"
+    return None
