@@ -17,8 +17,8 @@ NUMBERS = (
     "num_attention_heads",
     "num_key_value_heads",
     "vocab_size",
-    "max_position_embeddings",
 )
+CONTEXT = "max_position_embeddings"  # may be missing: then nothing is known of it
 
 
 def model_path(value: Any, key: str) -> Path:
@@ -61,7 +61,7 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
     if ARCHITECTURE not in architectures:
         found = ", ".join(map(str, architectures)) or "no architecture"
         raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
-    for name in NUMBERS:
+    for name in (*NUMBERS, *((CONTEXT,) if CONTEXT in model else ())):
         value = model.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             told = "is missing" if value is None else f"is {value!r}"
@@ -100,10 +100,9 @@ def check_context(path: Path, key: str, model: dict[str, Any], longest: int, lon
     Raises:
         ConfigError: it is shorter.
     """
-    if longest > model["max_position_embeddings"]:
+    if longest > model.get(CONTEXT, longest):
         raise ConfigError(
-            f"{longest_key}: {longest} tokens are more than the {model['max_position_embeddings']} of {key}: {path} "
-            "(max_position_embeddings); lower it"
+            f"{longest_key}: {longest} tokens are more than the {model[CONTEXT]} of {key}: {path} ({CONTEXT}); lower it"
         )
 
 
