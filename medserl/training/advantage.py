@@ -51,7 +51,7 @@ class RoleAdvantages:
         self.floor = floor
         self.baselines: dict[str, float] = {}
         self.left_out: frozenset[str] = frozenset()
-        """Roles of the last call whose returns deviated less than the floor."""
+        """Roles of the last call whose returns deviated less than the floor from their mean."""
 
     def state_dict(self) -> dict[str, float]:
         """The moving averages, by role."""
@@ -74,27 +74,31 @@ class RoleAdvantages:
         """
         mask = mask.to(returns.dtype)
         centred = torch.zeros_like(returns)
-        deviations: dict[str, torch.Tensor] = {}
-        groups = _groups(roles, mask, together=self.normalisation == "global")
-        for role, rows in groups.items():
-            centre = self._centre(role, returns[rows], mask[rows])
-            centred[rows] = (returns[rows] - centre) * mask[rows]
-            deviations[role] = _variance(centred[rows], mask[rows], self.normalisation != "role_baseline").sqrt()
-        quiet = {role for role, deviation in deviations.items() if deviation < self.floor}
-        self.left_out = frozenset(roles if quiet and self.normalisation == "global" else quiet)
-        if self.normalisation == "role_baseline":
-            return centred * self._scale(_variance(centred, mask, False))
-        for role, rows in groups.items():
-            centred[rows] *= self._scale(deviations[role].square())
+        together, averages = self.normalisation == "global", self.normalisation == "role_baseline"
+        left_out: set[str] = set()
+        for role, rows in _groups(roles, mask, together).items():
+            mean = float((returns[rows] * mask[rows]).sum() / mask[rows].sum())
+            about_mean = (returns[rows] - mean) * mask[rows]
+            variance = _variance(about_mean, mask[rows])
+            # One answer alone still differs from the average of rounds before.
+            if quiet := bool(variance < self.floor**2) and not (averages and len(rows) == 1):
+                left_out |= set(roles) if together else {role}
+            if averages:
+                baseline = self._moved_baseline(role, mean)
+                # The same amount for every answer would only make noise.
+                centred[rows] = about_mean if quiet else (returns[rows] - baseline) * mask[rows]
+            else:
+                centred[rows] = about_mean * self._scale(variance)
+        self.left_out = frozenset(left_out)
+        if averages:
+            centred *= self._scale(centred.square().sum() / mask.sum().clamp(min=1.0))
         return centred
 
     def _scale(self, variance: torch.Tensor) -> torch.Tensor:
         return torch.rsqrt(variance.clamp(min=self.floor**2) + EPSILON)
 
-    def _centre(self, role: str, returns: torch.Tensor, mask: torch.Tensor) -> float:
-        mean = float((returns * mask).sum() / mask.sum())
-        if self.normalisation != "role_baseline":
-            return mean
+    def _moved_baseline(self, role: str, mean: float) -> float:
+        """The moving average as it was; ``mean`` goes into it."""
         baseline = self.baselines.get(role, mean)
         self.baselines[role] = self.decay * baseline + (1 - self.decay) * mean
         return baseline
@@ -110,7 +114,6 @@ def _groups(roles: Sequence[str], mask: torch.Tensor, together: bool) -> dict[st
     return {role: torch.tensor(rows) for role, rows in sorted(groups.items())}
 
 
-def _variance(centred: torch.Tensor, mask: torch.Tensor, unbiased: bool) -> torch.Tensor:
-    """Mean square over the mask; ``unbiased`` with Bessel's correction, as verl whitens."""
-    count = mask.sum()
-    return centred.square().sum() / (count - 1 if unbiased else count).clamp(min=1.0)
+def _variance(centred: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Over the mask, with Bessel's correction, as verl whitens."""
+    return centred.square().sum() / (mask.sum() - 1).clamp(min=1.0)

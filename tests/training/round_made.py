@@ -1,12 +1,15 @@
 """A round without Ray, Megatron or vLLM: a trainer whose workers and TransferQueue are stand-ins, and games made up."""
 
+import copy
 from collections.abc import Sequence
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transfer_queue
+from omegaconf import DictConfig
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
@@ -144,9 +147,14 @@ def gold(name: str, truth: Label, reward: float = 1.0) -> Game:
     return made_game(name, None, truth, reward=reward)
 
 
+@cache
+def _configuration(overrides: tuple[str, ...]) -> DictConfig:
+    return load_config("embedded", list(overrides))
+
+
 def made_trainer(overrides: Sequence[str] = (), number: int = 1, ranks: int = 1) -> Any:
     """``SelfPlayTrainer`` as its methods need it; nothing was started."""
-    config = load_config("embedded", list(overrides))
+    config = copy.deepcopy(_configuration(tuple(overrides)))
     trainer: Any = object.__new__(module.SelfPlayTrainer)
     trainer.config, trainer.settings = config, game_settings(config)
     trainer.advantages = role_advantages(trainer.settings)

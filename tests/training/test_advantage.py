@@ -70,6 +70,20 @@ def test_a_role_that_differs_by_its_kl_only_gets_small_advantages(
     assert (rule_.left_out == {"assessor"}) == (deviation < 0.2) or abs(deviation - 0.2) < 0.05
 
 
+def test_equal_outcomes_above_the_moving_average_are_no_reason_to_move() -> None:
+    """The same advantage for every answer has a gradient of zero in the mean, and noise of full size."""
+    rule = RoleAdvantages("role_baseline", decay=0.5)
+    rule.load_state_dict({"assessor": -0.4, "injector": 0.1})
+    returns = torch.tensor([[1.1], [1.1], [1.1], [-1.0], [1.0]])
+    roles = ["assessor"] * 3 + ["injector"] * 2
+    advantages = rule(returns, torch.ones(5, 1), roles)
+    assert advantages[:3].abs().max() < 1e-6 and advantages[3:].abs().min() > 0.5
+    assert rule.left_out == {"assessor"}
+    assert rule.baselines["assessor"] == pytest.approx(0.5 * -0.4 + 0.5 * 1.1)
+    alone = rule(torch.tensor([[1.1]]), torch.ones(1, 1), ["assessor"])
+    assert alone.item() == pytest.approx(1.0) and rule.left_out == frozenset()
+
+
 def test_one_other_outcome_in_a_hundred_still_counts_in_full() -> None:
     scores = torch.full((100, 1), 1.1)
     scores[0] = -0.9
