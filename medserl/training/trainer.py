@@ -246,13 +246,15 @@ class SelfPlayTrainer(CheckpointedTrainer):
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["returns", "response_mask"]
-        )
+        fields = ["returns", "advantages", "response_mask"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        advantages = padded["advantages"]
+        plain = self.config.algorithm.adv_estimator == "reinforce_plus_plus"
+        if plain or self.settings.advantage.normalisation != "global":  # another estimator's own are left as they are
+            advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)

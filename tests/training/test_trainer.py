@@ -222,6 +222,19 @@ def test_global_is_what_verl_makes_of_the_whole_batch(made: Any, queue: Any) -> 
     assert torch.allclose(data["advantages"], expected, atol=1e-6)
 
 
+def test_global_leaves_another_estimators_advantages_as_they_are(made: Any, queue: Any) -> None:
+    rules = ["medserl.advantage.normalisation=global", "algorithm.adv_estimator=reinforce_plus_plus_baseline"]
+    trainer = made.made_trainer([*rules, "medserl.advantage.injector_weight=0.5"])
+    batch, metrics = balanced(trainer, made, queue, mixed(made))
+    super(type(trainer), trainer)._compute_advantage(batch, metrics)
+    own = {key: queue.rows[key]["advantages"].clone() for key in real(trainer, batch)}
+    trainer._compute_advantage(batch, metrics)
+    for key, before in own.items():
+        weight = 0.5 if trainer.round.roles[key] == "injector" else 1.0
+        assert (queue.rows[key]["advantages"] == weight * before).all()
+    assert any(before.abs().max() > 0 for before in own.values())
+
+
 def test_per_role_is_verls_whitening_of_each_role_alone(made: Any, queue: Any) -> None:
     import torch
     from verl.trainer.ppo.core_algos import compute_reinforce_plus_plus_outcome_advantage as reinforce
