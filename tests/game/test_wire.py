@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medserl.game import (
@@ -26,6 +26,8 @@ from medserl.game import (
     play_game,
 )
 from medserl.game.play import AssessorTurn, Attempt, Trajectory
+from medserl.game.rewards import GameScore
+from medserl.game.vcf import Reason, VcfVerdict
 from medserl.game.wire import WireError, decode_game, encode_game
 
 NOTE = Note("n1", "He has a cough. He takes aspirin 81 mg daily. He denies fever.")
@@ -34,23 +36,29 @@ SECRET = "Weißkittel ☤"
 
 TEXTS = st.text() | st.text(st.characters(min_codepoint=0xD800, max_codepoint=0xDBFF), max_size=3)  # lone surrogates
 REPLIES = st.builds(Reply, TEXTS, st.none(), st.none() | st.integers(0, 9999), st.none() | st.integers(0, 9999))
+NUMBERS = st.floats(allow_nan=False)  # a NaN comes back too, but is not equal to itself
+COUNTS = st.none() | st.integers(0, 999)
+VERDICTS = st.builds(
+    VcfVerdict, st.booleans(), st.none() | st.sampled_from(Reason), COUNTS, st.none() | NUMBERS, COUNTS, COUNTS
+)
 GAMES = st.builds(
     Game,
     TEXTS,
     st.none() | st.sampled_from(Mode),
-    attempts=st.lists(st.builds(Attempt, reply=REPLIES), max_size=3).map(tuple),
+    attempts=st.lists(st.builds(Attempt, REPLIES, st.none() | TEXTS, VERDICTS), max_size=3).map(tuple),
     accepted=st.none() | TEXTS,
     ruling=st.none() | st.from_type(Ruling),
     second_ruling=st.none() | st.from_type(Ruling),
     truth=st.none() | st.sampled_from(Label),
     assessor=st.none() | st.builds(AssessorTurn, REPLIES, st.none() | st.sampled_from(Label)),
+    score=st.none() | st.builds(GameScore, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     trajectories=st.lists(
         st.builds(
             Trajectory,
             reply=REPLIES,
-            reward=st.floats(allow_nan=False),
+            reward=NUMBERS,
             messages=st.lists(st.dictionaries(TEXTS, TEXTS, max_size=2), max_size=2),
-            info=st.dictionaries(TEXTS, st.floats(allow_nan=False) | TEXTS, max_size=3),
+            info=st.dictionaries(TEXTS, NUMBERS | TEXTS, max_size=3),
         ),
         max_size=3,
     ).map(tuple),
@@ -100,6 +108,7 @@ def test_played_games_come_back(scripted: Callable[..., Any]) -> None:
         assert decode_game(encode_game(game)) == without_payloads(game)
 
 
+@settings(max_examples=300)
 @given(GAMES)
 def test_any_game_comes_back(game: Game) -> None:
     record = encode_game(game)
