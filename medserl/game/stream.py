@@ -26,7 +26,8 @@ class LabelledStream:
 
     An epoch is a shuffled list of pairs: the two versions of one note where both exist, else a CORRECT note
     with an INCORRECT one, drawn anew each epoch; what is left over of the larger class sits that epoch out.
-    Draws run through epoch after epoch, so a draw may span two.
+    Draws run through epoch after epoch, so a draw may span two; what it took of the first comes later in the second, so
+    that a draw has a note twice only where there are too few notes for it.
     """
 
     def __init__(self, labelled: Sequence[LabelledNote], seed: int) -> None:
@@ -42,20 +43,22 @@ class LabelledStream:
         )
         self._epoch = 1
         self._position = 0
-        self._order = self._epoch_order(1)
+        self._deferred: tuple[list[int], int] = [], 0
+        self._order = self._epoch_order()
 
     def next_labelled(self, count: int) -> tuple[LabelledNote, ...]:
         """The next ``count`` notes; within an epoch the classes' numbers differ by one at most."""
-        drawn: list[LabelledNote] = []
+        drawn: list[int] = []
         while len(drawn) < count:
             if self._position == len(self._order):
                 self._epoch += 1
                 self._position = 0
-                self._order = self._epoch_order(self._epoch)
+                self._deferred = sorted(set(drawn)), count - len(drawn)
+                self._order = self._epoch_order()
             taken = self._order[self._position : self._position + count - len(drawn)]
             self._position += len(taken)
             drawn.extend(taken)
-        return tuple(drawn)
+        return tuple(self._labelled[index] for index in drawn)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able position; with the same notes and seed it restores the stream exactly."""
@@ -64,29 +67,32 @@ class LabelledStream:
             "seed": self._seed,
             "epoch": self._epoch,
             "position": self._position,
+            "deferred": list(self._deferred),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ConfigError where the state belongs to other notes or another seed."""
         _refuse_other(state, "labelled notes", fingerprint=self._fingerprint, seed=self._seed)
+        indices, ahead = state.get("deferred", ([], 0))  # positions that earlier versions saved have none
         self._epoch = int(state["epoch"])
-        self._order = self._epoch_order(self._epoch)
+        self._deferred = [int(index) for index in indices], int(ahead)
+        self._order = self._epoch_order()
         self._position = int(state["position"])
 
-    def _epoch_order(self, epoch: int) -> tuple[LabelledNote, ...]:
-        rng = random.Random(f"labelled:{self._seed}:{epoch}")
-        versions: dict[str, dict[Label, LabelledNote]] = {}
-        spare: dict[Label, list[LabelledNote]] = {label: [] for label in Label}
-        for note in self._labelled:
-            if versions.setdefault(note.note_id, {}).setdefault(note.label, note) is not note:
-                spare[note.label].append(note)
-        pairs: list[list[LabelledNote]] = []
+    def _epoch_order(self) -> tuple[int, ...]:
+        rng = random.Random(f"labelled:{self._seed}:{self._epoch}")
+        versions: dict[str, dict[Label, int]] = {}
+        spare: dict[Label, list[int]] = {label: [] for label in Label}
+        for index, note in enumerate(self._labelled):
+            if versions.setdefault(note.note_id, {}).setdefault(note.label, index) != index:
+                spare[note.label].append(index)
+        pairs: list[list[int]] = []
         for version in versions.values():
             if len(version) == 2:
                 pairs.append(list(version.values()))
             else:
-                for label, note in version.items():
-                    spare[label].append(note)
+                for label, index in version.items():
+                    spare[label].append(index)
         for label in Label:
             rng.shuffle(spare[label])
         # Deliberately not strict: the surplus of the larger class sits this epoch out.
@@ -95,7 +101,13 @@ class LabelledStream:
         rng.shuffle(pairs)
         for pair in pairs:
             rng.shuffle(pair)
-        return tuple(note for pair in pairs for note in pair)
+        return tuple(index for pair in self._without_repeats(pairs) for index in pair)
+
+    def _without_repeats(self, pairs: list[list[int]]) -> list[list[int]]:
+        """Pairs of which the draw under way had a note come after as many others as it still needs."""
+        had, needed = set(self._deferred[0]), self._deferred[1]
+        ahead = [pair for pair in pairs if not had.intersection(pair)][: (needed + 1) // 2]
+        return ahead + [pair for pair in pairs if pair not in ahead]
 
 
 class NoteStream:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import pickle
 import threading
 import time
+import weakref
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -24,10 +24,12 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from medserl.config.load import game_settings
 from medserl.config.settings import GameSetup, make_setup
-from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, Trajectory, assess_labelled, play_game
+from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, assess_labelled, play_game
+from medserl.game.wire import encode_game
 from medserl.serving.opponent import RemoteInjector, injector_of
 
 AGENT_NAME = "medserl_self_play"
+GAME_FIELD = "medserl"  # in a trajectory's extra_fields: role, trains, and the game on its first trajectory
 THINK_END = "</think>"
 
 
@@ -41,14 +43,16 @@ class NoteTask:
     labelled: LabelledNote | None = None
     error_type: str | None = None
     """MEDEC's type of error to ask the injector for; None: any."""
+    place: int = 0
+    """Place in the round, from 0: few gold notes are dealt more than once a round."""
 
     @property
     def name(self) -> str:
         """Identity of the task within its round; seeds the sampling."""
         if self.labelled is not None:
-            return f"labelled/{self.labelled.note_id}/{self.labelled.label.value}"
+            return f"{self.place}/labelled/{self.labelled.note_id}/{self.labelled.label.value}"
         assert self.note is not None and self.mode is not None
-        return f"game/{self.note.note_id}/{self.mode.value}"
+        return f"{self.place}/game/{self.note.note_id}/{self.mode.value}"
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,19 @@ def sampling_seed(seed: int, task: NoteTask, call: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
-_SETUPS: dict[int, GameSetup] = {}
+_SETUPS: dict[int, tuple[weakref.ref[DictConfig], GameSetup]] = {}
 
 
 def _setup_of(config: DictConfig) -> GameSetup:
-    """Rules, prompts and referees, made once per process and configuration (verl makes a loop object per
-    note)."""
-    if id(config) not in _SETUPS:
-        _SETUPS[id(config)] = make_setup(game_settings(config))
-    return _SETUPS[id(config)]
+    """Rules, prompts and referees, made once per process and configuration (verl makes a loop object per note).
+
+    Kept by identity, since a configuration's hash is that of all its text, and as long as the configuration is there:
+    another one may get its address afterwards.
+    """
+    key = id(config)
+    if key not in _SETUPS:
+        _SETUPS[key] = weakref.ref(config, lambda _: _SETUPS.pop(key, None)), make_setup(game_settings(config))
+    return _SETUPS[key][1]
 
 
 @register(AGENT_NAME)
@@ -165,7 +173,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
 
 
 def _outputs(game: Game) -> list[AgentLoopOutput]:
-    record = pickle.dumps(strip_payloads(game))  # as bytes: pydantic would turn its dataclasses into dicts
+    record = encode_game(game)
     outputs = []
     for index, trajectory in enumerate(game.trajectories):
         tokens: Tokens = trajectory.reply.payload
@@ -181,27 +189,10 @@ def _outputs(game: Game) -> list[AgentLoopOutput]:
                 reward_score=float(trajectory.reward),
                 num_turns=len(game.trajectories),
                 metrics=AgentLoopMetrics(generate_sequences=tokens.seconds),
-                extra_fields={**tokens.extra, "medserl": info},
+                extra_fields={**tokens.extra, GAME_FIELD: info},
             )
         )
     return outputs
-
-
-def strip_payloads(game: Game) -> Game:
-    """The game without token ids: what metrics and dumps need, small enough to travel."""
-
-    def bare(reply: Reply) -> Reply:
-        return replace(reply, payload=None)
-
-    def bare_trajectory(trajectory: Trajectory) -> Trajectory:
-        return replace(trajectory, reply=bare(trajectory.reply))
-
-    return replace(
-        game,
-        attempts=tuple(replace(a, reply=bare(a.reply)) for a in game.attempts),
-        assessor=None if game.assessor is None else replace(game.assessor, reply=bare(game.assessor.reply)),
-        trajectories=tuple(bare_trajectory(t) for t in game.trajectories),
-    )
 
 
 class SelfPlayWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):

@@ -1,19 +1,16 @@
 """verl's synchronous v1 PPO trainer, playing self-play rounds.
 
-A subclass of ``PPOTrainerSync`` (verl 0.9.1, verl/trainer/ppo/v1/trainer_sync.py). verl does generation,
-log-probs,
-KL in the reward, REINFORCE++ returns, the clipped update and the weight transfer; this class says which
-notes a round has, which trajectories train, and how advantages of two roles are normalised.
-tests/training/test_verl_contracts.py fails when verl changes a method that is overridden here.
+A subclass of ``PPOTrainerSync`` (verl 0.9.1, verl/trainer/ppo/v1/trainer_sync.py). verl does generation, log-probs,
+KL in the reward, REINFORCE++ returns, the clipped update and the weight transfer; this class says which notes a round
+has, which trajectories train, in which mini-batch, and how advantages of two roles are normalised.
+tests/training/test_verl_behaviour.py and test_verl_contracts.py fail when verl changes what is relied on here.
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,25 +18,28 @@ import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.trainer.ppo.core_algos import FixedKLController
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions, log_seqlen_unbalance
 from verl.workers.utils.padding import response_to_nested
 
 from medserl.config.load import game_settings
 from medserl.config.settings import make_setup
 from medserl.data.rounds import NoteSource, Round, planned_rounds, validation_notes
-from medserl.game import Game, Role, balance_labels, balance_modes, draw_error_type
+from medserl.game import Game, Role, draw_error_type
+from medserl.game.wire import decode_game
 from medserl.report.round_metrics import referee_complaint
-from medserl.run import checkpoint
-from medserl.run.layout import layout_of
-from medserl.training.advantage import RoleAdvantages
-from medserl.training.agent_loop import AGENT_NAME, NoteTask
+from medserl.training.advantage import role_advantages
+from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
+from medserl.training.checkpoints import CheckpointedTrainer
+from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
 from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
 SLOW_PHASE = 30.0  # seconds; longer phases are worth a line of their own
-GAME_FIELD = "medserl"  # in a trajectory's extra_fields: role, trains, and the game on its first trajectory
+KL = "actor/reward_kl_penalty"  # verl's name
+STEPS = "medserl/optimizer_steps"
 
 
 class RolloutFailed(RuntimeError):
@@ -56,7 +56,7 @@ class RoundState:
     nothing_trains: bool = False
 
 
-class SelfPlayTrainer(PPOTrainerSync):
+class SelfPlayTrainer(CheckpointedTrainer):
     """Plays and trains one round per ``training_step``.
 
     Args:
@@ -64,21 +64,33 @@ class SelfPlayTrainer(PPOTrainerSync):
     """
 
     def __init__(self, config: DictConfig) -> None:
-        super().__init__(config)
-        self.settings = game_settings(config)
+        settings = game_settings(config)
+        super().__init__(config, role_advantages(settings))
+        self.settings = settings
         self.replay_buffer.poll_interval = self.settings.poll_seconds
-        self.advantages = RoleAdvantages(self.settings.advantage.normalisation, self.settings.advantage.baseline_decay)
         self.round = RoundState()
         self.timing_raw: dict[str, float] = {}
         self.curr_step_profile = False
         self._round_began = 0.0
-        self.save_seconds: float | None = None  # what the checkpoint took that the run goes on from
         self._validator: Validator | None = None
 
     # ---------------------------------------------------------------- one round
 
     def training_step(self, notes: Round) -> dict[str, float]:
         """Play one round on ``notes``, update the policy, send the new weights to vLLM.
+
+        In this order, of which verl's ``step`` (trainer_base.py) calls 1 to 6; what is marked * is overridden here:
+
+        1. ``prepare_step``: ``_next_train_batch``* sends one row per note to the agent loops, which play the games
+           (agent_loop.py) and put each trajectory into the TransferQueue with its own reward.
+        2. ``replay_buffer.sample`` waits until all games are over; ``on_sample_end`` sends vLLM to sleep.
+        3. ``_balance_batch``*: ``_collect_games`` reads the games, ``rows.choose`` says which trajectories train, verl
+           pads them to whole mini-batches, ``_deal`` spreads kinds over these.
+        4. ``_compute_old_log_prob``, ``_compute_ref_log_prob``: Megatron, policy and reference.
+        5. ``_compute_advantage``*: ``_compute_returns`` has verl put the KL into the reward and sum up returns; then
+           ``RoleAdvantages`` and the roles' weights.
+        6. ``_update_actor``*: one optimizer step a mini-batch; none where nothing trains.
+        7. ``on_step_end`` sends the weights to vLLM, ``_compute_metrics`` measures, the rows leave the queue.
 
         Args:
             notes: The round's notes and labelled notes.
@@ -89,7 +101,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         self.global_steps += 1
         self.round = RoundState(tasks=self._tasks(notes))
         self._round_began = time.perf_counter()
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, Any] = {STEPS: 0}
         self.timing_raw = {}
         with marked_timer("step", self.timing_raw):
             batch = self.step(metrics, self.timing_raw)
@@ -116,13 +128,6 @@ class SelfPlayTrainer(PPOTrainerSync):
             metrics = self._validator()
         return {**metrics, "timing_s/validate": timing["validate"]}
 
-    def save(self) -> Path:
-        """Write a checkpoint of the current round; whole or not at all."""
-        timing: dict[str, float] = {}
-        with marked_timer("save_checkpoint", timing):
-            self._save_checkpoint()
-        return Path(self.config.trainer.default_local_dir) / f"{checkpoint.STEP_PREFIX}{self.global_steps}"
-
     # ---------------------------------------------------------------- the round's notes
 
     def _init_dataloader(self) -> None:
@@ -138,13 +143,13 @@ class SelfPlayTrainer(PPOTrainerSync):
     def _tasks(self, notes: Round) -> dict[str, NoteTask]:
         seed = f"{self.settings.seed}/{self.global_steps}"
         types = self.settings.error_types
-        played = [
+        tasks = [
             NoteTask(self.global_steps, note, mode, error_type=draw_error_type(types, seed, note.note_id))
             for note, mode in zip(notes.batch.notes, notes.batch.modes, strict=True)
         ]
-        labelled = [NoteTask(round=self.global_steps, note=None, mode=None, labelled=item) for item in notes.labelled]
+        tasks += [NoteTask(self.global_steps, None, None, labelled=item) for item in notes.labelled]
         # verl splits keys at "_": no underscore in a uid.
-        return {f"r{self.global_steps:06d}n{i:05d}": task for i, task in enumerate(played + labelled)}
+        return {f"r{self.global_steps:06d}n{i:05d}": replace(task, place=i) for i, task in enumerate(tasks)}
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """The rows that verl sends to the agent loops: one per note."""
@@ -167,11 +172,11 @@ class SelfPlayTrainer(PPOTrainerSync):
     # ---------------------------------------------------------------- which trajectories train
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
-        """Keep the trajectories that train, in an order that does not depend on which game ended first."""
+        """Keep the trajectories that train, have verl pad them, and deal all into mini-batches."""
         rows = self._collect_games(batch)
         if (waited := time.perf_counter() - self._round_began) > SLOW_PHASE:
             logger.info("round %d: %d games played in %.0f s", self.global_steps, len(self.round.games), waited)
-        chosen = self._choose(rows)
+        chosen = choose(rows, self.round.games, self.settings, self.global_steps)
         self.round.nothing_trains = not chosen
         if not chosen:
             logger.warning("round %d: no trajectory trains (all games void or rejected)", self.global_steps)
@@ -181,7 +186,7 @@ class SelfPlayTrainer(PPOTrainerSync):
         if dropped:
             tq.kv_clear(keys=dropped, partition_id=batch.partition_id)
         tags = dict(zip(batch.keys, batch.tags, strict=True))
-        self.round.roles = {key: rows[key]["role"] for key in chosen}
+        self.round.roles = {key: rows[key].role.value for key in chosen}
         metrics["medserl/trained_trajectories"] = 0 if self.round.nothing_trains else len(chosen)
         trimmed = KVBatchMeta(
             partition_id=batch.partition_id,
@@ -189,18 +194,40 @@ class SelfPlayTrainer(PPOTrainerSync):
             tags=[tags[key] for key in chosen],
             extra_info=batch.extra_info,
         )
-        return super()._balance_batch(trimmed, metrics, *args, **kwargs)
+        padded = super()._balance_batch(trimmed, metrics, *args, **kwargs)
+        metrics |= self._deal(padded)
+        return padded
 
-    def _collect_games(self, batch: KVBatchMeta) -> dict[str, dict[str, Any]]:
-        """Game information of every trajectory by key; the games themselves go to ``self.round``."""
+    def _deal(self, batch: KVBatchMeta) -> dict[str, Any]:
+        """Put rows in the order in which each mini-batch that verl slices has the round's mixture; its statistics.
+
+        verl gives each data-parallel rank one run of rows and slices every run into mini-batches. Sorted by key, as
+        they come, the last mini-batch would be gold notes and padding.
+        """
+        actor = self.config.actor_rollout_ref.actor
+        size = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        if len(batch) % size or size % ranks:
+            return {}  # no update follows (trainer.critic_warmup), or verl is about to say what is wrong
+        strata = [stratum(key, self.round.roles, self.round.games) for key in batch.keys]
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        work = calculate_workload(torch.tensor(lengths)).tolist()
+        runs: list[list[int]] = [[] for _ in range(ranks)]
+        for hand in deal(strata, len(batch) // size, f"{self.settings.seed}/{self.global_steps}"):
+            shares = get_seqlen_balanced_partitions([work[i] for i in hand], k_partitions=ranks, equal_size=True)
+            for run, share in zip(runs, shares, strict=True):
+                run += [hand[i] for i in share]
+        batch.reorder([i for run in runs for i in run])
+        statistics: dict[str, Any] = log_seqlen_unbalance(lengths, runs, prefix="global_seqlen")
+        return statistics
+
+    def _collect_games(self, batch: KVBatchMeta) -> dict[str, Row]:
+        """What every trajectory says of itself, by key; the games themselves go to ``self.round``."""
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         # A list of dicts, wrapped or not, depending on how the TransferQueue stored it.
-        extras = (getattr(extra, "data", extra) for extra in data["extra_fields"])
-        rows = {key: extra[GAME_FIELD] for key, extra in zip(batch.keys, extras, strict=True)}
-        by_uid: dict[str, Game] = {}
-        for key in sorted(rows):
-            if "game" in rows[key]:
-                by_uid[key.split("_")[0]] = pickle.loads(rows[key]["game"])
+        extras = (getattr(extra, "data", extra)[GAME_FIELD] for extra in data["extra_fields"])
+        said = dict(sorted(zip(batch.keys, extras, strict=True)))
+        by_uid = {uid_of(key): decode_game(info["game"]) for key, info in said.items() if "game" in info}
         failed = [uid for uid in self.round.tasks if uid not in by_uid]
         if len(failed) > self.settings.max_failed_share * len(self.round.tasks):
             raise RolloutFailed(
@@ -210,111 +237,68 @@ class SelfPlayTrainer(PPOTrainerSync):
         self.round.games = by_uid
         if complaint := referee_complaint(list(by_uid.values()), self.settings.referee.name):
             logger.warning("round %d: %s", self.global_steps, complaint)
-        return rows
-
-    def _choose(self, rows: dict[str, dict[str, Any]]) -> list[str]:
-        uids, games = list(self.round.games), list(self.round.games.values())
-        seed = f"{self.settings.seed}/{self.global_steps}"
-        dropped = balance_modes(games, seed) if self.settings.balance_modes else set()
-        unassessed = balance_labels(games, dropped, seed) if self.settings.balance_labels else set()
-        left_out = {(uids[i], role.value) for i in dropped for role in Role}
-        left_out |= {(uids[i], Role.ASSESSOR.value) for i in unassessed}
-        roles = self._trained_roles()
-        return [
-            key
-            for key in sorted(rows)
-            if rows[key]["trains"]
-            and rows[key]["role"] in roles
-            and (key.split("_")[0], rows[key]["role"]) not in left_out
-        ]
-
-    def _trained_roles(self) -> set[str]:
-        match self.settings.train_roles:
-            case "both":
-                return {Role.INJECTOR.value, Role.ASSESSOR.value}
-            case "assessor":
-                return {Role.ASSESSOR.value}
-            case _:
-                return {Role.ASSESSOR.value if self.global_steps % 2 else Role.INJECTOR.value}
+        return {key: Row(Role(info["role"]), bool(info["trains"])) for key, info in said.items()}
 
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """REINFORCE++ by verl; per-role normalisation and weights where configured."""
-        batch = super()._compute_advantage(batch, metrics)
-        settings = self.settings.advantage
-        if settings.normalisation == "global" and settings.injector_weight == 1.0:
+        """KL and returns by verl; advantages by role, with the weights of the roles."""
+        batch = self._compute_returns(batch, metrics)
+        if self.round.nothing_trains:
             return batch
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["returns", "advantages", "response_mask"]
-        )
+        fields = ["returns", "advantages", "response_mask"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
-        roles = [self.round.roles.get(key, "padding") for key in batch.keys]
-        if settings.normalisation == "global":
-            advantages = padded["advantages"]
-        else:
+        roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
+        advantages = padded["advantages"]
+        plain = self.config.algorithm.adv_estimator == "reinforce_plus_plus"
+        if plain or self.settings.advantage.normalisation != "global":  # another estimator's own are left as they are
             advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
-        weights = [settings.injector_weight if role == Role.INJECTOR.value else 1.0 for role in roles]
+        for role in sorted(set(self.round.roles.values())):
+            left_out = role in self.advantages.left_out
+            metrics[f"medserl/left_out/{role}"] = float(left_out)
+            if left_out:
+                logger.info(
+                    "round %d: the outcomes of the %s hardly differ; it is all but left out", self.global_steps, role
+                )
+        injector = self.settings.advantage.injector_weight
+        weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
 
+    def _compute_returns(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """verl's own, but for the mean KL: verl's is over padding too, whose KL is 0. The one over real rows is shown,
+        and an adaptive coefficient follows it."""
+        controller = getattr(self, "kl_ctrl_in_reward", None)
+        if controller is None:
+            return super()._compute_advantage(batch, metrics)
+        self.kl_ctrl_in_reward = FixedKLController(controller.value)  # verl would feed the other mean to it
+        try:
+            batch = super()._compute_advantage(batch, metrics)
+        finally:
+            self.kl_ctrl_in_reward = controller
+        real = sum(key in self.round.roles for key in batch.keys)
+        metrics[KL] *= len(batch) / real
+        if not self.round.nothing_trains:
+            controller.update(current_kl=metrics[KL], n_steps=real)
+        return batch
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """Skip the update when nothing trains: Adam's momentum would move the weights even on zero
-        gradients."""
+        """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the
+        weights even on zero gradients."""
         if self.round.nothing_trains:
             return batch
-        return super()._update_actor(batch, metrics)
+        update = self.actor_rollout_wg.update_actor
 
-    # ---------------------------------------------------------------- checkpoints
+        def counted(batch: KVBatchMeta) -> Any:
+            output = update(batch)
+            metrics[STEPS] = len(output["metrics"]["grad_norm"])  # one norm a step, before verl makes a mean of them
+            return output
 
-    def _save_checkpoint(self) -> None:
-        root = Path(self.config.trainer.default_local_dir)
-        keep = self.config.trainer.max_actor_ckpt_to_keep
-        began = time.perf_counter()
-        with checkpoint.saving(root, self.global_steps) as staging:
-            self._write_checkpoint(root, staging, keep)
-            state = {
-                "baselines": self.advantages.state_dict(),
-                "layout": layout_of(self.config),
-                "kl_coef": self._kl_coef,
-                "seconds": round(time.perf_counter() - began, 3),
-            }
-            checkpoint.publish(root, self.global_steps, state, keep)
-
-    def _write_checkpoint(self, root: Path, staging: Path, keep: int | None) -> None:
-        with open_dict(self.config):
-            self.config.trainer.default_local_dir = str(staging)
-            self.config.trainer.max_actor_ckpt_to_keep = None  # retention is ours: verl would look for staged paths
+        self.actor_rollout_wg.update_actor = counted
         try:
-            super()._save_checkpoint()
+            return super()._update_actor(batch, metrics)
         finally:
-            with open_dict(self.config):
-                self.config.trainer.default_local_dir = str(root)
-                self.config.trainer.max_actor_ckpt_to_keep = keep
-
-    @property
-    def _kl_coef(self) -> float | None:
-        controller = getattr(self, "kl_ctrl_in_reward", None)
-        return None if controller is None else float(controller.value)
-
-    def _load_checkpoint(self) -> None:
-        logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")
-        self.global_steps = 0
-        if self.config.trainer.resume_mode == "disable":
-            return
-        latest, complaints = checkpoint.latest_usable(Path(self.config.trainer.default_local_dir))
-        for complaint in complaints:
-            logger.warning(complaint)
-        if latest is None:
-            return
-        with open_dict(self.config):
-            self.config.trainer.resume_mode = "resume_path"
-            self.config.trainer.resume_from_path = str(latest)
-        super()._load_checkpoint()
-        state = checkpoint.load_state(latest)
-        self.advantages.load_state_dict(state["baselines"])
-        self.save_seconds = state.get("seconds")
-        if self.config.algorithm.kl_ctrl.type == "adaptive" and state.get("kl_coef") is not None:
-            self.kl_ctrl_in_reward.value = state["kl_coef"]  # verl would start again from the configured one
+            self.actor_rollout_wg.update_actor = update

@@ -54,6 +54,9 @@ REPORTED = [
     "actor/entropy",
     "actor/grad_norm",
     "actor/pg_clipfrac",
+    "medserl/optimizer_steps",
+    "medserl/left_out/injector",
+    "medserl/left_out/assessor",
     "perf/tokens_per_second",
     "timing_s/gen",
     "timing_s/old_log_prob",
@@ -78,6 +81,7 @@ def test_the_game_is_really_played(uninterrupted: Run) -> None:
         assert row["games_decisive"] > 0
         assert row["assessor/parse_failure_rate"] < 0.05
         assert row["actor/grad_norm"] > 0
+        assert row["medserl/optimizer_steps"] == math.ceil(row["medserl/trained_trajectories"] / 40)
         assert math.isfinite(row["mean_reward"])
 
 
@@ -87,9 +91,12 @@ def test_held_out_patients_are_judged_and_the_best_checkpoint_is_marked(uninterr
     assert before["round"] == 0
     for row in (before, after):
         for way in ("greedy", "sampled"):
-            assert 0.4 < row[f"val/{way}/balanced_accuracy"] < 1.0
-            assert -1.0 <= row[f"val/{way}/mcc"] <= 1.0
-            assert {f"val/{way}/recall_correct", f"val/{way}/recall_incorrect"} <= row.keys()
+            right, wrong = row[f"val/{way}/recall_correct"], row[f"val/{way}/recall_incorrect"]
+            assert row[f"val/{way}/balanced_accuracy"] == pytest.approx((right + wrong) / 2)
+            # Of as many right texts as wrong ones, each answered: Matthews' correlation follows from the recalls.
+            correlation = (right + wrong - 1) / math.sqrt((1 + right - wrong) * (1 + wrong - right))
+            assert row[f"val/{way}/parse_failure_rate"] == 0
+            assert row[f"val/{way}/mcc"] == pytest.approx(correlation)
     best = json.loads((uninterrupted.path / "checkpoints/best.json").read_text())
     assert best == {"step": 3, "metric": "val/sampled/balanced_accuracy", "value": after[best["metric"]]}
     assert (uninterrupted.path / "checkpoints/global_step_3").is_dir()
@@ -104,7 +111,7 @@ def test_three_rounds_teach_the_assessor(uninterrupted: Run) -> None:
     assert after["val/sampled/balanced_accuracy"] > before["val/sampled/balanced_accuracy"]
     assert min(after["val/greedy/recall_correct"], after["val/greedy/recall_incorrect"]) > 0.2
     assert after["vcf_acceptance_rate"] > 0.3
-    assert 0.0 <= after["label_inversion_rate"] < 0.5
+    assert after["label_inversion_rate"] < 0.5
 
 
 def test_vllm_generates_with_the_weights_that_megatron_trained(uninterrupted: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from medserl.evaluation.paired import mcnemar
 from medserl.game.labels import Label
 from medserl.ward import MODEL_DIR, medec_rows, ward_notes
 
@@ -108,7 +109,8 @@ def test_samples_vote(sampled: Path) -> None:
         answers = [vote["answer"] for vote in row["votes"] if vote["answer"]]
         assert row["answer"] is None or answers.count(row["answer"]) * 2 >= len(answers)
     assert any(len({vote["answer"] for vote in row["votes"]}) > 1 for row in rows)
-    assert 0.4 < found["metrics"]["samples"]["mean"]["accuracy"] < 1
+    right = [vote["answer"] == row["label"] for row in rows for vote in row["votes"]]
+    assert found["metrics"]["samples"]["mean"]["accuracy"] == pytest.approx(sum(right) / len(right))
 
 
 def test_the_seed_and_not_the_batch_decides(sampled: Path, tmp_path: Path) -> None:
@@ -125,7 +127,10 @@ def test_the_two_can_be_compared(greedy: Path, sampled: Path, capsys: pytest.Cap
 
     assert main(["compare", str(greedy), str(sampled), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["texts"] == 2 * COUNT and found["sentence"] and 0 <= found["mcnemar_mid_p"] <= 1
+    assert found["texts"] == 2 * COUNT and found["sentence"]
+    right = [[row["answer"] == row["label"] for row in predictions(folder)] for folder in (greedy, sampled)]
+    only = [sum(a and not b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1])]
+    assert found["mcnemar_mid_p"] == pytest.approx(mcnemar(*only)[1])
     assert {"samples", "temperature"} <= set(found["settings_that_differ"])
 
 

@@ -202,6 +202,40 @@ def test_a_text_in_two_splits_is_named() -> None:
         check_disjoint({"train": make_notes(3), "test": [Note("t", "Note\n2. ")]})
 
 
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 99), st.integers(0, 30))
+def test_no_draw_has_a_note_twice_where_there_are_enough(pairs: int, half: int, seed: int, saved_at: int) -> None:
+    """Rounds whose size does not divide the notes span two passes over them."""
+    size = 2 * min(half, pairs)
+    pool = labelled_from_notes(make_notes(pairs, with_error=pairs))
+    stream = LabelledStream(pool, seed)
+    draws = []
+    for number in range(30):
+        if number == saved_at:
+            state = json.loads(json.dumps(stream.state_dict()))
+            stream = LabelledStream(pool, seed)
+            stream.load_state_dict(state)
+        draws.append(stream.next_labelled(size))
+        assert len(set(draws[-1])) == size
+        assert Counter(note.label for note in draws[-1]) == {Label.CORRECT: size // 2, Label.INCORRECT: size // 2}
+    whole = LabelledStream(pool, seed)
+    assert draws == [whole.next_labelled(size) for _ in draws]
+    dealt = Counter(note for draw in draws for note in draw)
+    assert max(dealt.values()) - min(dealt[note] for note in pool) <= 1
+
+
+def test_a_draw_that_needs_more_than_there_is_repeats_notes() -> None:
+    drawn = LabelledStream(labelled_from_notes(make_notes(3, with_error=3)), seed=1).next_labelled(16)
+    assert sorted(Counter(drawn).values()) == [2, 2, 3, 3, 3, 3]
+
+
+def test_a_position_of_an_earlier_version_is_taken_up() -> None:
+    pool = labelled_from_notes(make_notes(8, with_error=8))
+    stream, other = LabelledStream(pool, seed=1), LabelledStream(pool, seed=1)
+    stream.next_labelled(4)
+    other.load_state_dict({key: value for key, value in stream.state_dict().items() if key != "deferred"})
+    assert other.next_labelled(8) == stream.next_labelled(8)
+
+
 def test_batch_size_zero_deals_empty_batches_for_runs_on_labelled_notes_only() -> None:
     stream = NoteStream(make_notes(8), 0, 0)
     assert [len(stream.next_batch().notes) for _ in range(3)] == [0, 0, 0]

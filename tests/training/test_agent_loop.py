@@ -1,6 +1,7 @@
 """The agent loop as verl drives it, with a scripted language model: trajectories, rewards, seeds, and what may leak."""
 
 import asyncio
+import gc
 import os
 from types import SimpleNamespace
 from typing import Any
@@ -127,7 +128,7 @@ def test_the_assessors_tokens_hold_neither_original_nor_mode_nor_reasoning(verl:
 
 
 def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:
-    import pickle
+    from medserl.game.wire import decode_game
 
     roomy = (
         "medserl.prompt_set=clinical",
@@ -137,7 +138,7 @@ def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:
     outputs, server, tokenizer = play([gold_edit(), ANSWER.format(label="INCORRECT")], roomy, error_type="management")
     assert "of the type management" in tokenizer.decode(server.requests[0]["prompt_ids"])
     assert "of the type management" not in tokenizer.decode(server.requests[1]["prompt_ids"])
-    assert pickle.loads(outputs[0].extra_fields["medserl"]["game"]).error_type == "management"
+    assert decode_game(outputs[0].extra_fields["medserl"]["game"]).error_type == "management"
 
 
 def contains(haystack: list[int], needle: list[int]) -> bool:
@@ -152,6 +153,43 @@ def test_every_request_has_a_seed_of_its_own_that_does_not_depend_on_order(verl:
     assert not set(benign) & set(seeds[0])
     other = [r["seed"] for r in play(["nonsense"] * 3, ("medserl.seed=2",))[1].requests]
     assert not set(other) & set(seeds[0])
+
+
+def test_seeds_and_requests_are_unique_within_a_round(verl: Any) -> None:
+    """Sixty gold notes, sixteen a round: a round that ends one pass over them and begins the next deals some twice."""
+    from medserl.config.settings import GameSettings, NotesSettings
+    from medserl.data.rounds import NoteSource
+    from medserl.training.agent_loop import sampling_seed
+    from tests.training.round_made import made_trainer
+
+    for conditions in (None, 4):
+        notes = NotesSettings(count=30, labelled_conditions=conditions)
+        source = NoteSource(GameSettings(notes=notes, rollout_batch_size=8, labelled_batch_size=16))
+        trainer = made_trainer()
+        for trainer.global_steps in range(1, 31):
+            tasks = trainer._tasks(source.next_round()).values()
+            assert [task.place for task in tasks] == list(range(24))
+            assert len({task.name for task in tasks}) == 24
+            assert len({sampling_seed(1, task, call) for task in tasks for call in (1, 2, 3, 4)}) == 96
+
+
+def test_a_setup_is_that_of_its_configuration_and_goes_with_it(verl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    import medserl.training.agent_loop as module
+
+    monkeypatch.setattr(module, "game_settings", lambda config: config.number)
+    monkeypatch.setattr(module, "make_setup", lambda number: [number])
+    before = len(module._SETUPS)
+    for number in range(200):
+        config = OmegaConf.create({"number": number})
+        assert module._setup_of(config) == [number]
+        assert module._setup_of(config) is module._setup_of(config)
+        del config
+    gc.collect()
+    assert len(module._SETUPS) <= before
+    first, second = OmegaConf.create({"number": 1}), OmegaConf.create({"number": 2})
+    assert module._setup_of(first) == [1] and module._setup_of(second) == [2] and module._setup_of(first) == [1]
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_not_a_cut(verl: Any) -> None:

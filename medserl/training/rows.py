@@ -1,0 +1,98 @@
+"""Which rows of a round train, and which mini-batch each of them goes into. Pure; neither torch nor verl.
+
+A row is one trajectory of a game under verl's key ``{uid}_{session}_{index}``, whose uid is the game's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from medserl.config.settings import GameSettings
+from medserl.game import Game, Role, balance_labels, balance_modes
+
+GOLD, PADDING = "gold", "padding"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a trajectory says of itself."""
+
+    role: Role
+    trains: bool
+    """Whether the rules of the game let it train (a rejected attempt before an accepted one does not)."""
+
+
+def uid_of(key: str) -> str:
+    """The game of a row."""
+    return key.split("_")[0]
+
+
+def trained_roles(train_roles: str, number: int) -> frozenset[Role]:
+    """Roles that train in round ``number`` by ``medserl.train_roles``."""
+    match train_roles:
+        case "both":
+            return frozenset(Role)
+        case "assessor":
+            return frozenset({Role.ASSESSOR})
+        case _:
+            return frozenset({Role.ASSESSOR if number % 2 else Role.INJECTOR})
+
+
+def choose(rows: Mapping[str, Row], games: Mapping[str, Game], settings: GameSettings, number: int) -> list[str]:
+    """Keys of the rows that train in round ``number``, in an order that does not depend on when games ended.
+
+    Args:
+        rows: All rows of the round, by key.
+        games: All games of the round, by uid.
+        settings: ``train_roles``, ``balance_modes``, ``balance_labels`` and ``seed`` are looked at.
+        number: The round, from 1.
+    """
+    uids = sorted(games)
+    played = [games[uid] for uid in uids]
+    seed = f"{settings.seed}/{number}"
+    dropped = balance_modes(played, seed) if settings.balance_modes else set()
+    unassessed = balance_labels(played, dropped, seed) if settings.balance_labels else set()
+    left_out = {(uids[i], role) for i in dropped for role in Role}
+    left_out |= {(uids[i], Role.ASSESSOR) for i in unassessed}
+    roles = trained_roles(settings.train_roles, number)
+    return [
+        key
+        for key in sorted(rows)
+        if rows[key].trains and rows[key].role in roles and (uid_of(key), rows[key].role) not in left_out
+    ]
+
+
+def stratum(key: str, roles: Mapping[str, str], games: Mapping[str, Game]) -> tuple[str, str]:
+    """What every mini-batch should have its share of: kind of a row (injector, assessor, gold, padding) and label.
+
+    Args:
+        key: The row.
+        roles: Role by key of the rows that train; any other row is padding.
+        games: Games by uid.
+    """
+    if key not in roles:
+        return PADDING, ""
+    game = games[uid_of(key)]
+    return GOLD if game.mode is None else roles[key], "" if game.truth is None else game.truth.value
+
+
+def deal(strata: Sequence[tuple[str, str]], hands: int, seed: str) -> list[list[int]]:
+    """Deal rows into ``hands`` mini-batches of equal size, each with its share of every kind and of each of its labels.
+
+    Rows are shuffled by ``seed``, sorted by stratum and dealt like cards, so that two mini-batches differ by one row at
+    most in any kind, and in any label of a kind. Rows of one stratum are as likely in one mini-batch as in another.
+
+    Returns:
+        Indices into ``strata``, one list a mini-batch.
+
+    Raises:
+        ValueError: the rows do not divide by ``hands``.
+    """
+    if hands < 1 or len(strata) % hands:
+        raise ValueError(f"{len(strata)} rows cannot be dealt into {hands} equal hands")
+    order = list(range(len(strata)))
+    Random(f"deal:{seed}").shuffle(order)
+    order.sort(key=lambda index: strata[index])
+    return [order[hand::hands] for hand in range(hands)]

@@ -1,0 +1,82 @@
+"""Which rows train, and how they are dealt; without torch. With verl's own methods around them: test_trainer.py."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medserl.config.settings import GameSettings
+from medserl.game import Game, Label, Mode, Role
+from medserl.training.rows import Row, choose, deal, stratum, trained_roles
+
+STRATA = st.lists(st.tuples(st.sampled_from(["injector", "assessor", "gold", "padding"]), st.sampled_from(["", "x"])))
+
+
+@given(STRATA, st.integers(1, 6), st.text(max_size=4))
+def test_every_hand_has_its_share_of_everything(rows: list[tuple[str, str]], hands: int, seed: str) -> None:
+    rows = rows * hands
+    dealt = deal(rows, hands, seed)
+    assert dealt == deal(rows, hands, seed)
+    assert sorted(index for hand in dealt for index in hand) == list(range(len(rows)))
+    assert {len(hand) for hand in dealt} == {len(rows) // hands}
+    for group in (lambda row: row, lambda row: row[0]):
+        counts = Counter(map(group, rows))
+        for hand in dealt:
+            own = Counter(group(rows[index]) for index in hand)
+            assert all(abs(own[key] - count / hands) < 1 for key, count in counts.items())
+
+
+def test_rows_of_a_kind_are_dealt_by_the_seed() -> None:
+    rows = [("gold", "")] * 12
+    first = {frozenset(deal(rows, 2, str(seed))[0]) for seed in range(50)}
+    assert len(first) > 40
+    often = Counter(index for hand in first for index in hand)
+    assert set(often) == set(range(12)) and min(often.values()) > 10
+
+
+@pytest.mark.parametrize(("rows", "hands"), [(3, 2), (4, 0)])
+def test_hands_are_of_one_size(rows: int, hands: int) -> None:
+    with pytest.raises(ValueError, match=f"{rows} rows cannot be dealt into {hands} equal hands"):
+        deal([("gold", "")] * rows, hands, "1")
+
+
+def test_what_a_row_is_dealt_as() -> None:
+    games = {
+        "a": Game("a", Mode.ERROR, truth=Label.INCORRECT),
+        "b": Game("b", Mode.BENIGN),
+        "c": Game("c", None, truth=Label.CORRECT),
+    }
+    roles = {"a_0_0": "injector", "a_1_0": "assessor", "b_0_0": "injector", "c_0_0": "assessor"}
+    assert [stratum(key, roles, games) for key in (*roles, "pad1_0_0")] == [
+        ("injector", "INCORRECT"), ("assessor", "INCORRECT"), ("injector", ""), ("gold", "CORRECT"), ("padding", "")
+    ]  # fmt: skip
+
+
+def test_roles_of_a_round() -> None:
+    both = frozenset(Role)
+    assert [trained_roles("both", n) for n in (1, 2)] == [both, both]
+    assert [trained_roles("assessor", n) for n in (1, 2)] == [{Role.ASSESSOR}] * 2
+    assert [trained_roles("alternate", n) for n in (1, 2, 3)] == [{Role.ASSESSOR}, {Role.INJECTOR}, {Role.ASSESSOR}]
+
+
+@given(st.lists(st.tuples(st.sampled_from(Mode), st.sampled_from(Label) | st.none()), max_size=12), st.integers(1, 5))
+def test_what_trains_is_balanced_and_takes_nothing_that_the_game_left_out(
+    played: list[tuple[Mode, Label | None]], number: int
+) -> None:
+    games = {f"g{i:02d}": Game(f"n{i}", mode, truth=truth) for i, (mode, truth) in enumerate(played)}
+    rows = {}
+    for uid, game in games.items():
+        rows[f"{uid}_0_0"] = Row(Role.INJECTOR, False)  # a rejected attempt
+        rows[f"{uid}_1_0"] = Row(Role.INJECTOR, game.decisive)
+        if game.decisive:
+            rows[f"{uid}_2_0"] = Row(Role.ASSESSOR, True)
+    chosen = choose(rows, games, GameSettings(), number)
+    assert chosen == sorted(chosen) == choose(dict(reversed(rows.items())), games, GameSettings(), number)
+    assert all(rows[key].trains for key in chosen)
+    modes = Counter(games[key[:3]].mode for key in chosen if rows[key].role is Role.INJECTOR)
+    assert modes[Mode.ERROR] == modes[Mode.BENIGN]
+    labels = Counter(games[key[:3]].truth for key in chosen if rows[key].role is Role.ASSESSOR)
+    assert len(labels) < 2 or labels[Label.CORRECT] == labels[Label.INCORRECT]
+    loose = GameSettings(balance_modes=False, balance_labels=False)
+    assert set(choose(rows, games, loose, number)) == {key for key, row in rows.items() if row.trains}
