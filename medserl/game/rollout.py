@@ -12,6 +12,7 @@ from medserl.game.labels import Mode
 from medserl.game.play import GameRules
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
 from medserl.game.records import Note
+from medserl.game.reply import opens_thinking
 from medserl.game.vcf import Reason, VcfVerdict
 
 Prompt = str | list[Message]
@@ -131,7 +132,9 @@ class VCFRolloutGenerator:
             replies = self._replies([asked[i] for i in pending])
             asked_counts.append(len(pending))
             for i, reply in zip(pending, replies, strict=True):
-                modified, verdict = self._rules.judge(reply, texts[i])
+                prompt = asked[i]
+                opened = isinstance(prompt, str) and opens_thinking(prompt)
+                modified, verdict = self._rules.judge(reply, texts[i], opened)
                 if verdict.passed and modified is not None:
                     mode = None if own_modes is None else own_modes[i]
                     found[i] = VCFSample(i, texts[i], modified, mode, asked[i], reply, attempt, verdict)

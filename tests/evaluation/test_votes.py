@@ -12,7 +12,7 @@ FULL = 'final_answer: "INCORRECT"\nerror_sentence_id: 1\ncorrected_sentence: He 
 
 def test_flag_and_full_replies() -> None:
     assert parse_vote('final_answer: "CORRECT"', "flag", 3).answer is C
-    assert "final_answer" in (parse_vote("CORRECT", "flag", 3).failure or "")
+    assert "final_answer" in (parse_vote("It is CORRECT.", "flag", 3).failure or "")
     vote = parse_vote(FULL, "full", 3)
     assert (vote.answer, vote.sentence_id, vote.correction) == (W, 1, "He takes insulin.")
     assert "not among" in (parse_vote(FULL, "full", 1).failure or "")
