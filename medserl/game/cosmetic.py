@@ -33,7 +33,6 @@ _SIGNS = str.maketrans(
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-", "⁺")
 _POWER = re.compile(r"(?<=\d)([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _FRACTION = re.compile("[¼-¾⅐-⅞↉]")
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _LETTER = r"[^\W\d_]"
 _ONE = re.compile(rf"(?<!{_LETTER})[lI](?=[.,]?\d)|(?<=\d)[lI](?=\d)")
 _ZERO = re.compile(rf"(?<=\d)[Oo]+(?!{_LETTER})|(?<!{_LETTER})[Oo](?=[.,]?\d)")
@@ -83,8 +82,8 @@ def _written(text: str) -> str:
     text = _ZERO.sub(lambda m: "0" * len(m.group()), _ONE.sub("1", text)).casefold()
     text = text if text.isascii() else text.translate(_LOOK_ALIKE)
     text = _IN_WORD.sub(lambda m: "l" if m.group() == "1" else "o", text).replace("rn", "m").replace("vv", "w")
-    text = _THOUSANDS.sub(lambda m: m.group().replace(",", ""), _AMPERSAND.sub("and", text))
-    return " ".join(_RANGE.sub(lambda m: m.group(1) or m.group(2), text).split())
+    text = _RANGE.sub(lambda m: m.group(1) or m.group(2), _AMPERSAND.sub("and", text))
+    return " ".join(text.split())
 
 
 def _bare(text: str, filler: str) -> str:

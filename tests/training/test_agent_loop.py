@@ -126,6 +126,19 @@ def test_the_assessors_tokens_hold_neither_original_nor_mode_nor_reasoning(verl:
     assert outputs[1].prompt_ids == assessor["prompt_ids"]
 
 
+def test_reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer(verl: Any, monkeypatch: Any) -> None:
+    """Where the chat template ends in an open <think>, what comes before </think> is no edit and no answer."""
+    import medserl.training.agent_loop as agent_loop
+
+    monkeypatch.setattr(agent_loop, "opens_thinking", lambda prompt: prompt.endswith("</think>\n\n"))
+    cut, whole = ANSWER.format(label="INCORRECT"), "so</think>" + ANSWER.format(label="INCORRECT")
+    outputs, server, _ = play([gold_edit(), "so</think>" + gold_edit(), cut])
+    assert len(server.requests) == 3  # the first edit was a thought
+    assert [output.reward_score for output in outputs if output.extra_fields["medserl"]["trains"]] == [0.0, -1.0]
+    outputs, _, _ = play(["so</think>" + gold_edit(), whole])
+    assert [output.reward_score for output in outputs] == [pytest.approx(-0.9), pytest.approx(1.1)]
+
+
 def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:
     import pickle
 
