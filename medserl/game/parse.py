@@ -17,8 +17,8 @@ NO_SENTENCE = -1
 """MEDEC's error sentence id of a text without an error."""
 _NO_CORRECTION = "NA"
 _NO_CORRECTIONS = ("NA", "N/A", "NONE", "NULL", "")
-_VERDICT = re.compile(r"([*_`\"'“”‘’«]*)((?:in)?correct)[.!]?([*_`\"'“”‘’»]*)[.!,;]?[*_`]*", re.IGNORECASE)
-_QUOTES = "\"'“”‘’«»"
+_VERDICT = re.compile(r"([*_`\"'“”‘’«(\[]*)((?:in)?correct)[.!]?([*_`\"'“”‘’»)\]]*)[.!,;]?[*_`]*", re.IGNORECASE)
+_QUOTES = "\"'“”‘’«»()[]"
 _WORD = re.compile(r"\b(?:in)?correct\b", re.IGNORECASE)
 _STATED = re.compile(r"final[ _-]?answer\W{0,12}(?:is\W{1,4})?((?:in)?correct)\b", re.IGNORECASE)
 

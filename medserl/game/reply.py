@@ -12,11 +12,12 @@ OPEN, CLOSE = "<think>", "</think>"
 _KEYS = ("final_answer", "error_sentence_id", "corrected_sentence", "sentence_id", "new_sentence", "generated_note")
 _DRESS = "*_`\"'“”‘’ \t"
 _FIELD = re.compile(
-    rf"(?:(?:[-*+>•]|#+)[ \t]+)*[{_DRESS}]*({'|'.join(key.replace('_', '[ _-]?') for key in _KEYS)})"
+    rf"(?:(?:[-*+>•]|#+|\d{{1,2}}[.)])[ \t]+)*[{_DRESS}]*({'|'.join(key.replace('_', '[ _-]?') for key in _KEYS)})"
     rf"[{_DRESS}]*[:=](.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _STRICT = re.compile(rf"[ \t]*({'|'.join(_KEYS)}):(.*)", re.DOTALL)
+_BRACED = re.compile(r"^\{([^{}:,]*:[^{}:,]*)\}$")
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)[\w-]*[ \t]*$")
 _PAIRS = {'"': '"', "“": "”", "„": "“", "'": "'", "‘": "’", "`": "`", "«": "»", "*": "*", "_": "_"}
 
@@ -114,7 +115,7 @@ def read_body(answer: str) -> Body:
     for line in kept:
         if not line.strip():
             continue
-        match = _FIELD.fullmatch(line.strip())
+        match = _FIELD.fullmatch(_BRACED.sub(r"\1", line.strip()))
         if match is not None:
             key = re.sub("[ -]", "_", match.group(1).lower())
             key = next(known for known in _KEYS if known.replace("_", "") == key.replace("_", ""))

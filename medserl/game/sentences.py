@@ -223,6 +223,8 @@ def _ends_sentence(words: Sequence[str], i: int) -> bool:
     if shouted and lowered in ABBREVIATIONS:
         return _opens(start, True) or (lowered in UNITS and _bare(start) not in CONTINUERS)
     if _ENUMERATOR.match(core):  # "Plan: 1. Aspirin" and "… daily. 2. Metformin"
+        if before[-1:] == "." and _bare(before) in (*TITLES, "no"):  # "Fig. 2. He"
+            return True
         if before == "" or before[-1] in ":.;" or _goes_on(before):
             return False
         return stem != "1" or _takes_number(before)
@@ -257,6 +259,8 @@ def _single_letter_ends(words: Sequence[str], i: int, letter: str, following: st
     if stem.lower() in ("and", "or", "&") and i > 1:  # "vitamins D and K.", but "Smith and A. Jones"
         earlier = words[i - 2].strip(_AROUND)
         return len(earlier) == 1 or (earlier.islower() and not shouted)
+    if stem.lower() in ("is", "was") and i > 1 and _bare(words[i - 2]) in LETTERED:  # "Blood type is O."
+        return True
     if stem.lower() in LEADERS or stem.lower() in ("patient", "seen", "called"):
         return False
     return stem.isalpha() and stem.islower()

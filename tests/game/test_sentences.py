@@ -67,6 +67,8 @@ SEVERAL_SENTENCES = [
     ("Details are in Figure A. Creams were stopped.", 2),
     ("Lesions are in Fig. B. Creams were stopped.", 2),
     ("Hepatitis B. Serology was sent.", 2),
+    ("See Fig. 2. He is well.", 2),
+    ("Blood type is O. Crossmatch is done.", 2),
     ("Given vitamins D and K. Warfarin was stopped.", 2),
     ("He got penicillin G. Cultures were drawn.", 2),
     ("He has pain. J. Smith saw him.", 2),
