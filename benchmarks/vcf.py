@@ -20,15 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from medserl.game.align import Alignment
-from medserl.game.vcf import (
-    Reason,
-    VcfVerdict,
-    apply_vcf,
-    changed_sentences,
-    leak_markers,
-    shingle_similarity,
-    visible_words,
-)
+from medserl.game.changes import changed_sentences
+from medserl.game.cosmetic import only_cosmetic
+from medserl.game.sentences import visible_lines
+from medserl.game.vcf import Reason, VcfVerdict, apply_vcf, leak_markers, shingle_similarity
 
 Pair = tuple[str, str]
 
@@ -73,7 +68,7 @@ def walk_back(a: Sequence[str], b: Sequence[str], matrix: list[list[int]], offse
 
 def straightforward(original: str, modified: str, *, trim: bool) -> VcfVerdict:
     """`apply_vcf` with its default bounds, every measure taken on the whole texts."""
-    before, after = visible_words(original), visible_words(modified)
+    (before, breaks), (after, breaks_after) = visible_lines(original), visible_lines(modified)
     if not before or not after:
         return VcfVerdict(False, Reason.EMPTY)
     if before == after:
@@ -90,12 +85,15 @@ def straightforward(original: str, modified: str, *, trim: bool) -> VcfVerdict:
     edits = matrix[-1][-1]
     if edits > 6:
         return VcfVerdict(False, Reason.TOO_MANY_EDITS)
+    alignment = walk_back(a, b, matrix, head, tail)
+    if only_cosmetic(before, after, alignment):
+        return VcfVerdict(False, Reason.COSMETIC, edits)
     jaccard = shingle_similarity(" ".join(before), " ".join(after))
     if jaccard < 0.85:
         return VcfVerdict(False, Reason.JACCARD_LOW, edits, jaccard)
     if jaccard > 0.99:
         return VcfVerdict(False, Reason.JACCARD_HIGH, edits, jaccard)
-    change = changed_sentences(before, after, walk_back(a, b, matrix, head, tail))
+    change = changed_sentences(before, after, alignment, breaks, breaks_after)
     reason = None
     if change.changed != 1:
         reason = Reason.SEVERAL_SENTENCES

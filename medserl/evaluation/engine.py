@@ -17,6 +17,7 @@ from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
+from medserl.game.reply import PROMPT_TAIL, opens_thinking
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -125,6 +126,7 @@ def assess(
     tokenizer = _tokenizer(model)
     settings = _text_config(model)
     prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
+    opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in prompts]
     limit = int(settings.get("max_position_embeddings") or 2**31)
     fitting = [index for index, ids in enumerate(prompts) if len(ids) + decoding.max_tokens <= limit]
     votes = [(Vote(None, failure=TOO_LONG),) * decoding.samples for _ in prompts]
@@ -136,7 +138,7 @@ def assess(
     chosen = [prompts[index] for index in fitting]
     replies = _generate(llm, chosen, decoding)
     drafts = [
-        [_vote(reply, decoding, sentence_counts[index]) for reply in own]
+        [_vote(reply, decoding, sentence_counts[index], opened[index]) for reply in own]
         for index, own in zip(fitting, replies, strict=True)
     ]
     found = _with_probabilities(llm, tokenizer, chosen, replies, drafts)
@@ -195,8 +197,8 @@ def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> lis
     return [list(output.outputs) for output in outputs]
 
 
-def _vote(reply: Any, decoding: Decoding, sentence_count: int) -> Vote:
-    vote = parse_vote(reply.text, decoding.output_format, sentence_count)
+def _vote(reply: Any, decoding: Decoding, sentence_count: int, opened: bool) -> Vote:
+    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened)
     return replace(vote, tokens=len(reply.token_ids), cut=reply.finish_reason == "length")
 
 

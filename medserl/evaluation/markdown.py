@@ -40,6 +40,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "![metrics](plots/metrics.svg)",
         "",
         *_type_table(results),
+        *_parsing_lines(results),
         *_calibration_lines(metrics["calibration"]),
         *_sample_lines(metrics["samples"]),
         *_correction_lines(results),
@@ -92,6 +93,37 @@ def _type_table(results: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {' | '.join(cells)} |")
     note = "A type's precision counts its texts against all correct texts; constant answers: recall / precision."
     return [*lines, "", note, ""]
+
+
+def _parsing_lines(results: Mapping[str, Any]) -> list[str]:
+    counts = results["metrics"].get("parsing")  # files of earlier versions have none
+    if counts is None:
+        return []
+    others, failed = (sum(counts[key].values()) for key in ("other_form", "not_parsed"))
+    text = (
+        f"Of {counts['replies']} replies {counts['strict']} gave an answer in the strict form, {others} in another"
+        f"{_kinds(counts['other_form'])}, {failed} gave none{_kinds(counts['not_parsed'])}."
+    )
+    if counts["replies"] and failed == counts["replies"]:
+        text += f" No figure here says anything about the model. {_advice(results)}"
+    return [text, ""]
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return f" ({', '.join(f'{kind} {count}' for kind, count in ordered)})" if counts else ""
+
+
+def _advice(results: Mapping[str, Any]) -> str:
+    """What to do where nothing parsed."""
+    metrics, settings = results["metrics"], results["settings"]
+    if 2 * metrics["cut_replies"] >= metrics["parsing"]["replies"]:
+        change = ", or use --no-thinking" if settings.get("thinking") else ""
+        return f"The replies ran into the limit of {settings.get('max_tokens')} tokens: raise --max-tokens{change}."
+    return (
+        "Read the replies: --keep-text writes them into predictions.jsonl. A model that does not know the format "
+        "needs a prompt set that explains it (--prompt-set clinical) or a warm start (medserl sft)."
+    )
 
 
 def _calibration_lines(calibration: Mapping[str, Any] | None) -> list[str]:

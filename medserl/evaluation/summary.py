@@ -19,7 +19,7 @@ from medserl.evaluation.metrics import (
     classification_metrics,
     error_type_metrics,
 )
-from medserl.evaluation.votes import Vote, mean_over_votes
+from medserl.evaluation.votes import Vote, mean_over_votes, parse_counts
 from medserl.game.labels import Label
 from medserl.game.metrics import mean
 from medserl.game.parse import NO_SENTENCE
@@ -54,6 +54,7 @@ def summarise(
         "calibration": _calibration(labels, scored),
         "samples": _samples(labels, scored),
         "corrections": _corrections(examples, scored, output_format),
+        "parsing": parse_counts([vote for item in scored for vote in item.votes]),
         "failures": dict(Counter(vote.failure for item in scored for vote in item.votes if vote.failure)),
         "cut_replies": sum(vote.cut for item in scored for vote in item.votes),
         "mean_tokens": mean(float(vote.tokens) for item in scored for vote in item.votes),

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from medserl.game.labels import Label
 from medserl.game.metrics import mean
-from medserl.game.parse import ParseFailure, parse_assessor, parse_full
+from medserl.game.parse import ParseFailure, parse_full, read_answer
+from medserl.game.reply import Form
 
 FORMATS = ("flag", "full")
 """What an assessor is asked for: the verdict; or verdict, sentence number and correction."""
@@ -27,18 +29,22 @@ class Vote:
     cut: bool = False
     """It ran into the limit of tokens."""
     reply: str = ""
+    form: Form | None = None
+    """How the answer was stated, or why there is none; None where no reply was made."""
 
 
-def parse_vote(reply: str, output_format: str, sentence_count: int) -> Vote:
-    """A reply in one of `FORMATS` to a prompt with ``sentence_count`` numbered sentences."""
+def parse_vote(reply: str, output_format: str, sentence_count: int, opened: bool = False) -> Vote:
+    """A reply in one of `FORMATS` to a prompt with ``sentence_count`` numbered sentences.
+
+    ``opened``: the rendered prompt ended in an open ``<think>``.
+    """
     if output_format == "flag":
-        answer = parse_assessor(reply)
-        failure = None if answer else "no 'final_answer: \"CORRECT\"' or '\"INCORRECT\"'"
-        return Vote(answer, failure=failure, reply=reply)
-    parsed = parse_full(reply, sentence_count)
+        found = read_answer(reply, opened)
+        return Vote(found.label, failure=found.why, reply=reply, form=found.form)
+    parsed = parse_full(reply, sentence_count, opened)
     if isinstance(parsed, ParseFailure):
-        return Vote(None, failure=parsed.why, reply=reply)
-    return Vote(parsed.answer, parsed.error_sentence_id, parsed.corrected_sentence, reply=reply)
+        return Vote(None, failure=parsed.why, reply=reply, form=parsed.form)
+    return Vote(parsed.answer, parsed.error_sentence_id, parsed.corrected_sentence, reply=reply, form=parsed.form)
 
 
 def majority(votes: Sequence[Vote]) -> Vote:
@@ -78,3 +84,11 @@ def mean_over_votes(
     """``metrics`` of the first replies, of the second ones, …, averaged: what one reply is worth on average."""
     rounds = [metrics([own[index].answer for own in votes]) for index in range(min(map(len, votes)))]
     return {name: mean(row[name] for row in rounds if row[name] == row[name]) for name in rounds[0]}
+
+
+def parse_counts(votes: Sequence[Vote]) -> dict[str, Any]:
+    """Replies by how they parsed: in the strict form, in another form by kind, not at all by kind."""
+    other = Counter(str(vote.form) for vote in votes if vote.answer is not None and vote.form is not Form.STRICT)
+    failed = Counter(str(vote.form or vote.failure) for vote in votes if vote.answer is None)
+    strict = sum(vote.answer is not None and vote.form is Form.STRICT for vote in votes)
+    return {"replies": len(votes), "strict": strict, "other_form": dict(other), "not_parsed": dict(failed)}

@@ -93,7 +93,8 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     ``vcf_acceptance_rate`` is accepted attempts / attempts (overall, per mode, per attempt number),
     ``vcf_game_acceptance_rate`` games with an accepted attempt / games, ``vcf_rejections/*`` counts
     attempts. Rewards are means over the trajectories that train. The assessor's figures are over decided
-    games, an answer that cannot be parsed counting as wrong. ``label_inversion_rate`` compares the referee's
+    games, an answer that cannot be parsed counting as wrong; ``strict_rate`` is the share of a role's replies that kept
+    the strict form. ``label_inversion_rate`` compares the referee's
     label with the mode's, ``label_inversion_rate/second_referee`` with another referee's.
     """
     played = [game for game in games if game.mode is not None]
@@ -172,7 +173,8 @@ def _assessor_metrics(games: Sequence[Game], prefix: str) -> dict[str, float]:
     answers = [
         (game.truth, game.assessor.answer) for game in games if game.truth is not None and game.assessor is not None
     ]
-    return answer_metrics(answers, prefix)
+    strict = mean(float(game.assessor.strict) for game in games if game.assessor is not None)
+    return answer_metrics(answers, prefix) | {f"{prefix}strict_rate": strict}
 
 
 def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:
@@ -202,12 +204,15 @@ def _text_metrics(games: Sequence[Game]) -> dict[str, float]:
         Role.ASSESSOR: [game.assessor.reply for game in games if game.assessor is not None],
     }
     measures: dict[str, Callable[[Reply], float | None]] = {
-        "response_words": lambda reply: len(strip_think(reply.text).split()),
-        "thinking_words": lambda reply: len(thinking_part(reply.text).split()),
+        "response_words": lambda reply: len(strip_think(reply.text, reply.thinking_open).split()),
+        "thinking_words": lambda reply: len(thinking_part(reply.text, reply.thinking_open).split()),
         "response_tokens": lambda reply: reply.tokens,
         "thinking_tokens": lambda reply: reply.think_tokens,
     }
-    metrics = {"injector/parse_failure_rate": mean(float(attempt.modified is None) for attempt in attempts)}
+    metrics = {
+        "injector/parse_failure_rate": mean(float(attempt.modified is None) for attempt in attempts),
+        "injector/strict_rate": mean(float(attempt.strict) for attempt in attempts),
+    }
     for role, own in replies.items():
         for name, measure in measures.items():
             values = [measure(reply) for reply in own]

@@ -1,25 +1,36 @@
-"""Strict parsers for what the two roles write.
+"""Parsers for what the two roles write: the answer, and whether it kept the strict form.
 
-Nothing here guesses: a reply that does not follow its format is a parse failure with a sentence that says
-why.
+The strict form is what the prompts ask for, and what the format bonus is for. Another dress that cannot be misread
+(bold, JSON, other quotes or none, other case, a verdict as the whole reply) gives the same answer. Nothing is
+guessed: a reply that states both verdicts, or none at its end, is a parse failure that says why.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medserl.game.labels import Label
+from medserl.game.reply import Body, Field, Form, index_of, read_body, split_think, unquoted
 from medserl.game.sentences import split_sentences
 
-_OPEN, _CLOSE = "<think>", "</think>"
-_SENTENCE_ID = re.compile(r"^[ \t]*sentence_id:[ \t]*([0-9]{1,6})[ \t\r]*$", re.MULTILINE)
-_NEW_SENTENCE = re.compile(r"^[ \t]*new_sentence:(.*)$", re.MULTILINE)
-_GENERATED_NOTE = re.compile(r"^[ \t]*generated_note:", re.MULTILINE)
-_ERROR_SENTENCE = re.compile(r"^[ \t]*error_sentence_id:[ \t]*(-1|[0-9]{1,6})[ \t\r]*$", re.MULTILINE)
-_CORRECTED = re.compile(r"^[ \t]*corrected_sentence:(.*)$", re.MULTILINE)
-_NO_CORRECTION = "NA"
 NO_SENTENCE = -1
 """MEDEC's error sentence id of a text without an error."""
-_FINAL_ANSWER = re.compile(r'final_answer:[ \t]*"(CORRECT|INCORRECT)"')
+_NO_CORRECTION = "NA"
+_NO_CORRECTIONS = ("NA", "N/A", "NONE", "NULL", "")
+_VERDICT = re.compile(r"([*_`\"'“”‘’«(\[]*)((?:in)?correct)[.!]?([*_`\"'“”‘’»)\]]*)[.!,;]?[*_`]*", re.IGNORECASE)
+_QUOTES = "\"'“”‘’«»()[]"
+_WORD = re.compile(r"\b(?:in)?correct\b", re.IGNORECASE)
+_STATED = re.compile(r"final[ _-]?answer\W{0,12}(?:is\W{1,4})?((?:in)?correct)\b", re.IGNORECASE)
+
+
+NOT_PARSED = (Form.SILENT, Form.BOTH, Form.MISPLACED, Form.INCOMPLETE, Form.UNFINISHED)
+"""Forms of replies without an answer."""
+_WHY = {
+    Form.SILENT: "no 'final_answer: \"CORRECT\"' or '\"INCORRECT\"'",
+    Form.BOTH: "no 'final_answer: …' that stands alone: both verdicts are stated",
+    Form.MISPLACED: "no 'final_answer: …' on a line of its own at the end, but one elsewhere",
+    Form.UNFINISHED: "no 'final_answer: …': the reasoning has no end",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,26 @@ class InjectorEdit:
     modified: str
     sentence_id: int | None = None
     new_sentence: str | None = None
+    strict: bool = True
+    """Whether the reply kept the strict form."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssessorAnswer:
+    """What an assessor's reply says."""
+
+    label: Label | None
+    """None where it states no verdict; ``form`` then says why."""
+    form: Form
+
+    @property
+    def strict(self) -> bool:
+        return self.form is Form.STRICT
+
+    @property
+    def why(self) -> str | None:
+        """Why there is no verdict; None where there is one."""
+        return _WHY.get(self.form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +71,7 @@ class FullAnswer:
     """-1 with CORRECT, else an index into the sentences that the prompt numbered."""
     corrected_sentence: str | None
     """None with CORRECT."""
+    form: Form = Form.STRICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,78 +79,159 @@ class ParseFailure:
     """A reply that does not follow its format, and why."""
 
     why: str
+    form: Form = Form.SILENT
 
 
-def strip_think(text: str) -> str:
-    """The answer part of a reply: everything outside ``<think>…</think>``.
-
-    After an unclosed ``<think>`` nothing is answer; before a stray ``</think>`` (a chat template may have
-    opened the block in the prompt) nothing is either.
-    """
-    outside: list[str] = []
-    rest = 0
-    while rest >= 0:  # not an expression: "<think>" repeated without an end would take quadratic time
-        opened = text.find(_OPEN, rest)
-        outside.append(text[rest:] if opened < 0 else text[rest:opened])
-        closed = text.find(_CLOSE, opened) if opened >= 0 else -1
-        rest = closed + len(_CLOSE) if closed >= 0 else -1
-    # What was outside may close or open once more, by a stray tag or by two halves that now meet.
-    return "".join(outside).rpartition(_CLOSE)[2].partition(_OPEN)[0].strip()
+def strip_think(text: str, opened: bool = False) -> str:
+    """The answer part of a reply: everything outside ``<think>…</think>`` (`split_think`)."""
+    return split_think(text, opened)[0]
 
 
-def thinking_part(text: str) -> str:
+def thinking_part(text: str, opened: bool = False) -> str:
     """What `strip_think` removes, without the tags; for length statistics."""
-    _, tag, rest = text.partition(_OPEN)
-    if not tag:
-        return text.rpartition(_CLOSE)[0].strip()
-    return (rest.rpartition(_CLOSE)[0] if _CLOSE in rest else rest).strip()
+    return split_think(text, opened)[1]
 
 
-def parse_edit(text: str, original_note: str) -> InjectorEdit | ParseFailure:
+# ---------------------------------------------------------------------------------------------- injector
+
+
+def parse_edit(text: str, original_note: str, opened: bool = False) -> InjectorEdit | ParseFailure:
     """Parse ``sentence_id: N`` and, after it, ``new_sentence: …`` on one line; rebuild the note.
 
     Sentences are counted from 0 as `split_sentences` finds them in ``original_note``; every other sentence
-    and all white space between sentences stay as they are, byte for byte.
+    and all white space between sentences stay as they are, byte for byte. Not strict, but read: a bracket or quotes
+    around the number, quotes around the sentence, its number in front of it. ``opened``: as in `split_think`.
     """
-    answer = strip_think(text)
-    ids = _SENTENCE_ID.findall(answer)
-    if len(ids) != 1:
-        return ParseFailure(f"expected one line 'sentence_id: N', found {len(ids)}")
-    news = _NEW_SENTENCE.findall(answer, _SENTENCE_ID.search(answer).end())  # type: ignore[union-attr]
+    fields = read_body(strip_think(text, opened)).fields
+    places = [i for i, field in enumerate(fields) if field.key == "sentence_id" and _index(field) is not None]
+    if len(places) != 1:
+        return ParseFailure(f"expected one line 'sentence_id: N', found {len(places)}")
+    news = [field for field in fields[places[0] + 1 :] if field.key == "new_sentence"]
     if len(news) != 1:
         return ParseFailure(f"expected one line 'new_sentence: …' after sentence_id, found {len(news)}")
-    index, sentence = int(ids[0]), news[0].strip()
-    if not sentence:
+    index = _index(fields[places[0]])
+    assert index is not None
+    if not news[0].value:
         return ParseFailure("new_sentence is empty")
     spans = split_sentences(original_note)
     if index >= len(spans):
         return ParseFailure(f"sentence_id {index} is not among the note's {len(spans)} sentences")
     span = spans[index]
+    old = original_note[span.start : span.end]
+    sentence = _without_number(unquoted(news[0].value, old), index, old)
+    sentence = unquoted(sentence, old)
+    if not sentence:
+        return ParseFailure("new_sentence is empty")
+    strict = (
+        fields[places[0]].strict and news[0].strict and fields[places[0]].value.isdigit() and sentence == news[0].value
+    )
     modified = original_note[: span.start] + sentence + original_note[span.end :]
-    return InjectorEdit(modified, index, sentence)
+    return InjectorEdit(modified, index, sentence, strict)
 
 
-def parse_note(text: str) -> InjectorEdit | ParseFailure:
+def parse_note(text: str, opened: bool = False) -> InjectorEdit | ParseFailure:
     """Parse the whole-note format: everything after the one line start ``generated_note:``."""
-    answer = strip_think(text)
-    starts = list(_GENERATED_NOTE.finditer(answer))
+    answer = strip_think(text, opened)
+    body = read_body(answer)
+    starts = [field for field in body.fields if field.key == "generated_note"]
     if len(starts) != 1:
         return ParseFailure(f"expected one 'generated_note:', found {len(starts)}")
-    note = answer[starts[0].end() :].strip()
-    return InjectorEdit(note) if note else ParseFailure("generated_note is empty")
+    note = starts[0].value
+    if not starts[0].json:
+        source = answer if starts[0].strict else body.text
+        key = re.search(r"^[^\n\w]*generated[ _-]?note[^\n\w:=]*[:=]", source, re.IGNORECASE | re.MULTILINE)
+        assert key is not None
+        note = source[key.end() :].strip()
+        note = note if starts[0].strict else note.removeprefix("**").strip()
+    bare = unquoted(note) if note[:1] in _QUOTES and note.count(note[:1]) <= 2 else note
+    return (
+        InjectorEdit(bare, strict=starts[0].strict and bare == note)
+        if bare
+        else ParseFailure("generated_note is empty")
+    )
 
 
-def parse_assessor(text: str) -> Label | None:
-    """The LAST ``final_answer: "CORRECT"|"INCORRECT"`` outside the reasoning, or None.
+def _index(field: Field) -> int | None:
+    index = index_of(field.value)
+    return index if index is not None and index >= 0 else None
 
-    Case, double quotes and the key are exact; there is no fallback to a word elsewhere in the reply, because
-    "INCORRECT" contains "CORRECT" and reasoning names both.
+
+def _without_number(sentence: str, index: int, old: str) -> str:
+    """Without the sentence's own number in front, as the prompt shows it; not where it may belong to the text."""
+    match = re.match(r"([\[(]?)([0-9]{1,6})([\]).:]*)\s+(?=\S)", sentence)
+    if match is None or int(match.group(2)) != index or old.startswith(match.group(0).strip()):
+        return sentence
+    rest = sentence[match.end() :]
+    marked = match.group(1) or match.group(3)
+    return rest if marked or rest.split()[0] == old.split()[0] else sentence
+
+
+# ---------------------------------------------------------------------------------------------- assessor
+
+
+def parse_assessor(text: str, opened: bool = False) -> Label | None:
+    """The verdict of `read_answer`, or None."""
+    return read_answer(text, opened).label
+
+
+def read_answer(text: str, opened: bool = False) -> AssessorAnswer:
+    """The verdict outside the reasoning, and its form.
+
+    It stands on a line of its own at the end, ``final_answer: "CORRECT"|"INCORRECT"``, or is the whole reply. There
+    is no verdict where both are stated, whatever the order, and no fallback to a word elsewhere in the reply, because
+    "INCORRECT" contains "CORRECT" and reasoning names both. ``opened``: as in `split_think`.
     """
-    answers = _FINAL_ANSWER.findall(strip_think(text))
-    return Label(answers[-1]) if answers else None
+    answer, thinking = split_think(text, opened)
+    if not answer:
+        return AssessorAnswer(None, Form.UNFINISHED if thinking or opened else Form.SILENT)
+    body = read_body(answer)
+    if (alone := _VERDICT.fullmatch(body.text)) is not None and _balanced(alone):
+        return AssessorAnswer(Label(alone.group(2).upper()), Form.BARE)
+    found = _verdict(body.fields[-1]) if body.fields and body.last else AssessorAnswer(None, Form.SILENT)
+    stated = _stated(body)
+    if len(stated | ({found.label} if found.label else set())) > 1:
+        return AssessorAnswer(None, Form.BOTH)
+    if found.label is None and stated:
+        return AssessorAnswer(None, Form.MISPLACED)
+    return found
 
 
-def parse_full(text: str, sentence_count: int) -> FullAnswer | ParseFailure:
+def _stated(body: Body) -> set[Label]:
+    """Every verdict that is named as the answer, affirmed or not."""
+    named = [match.group(1) for match in _STATED.finditer(body.text)]
+    for field in body.fields:
+        if field.key == "final_answer":
+            named += _WORD.findall(field.value)
+    return {Label(name.upper()) for name in named}
+
+
+def _verdict(field: Field) -> AssessorAnswer:
+    match = _VERDICT.fullmatch(field.value)
+    if field.key != "final_answer" or match is None or not (field.json or _balanced(match)):
+        return AssessorAnswer(None, Form.SILENT)
+    word, marks = match.group(2), match.group(1) + match.group(3)
+    if field.json:
+        form = Form.JSON
+    elif field.form is Form.MARKDOWN or any(mark in marks for mark in "*_`"):
+        form = Form.MARKDOWN
+    elif field.form is Form.CASE or not word.isupper():
+        form = Form.CASE
+    elif not marks:
+        form = Form.UNQUOTED
+    elif marks.strip('"'):
+        form = Form.QUOTES
+    else:
+        form = field.form if field.form is not Form.STRICT or field.value == f'"{word}"' else Form.LAYOUT
+    return AssessorAnswer(Label(word.upper()), form)
+
+
+def _balanced(match: re.Match[str]) -> bool:
+    """Whether a verdict has as many quotes before as behind."""
+    before, behind = (sum(mark in _QUOTES for mark in match.group(i)) for i in (1, 3))
+    return before == behind
+
+
+def parse_full(text: str, sentence_count: int, opened: bool = False) -> FullAnswer | ParseFailure:
     """Parse the assessor's full format for a note of ``sentence_count`` sentences, numbered from 0.
 
     After the LAST ``final_answer: "…"`` outside the reasoning there must be one line ``error_sentence_id: N``
@@ -126,26 +239,50 @@ def parse_full(text: str, sentence_count: int) -> FullAnswer | ParseFailure:
     INCORRECT with a sentence of the note and a correction. All or nothing: an answer whose lines contradict
     each other or are missing is a failure as a whole, as MEDEC's script drops an invalid line of a submission.
     """
-    answer = strip_think(text)
-    verdicts = list(_FINAL_ANSWER.finditer(answer))
-    if not verdicts:
-        return ParseFailure("no 'final_answer: \"CORRECT\"' or '\"INCORRECT\"'")
-    label, rest = Label(verdicts[-1].group(1)), answer[verdicts[-1].end() :]
-    ids = list(_ERROR_SENTENCE.finditer(rest))
+    answer, thinking = split_think(text, opened)
+    if not answer:
+        form = Form.UNFINISHED if thinking or opened else Form.SILENT
+        return ParseFailure(_WHY[form], form)
+    body = read_body(answer)
+    verdicts = [i for i, field in enumerate(body.fields) if _verdict(field).label is not None]
+    stated = _stated(body)
+    if not verdicts or len(stated) > 1:
+        form = Form.BOTH if len(stated) > 1 else Form.MISPLACED if stated else Form.SILENT
+        return ParseFailure(_WHY[form], form)
+    found, rest = _verdict(body.fields[verdicts[-1]]), body.fields[verdicts[-1] + 1 :]
+    return _place_and_correction(found, rest, sentence_count)
+
+
+def _place_and_correction(
+    found: AssessorAnswer, rest: Sequence[Field], sentence_count: int
+) -> FullAnswer | ParseFailure:
+    """The two lines after the verdict."""
+    ids = [i for i, f in enumerate(rest) if f.key == "error_sentence_id" and index_of(f.value) is not None]
     if len(ids) != 1:
-        return ParseFailure(f"expected one line 'error_sentence_id: N' after final_answer, found {len(ids)}")
-    corrections = _CORRECTED.findall(rest, ids[0].end())
+        return _incomplete(f"expected one line 'error_sentence_id: N' after final_answer, found {len(ids)}")
+    corrections = [field for field in rest[ids[0] + 1 :] if field.key == "corrected_sentence"]
     if len(corrections) != 1:
-        return ParseFailure(
+        return _incomplete(
             f"expected one line 'corrected_sentence: …' after error_sentence_id, found {len(corrections)}"
         )
-    index, correction = int(ids[0].group(1)), corrections[0].strip()
-    if label is Label.CORRECT:
-        if index != NO_SENTENCE or correction != _NO_CORRECTION:
-            return ParseFailure("CORRECT goes with error_sentence_id -1 and corrected_sentence NA")
-        return FullAnswer(label, NO_SENTENCE, None)
+    place, given = rest[ids[0]], corrections[0]
+    index, correction = index_of(place.value), unquoted(given.value)
+    assert index is not None and found.label is not None
+    none = correction.upper() in _NO_CORRECTIONS
+    strict = place.strict and given.strict and place.value.lstrip("-").isdigit() and correction == given.value
+    form = found.form
+    if found.strict and not (strict and (correction == _NO_CORRECTION or not none)):
+        form = next((f.form for f in (place, given) if not f.strict), Form.LAYOUT)
+    if found.label is Label.CORRECT:
+        if index != NO_SENTENCE or not none or not (correction or given.json):
+            return _incomplete("CORRECT goes with error_sentence_id -1 and corrected_sentence NA")
+        return FullAnswer(found.label, NO_SENTENCE, None, form)
     if not 0 <= index < sentence_count:
-        return ParseFailure(f"error_sentence_id is not among the note's {sentence_count} sentences")
-    if correction in ("", _NO_CORRECTION):
-        return ParseFailure("INCORRECT without a corrected sentence")
-    return FullAnswer(label, index, correction)
+        return _incomplete(f"error_sentence_id is not among the note's {sentence_count} sentences")
+    if none:
+        return _incomplete("INCORRECT without a corrected sentence")
+    return FullAnswer(found.label, index, correction, form)
+
+
+def _incomplete(why: str) -> ParseFailure:
+    return ParseFailure(why, Form.INCOMPLETE)

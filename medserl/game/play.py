@@ -8,10 +8,11 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.game.labels import Label, Mode
-from medserl.game.parse import InjectorEdit, ParseFailure, parse_assessor, parse_edit, parse_note
+from medserl.game.parse import InjectorEdit, ParseFailure, parse_edit, parse_note, read_answer
 from medserl.game.prompts import FORMATS, Message, PromptSet
 from medserl.game.records import LabelledNote, Note
 from medserl.game.referee.base import Referee, Ruling
+from medserl.game.reply import Form
 from medserl.game.rewards import GameScore, RewardConfig, score_game, score_labelled
 from medserl.game.vcf import (
     MAX_JACCARD,
@@ -40,6 +41,8 @@ class Reply:
     """Length of the whole reply in tokens, where known."""
     think_tokens: int | None = None
     """Length of its reasoning in tokens, where known."""
+    thinking_open: bool = False
+    """Whether the prompt ended in an open ``<think>``, so that the reply begins in its reasoning."""
 
 
 Generate = Callable[[Role, list[Message]], Awaitable[Reply]]
@@ -66,20 +69,25 @@ class GameRules:
         if self.injector_format not in FORMATS:
             raise ConfigError(f"injector_format={self.injector_format!r} must be one of: {', '.join(FORMATS)}")
 
-    def parse(self, reply: str, original: str) -> InjectorEdit | ParseFailure:
-        """Parse an injector's reply in this game's format."""
-        return parse_edit(reply, original) if self.injector_format == "edit" else parse_note(reply)
+    def parse(self, reply: str, original: str, opened: bool = False) -> InjectorEdit | ParseFailure:
+        """Parse an injector's reply in this game's format; ``opened``: the prompt ended in an open ``<think>``."""
+        return parse_edit(reply, original, opened) if self.injector_format == "edit" else parse_note(reply, opened)
 
     def vcf(self, original: str, modified: str) -> VcfVerdict:
         """`apply_vcf` with this game's bounds."""
         return apply_vcf(original, modified, self.min_jaccard, self.max_jaccard, self.max_word_edits)
 
-    def judge(self, reply: str, original: str) -> tuple[str | None, VcfVerdict]:
+    def judge(self, reply: str, original: str, opened: bool = False) -> tuple[str | None, VcfVerdict]:
         """Parse and filter: the edited note (None where the reply cannot be parsed) and the verdict."""
-        edit = self.parse(reply, original)
+        attempt = self.attempt(Reply(reply, thinking_open=opened), original)
+        return attempt.modified, attempt.verdict
+
+    def attempt(self, reply: Reply, original: str) -> "Attempt":
+        """Parse and filter an injector's reply."""
+        edit = self.parse(reply.text, original, reply.thinking_open)
         if isinstance(edit, ParseFailure):
-            return None, UNPARSEABLE
-        return edit.modified, self.vcf(original, edit.modified)
+            return Attempt(reply, None, UNPARSEABLE, strict=False)
+        return Attempt(reply, edit.modified, self.vcf(original, edit.modified), edit.strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,8 @@ class Attempt:
     modified: str | None
     """The edited note; None where the reply could not be parsed."""
     verdict: VcfVerdict
+    strict: bool = True
+    """Whether it kept the strict form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,13 @@ class AssessorTurn:
     reply: Reply
     answer: Label | None
     """None where the answer could not be parsed."""
+    form: Form = Form.STRICT
+    """How the answer was stated, or why there is none."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether there is an answer, in the strict form."""
+        return self.answer is not None and self.form is Form.STRICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +192,8 @@ async def play_game(
     accepted: str | None = None
     while accepted is None and len(attempts) < rules.max_attempts:
         reply = await generate(Role.INJECTOR, [dict(message) for message in request])
-        modified, verdict = rules.judge(reply.text, note.text)
-        attempts.append(Attempt(reply, modified, verdict))
-        accepted = modified if verdict.passed else None
+        attempts.append(rules.attempt(reply, note.text))
+        accepted = attempts[-1].modified if attempts[-1].verdict.passed else None
     if accepted is None:
         exhausted = Game(note.note_id, mode, tuple(attempts), error_type=asked)
         return _with_trajectories(exhausted, request, [], rules.rewards)
@@ -188,7 +204,8 @@ async def play_game(
     if truth is not None:
         question = prompts.assessor(accepted)
         turn = await _ask_assessor(question, generate)
-        score = score_game(rules.rewards, mode, truth, turn.answer)
+        strict = {"assessor_strict": turn.strict, "injector_strict": attempts[-1].strict}
+        score = score_game(rules.rewards, mode, truth, turn.answer, **strict)
     game = Game(note.note_id, mode, tuple(attempts), accepted, ruling, second, truth, turn, score, error_type=asked)
     return _with_trajectories(game, request, question, rules.rewards)
 
@@ -202,14 +219,15 @@ async def assess_labelled(labelled: LabelledNote, *, generate: Generate, prompts
     """Let the assessor answer on a gold-labelled note; the game has one assessor trajectory."""
     question = prompts.assessor(labelled.text)
     turn = await _ask_assessor(question, generate)
-    score = score_labelled(rules.rewards, labelled.label, turn.answer)
+    score = score_labelled(rules.rewards, labelled.label, turn.answer, strict=turn.strict)
     game = Game(labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn, score=score)
     return _with_trajectories(game, [], question, rules.rewards)
 
 
 async def _ask_assessor(question: list[Message], generate: Generate) -> AssessorTurn:
     reply = await generate(Role.ASSESSOR, [dict(message) for message in question])
-    return AssessorTurn(reply, parse_assessor(reply.text))
+    found = read_answer(reply.text, reply.thinking_open)
+    return AssessorTurn(reply, found.label, found.form)
 
 
 def _with_trajectories(game: Game, request: list[Message], question: list[Message], rewards: RewardConfig) -> Game:

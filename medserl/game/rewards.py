@@ -13,7 +13,7 @@ class RewardConfig:
     assessor_right: float = 1.0
     assessor_wrong: float = -1.0
     format_bonus: float = 0.1
-    """Added to each role's reward where its own reply could be parsed and the game was decided."""
+    """Added to each role's reward where its own reply kept the strict form and the game was decided."""
     assessor_unparseable: float = -1.0
     """The assessor's whole reward for an answer that cannot be parsed."""
     injector_unparseable: float = 0.0
@@ -54,11 +54,19 @@ class GameScore:
         return self.injector_task + self.injector_local
 
 
-def score_game(config: RewardConfig, mode: Mode, truth: Label, answer: Label | None) -> GameScore:
+def score_game(
+    config: RewardConfig,
+    mode: Mode,
+    truth: Label,
+    answer: Label | None,
+    *,
+    assessor_strict: bool = True,
+    injector_strict: bool = True,
+) -> GameScore:
     """Score a game whose edit was accepted and whose label the referee decided.
 
-    ``truth`` is the referee's label, ``answer`` the assessor's parsed answer or None. The task terms add up
-    to exactly zero.
+    ``truth`` is the referee's label, ``answer`` the assessor's parsed answer or None; ``…_strict`` says who kept the
+    strict form. The task terms add up to exactly zero.
     """
     penalty = 0.0
     if config.contradiction is not None and truth is not mode.label:
@@ -66,12 +74,13 @@ def score_game(config: RewardConfig, mode: Mode, truth: Label, answer: Label | N
     if answer is None:
         return GameScore(0.0, 0.0, config.assessor_unparseable, config.injector_unparseable + penalty)
     task = config.assessor_right if answer is truth else config.assessor_wrong
-    return GameScore(task, -task, config.format_bonus, config.format_bonus + penalty)
+    bonus = [config.format_bonus if strict else 0.0 for strict in (assessor_strict, injector_strict)]
+    return GameScore(task, -task, bonus[0], bonus[1] + penalty)
 
 
-def score_labelled(config: RewardConfig, truth: Label, answer: Label | None) -> GameScore:
+def score_labelled(config: RewardConfig, truth: Label, answer: Label | None, *, strict: bool = True) -> GameScore:
     """Score the assessor's answer on a note with a gold label."""
     if answer is None:
         return GameScore(0.0, 0.0, config.assessor_unparseable, 0.0)
     task = config.labelled_right if answer is truth else config.labelled_wrong
-    return GameScore(task, 0.0, config.format_bonus, 0.0)
+    return GameScore(task, 0.0, config.format_bonus if strict else 0.0, 0.0)

@@ -9,9 +9,10 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.game.labels import Mode
-from medserl.game.play import GameRules
+from medserl.game.play import GameRules, Reply
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
 from medserl.game.records import Note
+from medserl.game.reply import opens_thinking
 from medserl.game.vcf import Reason, VcfVerdict
 
 Prompt = str | list[Message]
@@ -131,10 +132,10 @@ class VCFRolloutGenerator:
             replies = self._replies([asked[i] for i in pending])
             asked_counts.append(len(pending))
             for i, reply in zip(pending, replies, strict=True):
-                modified, verdict = self._rules.judge(reply, texts[i])
+                modified, verdict = self._rules.judge(reply.text, texts[i], reply.thinking_open)
                 if verdict.passed and modified is not None:
                     mode = None if own_modes is None else own_modes[i]
-                    found[i] = VCFSample(i, texts[i], modified, mode, asked[i], reply, attempt, verdict)
+                    found[i] = VCFSample(i, texts[i], modified, mode, asked[i], reply.text, attempt, verdict)
                 elif verdict.reason is not None:
                     rejections[verdict.reason] += 1
             pending = [i for i in pending if i not in found]
@@ -163,7 +164,7 @@ class VCFRolloutGenerator:
         asked = zip(texts, modes, strict=True)
         return [self._prompts.injector(text, mode, self._rules.injector_format) for text, mode in asked]
 
-    def _replies(self, asked: list[Prompt]) -> list[str]:
+    def _replies(self, asked: list[Prompt]) -> list[Reply]:
         if not asked:
             return []
         if hasattr(self._llm, "chat") and hasattr(self._llm, "generate"):
@@ -172,9 +173,12 @@ class VCFRolloutGenerator:
                 raise ConfigError("prompts must be all plain text or all chat messages")
             call = self._llm.generate if kinds == {True} else self._llm.chat
             options = {} if self._sampling is None else {"sampling_params": self._sampling}
-            replies = [output.outputs[0].text for output in call(asked, **options)]
+            outputs = list(call(asked, **options))
+            texts = [output.outputs[0].text for output in outputs]
+            rendered = [getattr(output, "prompt", None) for output in outputs]
         else:
-            replies = list(self._llm(asked))
-        if len(replies) != len(asked):
-            raise RuntimeError(f"the model gave {len(replies)} replies to {len(asked)} prompts")
-        return replies
+            texts, rendered = list(self._llm(asked)), [prompt if isinstance(prompt, str) else None for prompt in asked]
+        if len(texts) != len(asked):
+            raise RuntimeError(f"the model gave {len(texts)} replies to {len(asked)} prompts")
+        opened = [opens_thinking(prompt or "") for prompt in rendered]
+        return [Reply(text, thinking_open=own) for text, own in zip(texts, opened, strict=True)]

@@ -1,24 +1,42 @@
 """VCF, the verifiable change filter: is an edited note a small, single-sentence, leak-free change?
 
 Checks, in this order (cheapest first): both texts hold words; the words differ; at most ``max_word_edits``
-word edits (Levenshtein, a substitution counts 1); Jaccard similarity of the sets of character 3-gram shingles
-(Broder 1997) within bounds; exactly one sentence changed; no answer leaked into the note.
+word edits (Levenshtein, a substitution counts 1); more than case, punctuation and typography changed; Jaccard
+similarity of the sets of character 3-gram shingles (Broder 1997) within bounds; exactly one sentence changed; no
+answer leaked into the note.
 
-White space never matters: every check sees the words joined by single spaces. Invisible format characters
-(zero-width space, soft hyphen, …) count as nothing.
+Every check sees the words joined by single spaces; only for the sentences do line breaks of the original matter, as
+they do in the prompt. Control and invisible format characters (zero-width space, soft hyphen, …) count as nothing.
 """
 
 import re
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.game.align import Alignment, align_words
-from medserl.game.sentences import sentence_ends
+from medserl.game.changes import changed_sentences
+from medserl.game.cosmetic import only_cosmetic
+from medserl.game.sentences import visible_lines, visible_words
+
+__all__ = [
+    "MAX_JACCARD",
+    "MAX_WORD_EDITS",
+    "MIN_JACCARD",
+    "UNPARSEABLE",
+    "Reason",
+    "VcfVerdict",
+    "apply_vcf",
+    "changed_sentences",
+    "check_bounds",
+    "leak_markers",
+    "shingle_similarity",
+    "shingles",
+    "visible_words",
+]
 
 MIN_JACCARD = 0.85
 MAX_JACCARD = 0.99
@@ -33,6 +51,8 @@ class Reason(StrEnum):
     EMPTY = "empty"
     IDENTICAL = "identical"
     TOO_MANY_EDITS = "too_many_edits"
+    COSMETIC = "cosmetic"
+    """Only the writing differs: case, punctuation, typography, look-alike letters (`only_cosmetic`)."""
     JACCARD_LOW = "jaccard_low"
     JACCARD_HIGH = "jaccard_high"
     SEVERAL_SENTENCES = "several_sentences"
@@ -54,9 +74,9 @@ class VcfVerdict:
     """Index in the original of the (first) changed sentence; for an inserted one, of the sentence it
     precedes.
 
-    Counted over sentences as `sentence_ends` finds them, where line breaks play no part."""
+    Sentences are numbered as in the prompt (`split_sentences`)."""
     sentence_count: int | None = None
-    """Sentences of the original, counted the same way."""
+    """Sentences of the original."""
 
     @property
     def position(self) -> float | None:
@@ -92,7 +112,7 @@ def apply_vcf(
     Linear in the length of the texts (times ``max_word_edits``). Raises ConfigError for impossible bounds.
     """
     check_bounds(min_jaccard, max_jaccard, max_word_edits)
-    before, after = visible_words(original), visible_words(modified)
+    (before, breaks), (after, breaks_after) = visible_lines(original), visible_lines(modified)
     if not before or not after:
         return VcfVerdict(False, Reason.EMPTY)
     if before == after:
@@ -101,12 +121,14 @@ def apply_vcf(
     if alignment is None:
         return VcfVerdict(False, Reason.TOO_MANY_EDITS)
     edits = alignment.distance
+    if only_cosmetic(before, after, alignment):
+        return VcfVerdict(False, Reason.COSMETIC, edits)
     jaccard = _aligned_similarity(before, after, alignment)
     if jaccard < min_jaccard:
         return VcfVerdict(False, Reason.JACCARD_LOW, edits, jaccard)
     if jaccard > max_jaccard:
         return VcfVerdict(False, Reason.JACCARD_HIGH, edits, jaccard)
-    change = changed_sentences(before, after, alignment)
+    change = changed_sentences(before, after, alignment, breaks, breaks_after)
     if change.changed != 1:
         reason: Reason | None = Reason.SEVERAL_SENTENCES
     elif _leaks(before, after, alignment):
@@ -114,16 +136,6 @@ def apply_vcf(
     else:
         reason = None
     return VcfVerdict(reason is None, reason, edits, jaccard, change.first, change.total)
-
-
-# ------------------------------------------------------------------------------------------------- words
-
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
-
-
-def visible_words(text: str) -> list[str]:
-    """The text's words, without the format characters that a reader cannot see."""
-    return (text if text.isascii() else _INVISIBLE.sub("", text)).split()
 
 
 # ---------------------------------------------------------------------------------------------- shingles
@@ -178,75 +190,6 @@ def _byte_grams(data: bytes) -> list[int]:
     for shift in range(3):
         slots[shift::4] = data[shift : shift + count]
     return memoryview(slots).cast("I").tolist()
-
-
-# --------------------------------------------------------------------------------------------- sentences
-
-
-class SentenceChange(NamedTuple):
-    """How many sentences an edit changed, the first of them, and how many the original has."""
-
-    changed: int
-    first: int
-    total: int
-
-
-def changed_sentences(before: list[str], after: list[str], alignment: Alignment) -> SentenceChange:
-    """Count the sentences that the edit touched.
-
-    A sentence is touched where one of its words was deleted, inserted or substituted. Touched sentences of
-    the two texts that share an aligned word are versions of each other; each such group counts as the larger
-    of its two sides. So one swapped word is one changed sentence even where it adds or removes a full stop,
-    and an inserted or deleted sentence counts as a change.
-    """
-    ends_a = sentence_ends(before)
-    ends_b = _shared_ends(ends_a, before, after, alignment)
-    in_a = {bisect_left(ends_a, i) for i, _ in alignment.substituted}
-    in_a.update(bisect_left(ends_a, i) for i in alignment.deleted)
-    in_b = {bisect_left(ends_b, j) for _, j in alignment.substituted}
-    in_b.update(bisect_left(ends_b, j) for _, j in alignment.inserted)
-    if alignment.distance == 0:
-        return SentenceChange(0, 0, len(ends_a))
-    last = len(before) - 1
-    first = min(in_a) if in_a else bisect_left(ends_a, min(alignment.inserted[0][0], last))
-    if len(in_a) <= 1 and len(in_b) <= 1:
-        linked = not in_a or not in_b or _linked(ends_a, min(in_a), ends_b, min(in_b), alignment)
-        return SentenceChange(1 if linked else 2, first, len(ends_a))
-    return SentenceChange(_grouped(ends_a, in_a, ends_b, in_b, alignment), first, len(ends_a))
-
-
-def _shared_ends(ends_a: list[int], before: list[str], after: list[str], alignment: Alignment) -> list[int]:
-    """``sentence_ends(after)``, decided anew only where a word or one of its neighbours differs."""
-    start = max(alignment.prefix - 1, 0)
-    stop = min(len(after) - alignment.suffix + 1, len(after))
-    shift = len(after) - len(before)
-    ends = ends_a[: bisect_left(ends_a, start)]
-    ends += sentence_ends(after, start, stop)
-    ends.extend(end + shift for end in ends_a[bisect_left(ends_a, stop - shift) :])
-    return ends
-
-
-def _linked(ends_a: list[int], s: int, ends_b: list[int], t: int, alignment: Alignment) -> bool:
-    """Whether sentence ``s`` of the original and ``t`` of the edit share an aligned pair of words."""
-    start_a, stop_a = (ends_a[s - 1] + 1 if s else 0), ends_a[s] + 1
-    start_b, stop_b = (ends_b[t - 1] + 1 if t else 0), ends_b[t] + 1
-    for i, j, length in alignment.runs:
-        low = max(start_a, i, start_b - j + i)
-        if low < min(stop_a, i + length, stop_b - j + i):
-            return True
-    return any(start_a <= i < stop_a and start_b <= j < stop_b for i, j in alignment.substituted)
-
-
-def _grouped(ends_a: list[int], in_a: set[int], ends_b: list[int], in_b: set[int], alignment: Alignment) -> int:
-    groups: list[tuple[set[int], set[int]]] = [({s}, set()) for s in in_a]
-    for t in in_b:
-        near = [group for group in groups if any(_linked(ends_a, s, ends_b, t, alignment) for s in group[0])]
-        merged: tuple[set[int], set[int]] = (set(), {t})
-        for group in near:
-            merged[0].update(group[0])
-            merged[1].update(group[1])
-        groups = [group for group in groups if group not in near] + [merged]
-    return sum(max(len(left), len(right)) for left, right in groups)
 
 
 # ------------------------------------------------------------------------------------------------- leaks

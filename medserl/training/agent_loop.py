@@ -24,7 +24,8 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from medserl.config.load import game_settings
 from medserl.config.settings import GameSetup, make_setup
-from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, assess_labelled, play_game
+from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, Trajectory, assess_labelled, play_game
+from medserl.game.reply import PROMPT_TAIL, opens_thinking
 from medserl.game.wire import encode_game
 from medserl.serving.opponent import RemoteInjector, injector_of
 
@@ -144,6 +145,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
                 f"{request}: prompt of {len(prompt_ids)} tokens, data.max_prompt_length is "
                 f"{self.rollout_config.prompt_length}"
             )
+        opened = opens_thinking(self.tokenizer.decode(prompt_ids[-PROMPT_TAIL:]))
         start = time.perf_counter()
         if other is not None:
             text = await other(list(prompt_ids), params, self.rollout_config.response_length)
@@ -152,7 +154,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
             ids = [*ids, self.tokenizer.eos_token_id]
             seconds = time.perf_counter() - start
             tokens = Tokens(list(prompt_ids), ids, [0.0] * len(ids), seconds, {})
-            return Reply(text=text, payload=tokens, tokens=len(ids), think_tokens=self._think_tokens(ids))
+            return Reply(text, tokens, len(ids), self._think_tokens(ids), opened)
         output = await self.server_manager.generate(
             request_id=request, prompt_ids=prompt_ids, sampling_params=dict(params)
         )
@@ -165,7 +167,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
             extra=dict(output.extra_fields),
         )
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Reply(text=text, payload=tokens, tokens=len(ids), think_tokens=self._think_tokens(ids))
+        return Reply(text, tokens, len(ids), self._think_tokens(ids), opened)
 
     def _think_tokens(self, response_ids: list[int]) -> int:
         end = self.tokenizer.convert_tokens_to_ids(THINK_END)

@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
-from medserl.game.parse import parse_assessor
+from medserl.game import LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
+from medserl.game.metrics import mean
+from medserl.game.parse import AssessorAnswer, read_answer
+from medserl.game.reply import PROMPT_TAIL, opens_thinking
 
 IN_FLIGHT = 512
 GREEDY, SAMPLED = "greedy", "sampled"
@@ -44,6 +46,7 @@ class Validator:
         )
         self.labelled: tuple[LabelledNote, ...] = tuple(labelled_from_notes(notes))
         self._prompt_ids = [builder.build_initial_tokens(prompts.assessor(note.text)) for note in self.labelled]
+        self._opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in self._prompt_ids]
 
     def __call__(self) -> dict[str, float]:
         """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong."""
@@ -51,15 +54,16 @@ class Validator:
         passes = [(GREEDY, 0.0)] + ([(SAMPLED, self._temperature)] if self._settings.sampled else [])
         for name, temperature in passes:
             answers = _in_own_loop(self._ask_all(temperature))
-            pairs = [(note.label, answer) for note, answer in zip(self.labelled, answers, strict=True)]
+            pairs = [(note.label, answer.label) for note, answer in zip(self.labelled, answers, strict=True)]
             metrics |= answer_metrics(pairs, f"val/{name}/")
+            metrics[f"val/{name}/strict_rate"] = mean(float(answer.strict) for answer in answers)
         return metrics
 
-    async def _ask_all(self, temperature: float) -> list[Label | None]:
+    async def _ask_all(self, temperature: float) -> list[AssessorAnswer]:
         gate = asyncio.Semaphore(IN_FLIGHT)
         return await asyncio.gather(*(self._ask(i, temperature, gate) for i in range(len(self.labelled))))
 
-    async def _ask(self, index: int, temperature: float, gate: asyncio.Semaphore) -> Label | None:
+    async def _ask(self, index: int, temperature: float, gate: asyncio.Semaphore) -> AssessorAnswer:
         note = self.labelled[index]
         name = f"val/{note.note_id}/{note.label.value}"
         # The same seed at every validation: a difference between two is the policy's, not the dice's.
@@ -69,12 +73,13 @@ class Validator:
             output = await self._client.generate(
                 request_id=f"{name}/{temperature}", prompt_ids=list(self._prompt_ids[index]), sampling_params=params
             )
-        return parse_assessor(self._tokenizer.decode(list(output.token_ids), skip_special_tokens=True))
+        reply = self._tokenizer.decode(list(output.token_ids), skip_special_tokens=True)
+        return read_answer(reply, self._opened[index])
 
 
-def _in_own_loop(coroutine: Coroutine[Any, Any, list[Label | None]]) -> list[Label | None]:
+def _in_own_loop(coroutine: Coroutine[Any, Any, list[AssessorAnswer]]) -> list[AssessorAnswer]:
     """Run to the end in a thread of its own: the caller's may have an event loop already."""
-    result: list[list[Label | None] | BaseException] = []
+    result: list[list[AssessorAnswer] | BaseException] = []
 
     def run() -> None:
         try:

@@ -1,6 +1,7 @@
 """What a results file says about hand-made predictions."""
 
 import importlib.util
+from typing import Any
 
 import pytest
 
@@ -117,3 +118,40 @@ def test_plots_are_well_formed() -> None:
     for svg in plots.values():
         assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert len(ElementTree.fromstring(plots["reliability.svg"]).findall(".//{*}circle")) == 1
+
+
+def parsing_of(replies: list[str]) -> dict[str, Any]:
+    items = [scored(e, reply) for e, reply in zip(examples(len(replies)), replies, strict=False)]
+    return results_of(items)
+
+
+def test_replies_are_counted_by_how_they_parsed() -> None:
+    replies = [
+        'final_answer: "CORRECT"',
+        "CORRECT",
+        "**final_answer:** CORRECT",
+        "incorrect",
+        "It is fine.",
+        "<think>a",
+    ]
+    results = parsing_of([*replies, 'final_answer: "CORRECT" or "INCORRECT"'])
+    assert results["metrics"]["parsing"] == {
+        "replies": 7,
+        "strict": 1,
+        "other_form": {"the verdict alone": 2, "Markdown": 1},
+        "not_parsed": {"no verdict": 1, "reasoning without an end": 1, "both verdicts": 1},
+    }
+    text = results_markdown(results)
+    assert "Of 7 replies 1 gave an answer in the strict form, 3 in another (the verdict alone 2, Markdown 1), 3" in text
+    assert "No figure here" not in text
+    del results["metrics"]["parsing"]  # as in a file of an earlier version
+    assert "strict form" not in results_markdown(results)
+
+
+def test_where_nothing_parsed_the_report_says_what_to_do() -> None:
+    results = parsing_of(["I cannot tell.", ""])
+    assert "No figure here says anything about the model. Read the replies: --keep-text" in results_markdown(results)
+    results["metrics"]["cut_replies"] = 2
+    results["settings"] |= {"thinking": True, "max_tokens": 64}
+    advice = "The replies ran into the limit of 64 tokens: raise --max-tokens, or use --no-thinking."
+    assert advice in results_markdown(results)

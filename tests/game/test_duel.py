@@ -74,6 +74,56 @@ def rewards(game: Game) -> list[tuple[str, float, bool]]:
     return [(t.role.value, round(t.reward, 6), t.trains) for t in game.trajectories]
 
 
+# ------------------------------------------------------------------------------------------------ format
+
+
+@pytest.mark.parametrize(
+    ("edit", "answer", "expected"),
+    [
+        (GOOD, RIGHT, [-0.9, 1.1]),
+        (GOOD, "**final_answer:** incorrect", [-0.9, 1.0]),
+        (GOOD, "INCORRECT", [-0.9, 1.0]),
+        (GOOD.replace("id: 1", "id: [1]"), RIGHT, [-1.0, 1.1]),
+        (GOOD.replace("He", '"He') + '"', "final_answer: CORRECT", [1.0, -1.0]),
+        (GOOD, f"{RIGHT}\n{WRONG}", [0.0, -1.0]),
+    ],
+)
+def test_the_answer_earns_the_task_reward_and_the_strict_form_the_bonus(
+    scripted: Script, edit: str, answer: str, expected: list[float]
+) -> None:
+    game = play(scripted([edit], [answer]))
+    assert game.accepted == EDITED
+    assert [reward for _, reward, _ in rewards(game)] == pytest.approx(expected)
+
+
+def test_the_bonus_on_a_labelled_note() -> None:
+    def score(reply: str, opened: bool = False) -> float:
+        async def player(role: Role, messages: Any) -> Reply:
+            return Reply(reply, thinking_open=opened)
+
+        labelled = LabelledNote("n", NOTE.text, Label.INCORRECT)
+        prompts = load_prompt_set("clinical")
+        game = asyncio.run(assess_labelled(labelled, generate=player, prompts=prompts, rules=GameRules()))
+        return game.trajectories[0].reward
+
+    assert [score(RIGHT), score("INCORRECT"), score("final_answer: CORRECT")] == pytest.approx([1.1, 1.0, -1.0])
+    assert score(RIGHT, opened=True) == -1.0  # it never left the reasoning that the prompt opened
+    assert score(f"So it is.</think>\n{RIGHT}", opened=True) == pytest.approx(1.1)
+
+
+def test_an_edit_inside_reasoning_that_the_prompt_opened_is_unparseable(scripted: Script) -> None:
+    player = scripted([], [RIGHT])
+
+    async def generate(role: Role, messages: Any) -> Reply:
+        if role is Role.ASSESSOR:
+            return await player(role, messages)  # type: ignore[no-any-return]
+        return Reply(GOOD, thinking_open=True)
+
+    game = play(generate)
+    assert game.exhausted and {attempt.verdict.reason for attempt in game.attempts} == {Reason.UNPARSEABLE}
+    assert not any(attempt.strict for attempt in game.attempts)
+
+
 # ----------------------------------------------------------------------------------------------- attempts
 
 

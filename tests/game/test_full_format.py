@@ -1,6 +1,8 @@
 """The assessor's full format: verdict, sentence number and correction."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ FOUND = FullAnswer(Label.INCORRECT, 2, "The left knee is swollen.")
         (CLEAN, FullAnswer(Label.CORRECT, -1, None)),
         (WRONG, FOUND),
         (f"<think>{CLEAN}</think>\nSentence 2 is wrong.\n\n{WRONG}\n", FOUND),
-        (f"{CLEAN}\nWait, no.\n{WRONG}", FOUND),
+        (f"{WRONG}\nWait. Yes.\n{WRONG}", FOUND),
         (WRONG.replace("\n", "\r\n"), FOUND),
         (WRONG.replace("\n", "\n\n  "), FOUND),
     ],
@@ -52,11 +54,32 @@ def test_full_answers(reply: str, expected: FullAnswer) -> None:
         (CLEAN.replace("NA", "He is well."), "CORRECT goes with"),
         ('error_sentence_id: 2\ncorrected_sentence: x.\nfinal_answer: "INCORRECT"', "found 0"),
         (f"<think>{WRONG}", "no 'final_answer"),
+        (f"{CLEAN}\nWait, no.\n{WRONG}", "both verdicts"),
+        (f"The answer is {WRONG}", "on a line of its own"),
     ],
 )
 def test_there_is_no_guessing(reply: str, why: str) -> None:
     found = parse_full(reply, 5)
     assert isinstance(found, ParseFailure) and why in found.why
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        WRONG.replace("2", "[2]"),
+        WRONG.replace("The left knee is swollen.", '"The left knee is swollen."'),
+        WRONG.replace('"INCORRECT"', "Incorrect"),
+        "\n".join(f"**{line.partition(':')[0]}:**{line.partition(':')[2]}" for line in WRONG.split("\n")),
+        f"```\n{WRONG}\n```",
+        json.dumps(
+            {"final_answer": "INCORRECT", "error_sentence_id": 2, "corrected_sentence": "The left knee is swollen."}
+        ),
+    ],
+)
+def test_full_answers_in_another_dress(reply: str) -> None:
+    found = parse_full(reply, 5)
+    assert isinstance(found, FullAnswer)
+    assert replace(found, form=FOUND.form) == FOUND and found.form is not FOUND.form
 
 
 @given(

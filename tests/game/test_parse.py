@@ -1,4 +1,6 @@
-"""Strict parsers."""
+"""Parsers: the answer, and whether the strict form was kept."""
+
+import re
 
 import pytest
 from hypothesis import given
@@ -6,14 +8,18 @@ from hypothesis import strategies as st
 
 from medserl.game.labels import Label
 from medserl.game.parse import (
+    AssessorAnswer,
     InjectorEdit,
     ParseFailure,
     parse_assessor,
     parse_edit,
+    parse_full,
     parse_note,
+    read_answer,
     strip_think,
     thinking_part,
 )
+from medserl.game.reply import Form, opens_thinking
 from medserl.game.sentences import split_sentences
 
 NOTE = "He has a cough.  He takes\nmetformin 500 mg b.i.d. daily.\n\nNo rash is seen.\t"
@@ -24,12 +30,15 @@ NOTE = "He has a cough.  He takes\nmetformin 500 mg b.i.d. daily.\n\nNo rash is 
     [
         ("plain", "plain", ""),
         ("<think>a</think> b", "b", "a"),
-        ("<think>a</think> b <think>c</think> d", "b  d", "a</think> b <think>c"),
+        ("<think>a</think> b <think>c</think> d", "b  d", "a c"),
         ("<think>never closed final", "", "never closed final"),
         ("b <think>never closed", "b", "never closed"),
         ("opened in the prompt</think> b", "b", "opened in the prompt"),
-        ("x</think>y</think> b", "b", "x</think>y"),
-        ("<think>a</think>b</think>c", "c", "a</think>b"),
+        ("x</think>y</think> b", "y b", "x"),
+        ("<think>a</think>b</think>c", "bc", "a"),
+        ("<think>a</think></think>b", "b", "a"),
+        ("b</think>\n", "b", ""),
+        ("<think>a<think></think>b", "b", "a<think>"),
         ("<think><think>a</think>b", "b", "<think>a"),
         ("<think></think>", "", ""),
         ("", "", ""),
@@ -90,8 +99,12 @@ def test_edit_tolerates_what_surrounds_the_two_lines(reply: str) -> None:
         ("sentence_id: 99999999999999999999\nnew_sentence: x", "found 0"),
         ("sentence_id: 0\nnew_sentence: x\nsentence_id: 1\nnew_sentence: y", "found 2"),
         ("sentence_id: 0\nnew_sentence: x\nnew_sentence: y", "found 2"),
-        ("Sentence_ID: 0\nnew_sentence: x", "found 0"),
         ("<think>sentence_id: 0\nnew_sentence: x", "found 0"),
+        ("sentence_id: 0 or 1\nnew_sentence: x", "found 0"),
+        ("sentence_id: [0\nsentence_id: 1]\nnew_sentence: x", "found 2"),
+        ('{"sentence_id": true, "new_sentence": "x"}', "found 0"),
+        ('{"sentence_id": 0, "new_sentence": ["x"]}', "empty"),
+        ('sentence_id: 0\nnew_sentence: ""', "empty"),
     ],
 )
 def test_edit_failures(reply: str, why: str) -> None:
@@ -148,39 +161,165 @@ def test_note_failures(reply: str) -> None:
         ('final_answer: "CORRECT"', Label.CORRECT),
         ('final_answer: "INCORRECT"', Label.INCORRECT),
         ('final_answer:"INCORRECT"', Label.INCORRECT),
-        ('I think so. final_answer: "CORRECT". Done', Label.CORRECT),
-        ('final_answer: "CORRECT"\nWait.\nfinal_answer: "INCORRECT"', Label.INCORRECT),
+        ('I think so.\n\n  final_answer: "CORRECT"  \r\n', Label.CORRECT),
+        ('It is not INCORRECT.\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('final_answer: "CORRECT"\nWait. Yes.\nfinal_answer: "CORRECT"', Label.CORRECT),
         ('<think>final_answer: "INCORRECT"</think>final_answer: "CORRECT"', Label.CORRECT),
-        ('final_answer: "CORRECT"\nfinal_answer: "perhaps"', Label.CORRECT),
+        ('<think>a</think>final_answer: "CORRECT"\n</think>', Label.CORRECT),
+        ('<think>a</think></think>\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('final_answer: "CORRECT"\n</think>', Label.CORRECT),
     ],
 )
-def test_assessor_answers(reply: str, answer: Label) -> None:
+def test_the_strict_form(reply: str, answer: Label) -> None:
     assert parse_assessor(reply) is answer
+    assert read_answer(reply).strict
+
+
+DRESSED = [
+    ('**final_answer:** "CORRECT"', Form.MARKDOWN),
+    ('**final_answer: "CORRECT"**', Form.MARKDOWN),
+    ("**final_answer**: **CORRECT**", Form.MARKDOWN),
+    ('- final_answer: "CORRECT"', Form.MARKDOWN),
+    ('### final_answer: "CORRECT"', Form.MARKDOWN),
+    ("final_answer: `CORRECT`", Form.MARKDOWN),
+    ('```\nfinal_answer: "CORRECT"\n```', Form.MARKDOWN),
+    ('1. final_answer: "CORRECT"', Form.MARKDOWN),
+    ("final_answer: CORRECT", Form.UNQUOTED),
+    ("final_answer: [CORRECT]", Form.QUOTES),
+    ("{'final_answer': 'CORRECT'}", Form.MARKDOWN),
+    ("final_answer: 'CORRECT'", Form.QUOTES),
+    ("final_answer: \u201cCORRECT\u201d", Form.QUOTES),
+    ('{"final_answer": "CORRECT"}', Form.JSON),
+    ('Reason.\n```json\n{\n  "final_answer": "correct",\n  "why": "x"\n}\n```', Form.JSON),
+    ('final_answer: "correct"', Form.CASE),
+    ('Final_answer: "Correct"', Form.CASE),
+    ('final_answer : "CORRECT"', Form.LAYOUT),
+    ('final_answer = "CORRECT"', Form.LAYOUT),
+    ('final answer: "CORRECT"', Form.LAYOUT),
+    ('final_answer: \n"CORRECT"', Form.LAYOUT),
+    ('final_answer: "CORRECT".', Form.LAYOUT),
+    ("CORRECT", Form.BARE),
+    ("**Correct.**", Form.BARE),
+]
+
+
+@pytest.mark.parametrize(("reply", "form"), DRESSED)
+def test_a_verdict_in_another_dress(reply: str, form: Form) -> None:
+    """Read, whichever verdict it is and whatever stands before it; no strict form."""
+    assert read_answer(reply) == AssessorAnswer(Label.CORRECT, form)
+    other = reply.replace("CORRECT", "INCORRECT").replace("Correct", "Incorrect").replace('"correct', '"incorrect')
+    assert read_answer(other) == AssessorAnswer(Label.INCORRECT, form)
+    assert read_answer(f"<think>{other}</think>\n{reply}") == AssessorAnswer(Label.CORRECT, form)
+    if form is not Form.BARE:
+        assert read_answer(f"All of it fits.\n\n{reply}").label is Label.CORRECT
+        assert read_answer(f"{other}\n{reply}") == AssessorAnswer(None, Form.BOTH)
+
+
+@pytest.mark.parametrize(
+    ("reply", "form"),
+    [
+        ("", Form.SILENT),
+        ("The note is CORRECT.", Form.SILENT),
+        ("The note is fine.\nCORRECT", Form.SILENT),
+        ("Not incorrect", Form.SILENT),
+        ("CORRECT or INCORRECT", Form.SILENT),
+        ("final_answer: not CORRECT", Form.MISPLACED),
+        ('final_answer: "CORRECT', Form.MISPLACED),
+        ('I think so. final_answer: "CORRECT". Done', Form.MISPLACED),
+        ('The note is fine, so it is not final_answer: "INCORRECT" here.', Form.MISPLACED),
+        ('final_answer: "CORRECT"\nThe dose fits.', Form.MISPLACED),
+        ('final_answer: "CORRECT"\nfinal_answer: "perhaps"', Form.MISPLACED),
+        ('final_answer: "CORRECT or INCORRECT"', Form.BOTH),
+        ('final_answer: "CORRECT" or "INCORRECT"', Form.BOTH),
+        ('final_answer: "CORRECT". But final_answer: "INCORRECT" is not right', Form.BOTH),
+        ('final_answer: "CORRECT"\nfinal_answer: "INCORRECT"', Form.BOTH),
+        ('It may be final_answer: "INCORRECT".\nfinal_answer: "CORRECT"', Form.BOTH),
+        ('{"final_answer": "CORRECT", "final_answer": "INCORRECT"}', Form.BOTH),
+        ('<think>final_answer: "CORRECT"', Form.UNFINISHED),
+        ('<think>final_answer: "CORRECT"</think>', Form.UNFINISHED),
+    ],
+)
+def test_nothing_is_guessed(reply: str, form: Form) -> None:
+    found = read_answer(reply)
+    assert found == AssessorAnswer(None, form)
+    assert found.why is not None and not found.strict
+    assert parse_assessor(reply) is None
+
+
+CUT = 'So I have to end with final_answer: "CORRECT" or final_answer: "INCORRECT". The sentence says that sodium is'
+
+
+@pytest.mark.parametrize("reply", [CUT, 'final_answer: "CORRECT"', "CORRECT", '{"final_answer": "CORRECT"}', ""])
+def test_reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer(reply: str) -> None:
+    assert read_answer(reply, opened=True) == AssessorAnswer(None, Form.UNFINISHED)
+    assert parse_assessor(f'{reply} low.</think>\nfinal_answer: "CORRECT"', opened=True) is Label.CORRECT
+    full = f'{reply}\nfinal_answer: "CORRECT"\nerror_sentence_id: -1\ncorrected_sentence: NA'
+    assert isinstance(parse_full(full, 3, opened=True), ParseFailure)
+
+
+def test_an_edit_inside_open_reasoning_is_no_edit() -> None:
+    thought = "Perhaps like this:\nsentence_id: 0\nnew_sentence: He has flu.\nNo, that is"
+    assert isinstance(parse_edit(thought, NOTE, opened=True), ParseFailure)
+    assert isinstance(parse_note("generated_note: He has flu.", opened=True), ParseFailure)
+    whole = parse_edit(f"{thought} wrong.</think>\nsentence_id: 0\nnew_sentence: He has gout.", NOTE, opened=True)
+    assert isinstance(whole, InjectorEdit) and whole.new_sentence == "He has gout."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened"),
+    [("<|im_start|>assistant\n<think>\n", True), ("…<think>", True), ("<think>\n\n</think>\n\n", False), ("", False)],
+)
+def test_a_prompt_that_opens_reasoning(prompt: str, opened: bool) -> None:
+    assert opens_thinking(prompt) is opened
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        "",
-        "CORRECT",
-        "INCORRECT",
-        "The note is CORRECT.",
-        "final_answer: CORRECT",
-        "final_answer: 'CORRECT'",
-        'final_answer: "correct"',
-        'final_answer: "CORRECT',
-        'final_answer: "CORRECT or INCORRECT"',
-        'Final_answer: "CORRECT"',
-        'final_answer = "CORRECT"',
-        'final_answer:\n"CORRECT"',
-        'final answer: "CORRECT"',
-        '<think>final_answer: "CORRECT"',
-        '<think>final_answer: "CORRECT"</think>',
-        "final_answer: \u201cCORRECT\u201d",
+        "sentence_id: [0]\nnew_sentence: He has gout.",
+        "sentence_id: 0)\nnew_sentence: He has gout.",
+        "sentence_id: <0>\nnew_sentence: He has gout.",
+        "sentence_id: #0\nnew_sentence: He has gout.",
+        'sentence_id: "0"\nnew_sentence: "He has gout."',
+        "sentence_id: 0\nnew_sentence: \u201cHe has gout.\u201d",
+        "sentence_id: 0\nnew_sentence: 'He has gout.'",
+        "sentence_id: 0\nnew_sentence: **He has gout.**",
+        "sentence_id: 0\nnew_sentence: [0] He has gout.",
+        "sentence_id: 0\nnew_sentence: 0 He has gout.",
+        "**sentence_id:** 0\n**new_sentence:** He has gout.",
+        "Sentence_ID: 0\nNew_sentence: He has gout.",
+        "```\nsentence_id: 0\nnew_sentence: He has gout.\n```",
+        '{"sentence_id": 0, "new_sentence": "He has gout."}',
     ],
 )
-def test_assessor_has_no_fallback(reply: str) -> None:
-    assert parse_assessor(reply) is None
+def test_an_edit_in_another_dress(reply: str) -> None:
+    parsed = edit(reply)
+    assert parsed.modified == NOTE.replace("He has a cough.", "He has gout.")
+    assert not parsed.strict
+
+
+def test_what_belongs_to_the_sentence_stays() -> None:
+    note = 'He said "no." Then he left. 2 days later he died.'
+    assert edit('sentence_id: 0\nnew_sentence: He said "yes."', note).new_sentence == 'He said "yes."'
+    assert edit("sentence_id: 2\nnew_sentence: 2 weeks later he died.", note).new_sentence == "2 weeks later he died."
+    assert edit("sentence_id: 2\nnew_sentence: 2 weeks later he died.", note).strict
+    assert edit("sentence_id: 1\nnew_sentence: 1 day later he left.", note).new_sentence == "1 day later he left."
+
+
+PIECES = st.sampled_from(
+    [*(reply for reply, _ in DRESSED), 'final_answer: "INCORRECT"', "<think>", "</think>", "\n", "{", "}", "```", "or"]
+)
+
+
+@given(st.lists(PIECES, max_size=5), st.sampled_from(["", "\n", " "]), st.booleans())
+def test_two_verdicts_are_never_one(pieces: list[str], glue: str, opened: bool) -> None:
+    reply = glue.join(pieces)
+    found = read_answer(reply, opened)
+    answer = strip_think(reply, opened)
+    if found.label is not None:
+        wrong = re.search(r"final.answer\W*incorrect", answer, re.IGNORECASE)
+        assert found.label is (Label.INCORRECT if wrong else Label.CORRECT)
+    assert not (opened and "</think>" not in reply and found.label)
 
 
 @given(st.text())

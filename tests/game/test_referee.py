@@ -157,6 +157,90 @@ def test_a_proven_error_outweighs_an_open_question() -> None:
     assert rule("Severe pain and penicillin.", "Pain and vancomycin.")[0] == "void"
 
 
+SAME = [
+    ("Left and right lungs are clear.", "Right and left lungs are clear."),
+    ("Upper and lower extremities are warm.", "Lower and upper extremities are warm."),
+    (
+        "The flu test was negative and the strep test was positive.",
+        "The strep test was positive and the flu test was negative.",
+    ),
+    ("She has no fever, chills, or cough.", "She has no fever, no chills, or cough."),
+    ("She denies fever and chills.", "She denies fever and denies chills."),
+    ("He takes one tablet of aspirin.", "He takes 81 mg of aspirin."),
+    ("Pain in left or right knee.", "Pain in right or left knee."),
+    ("Left arm and right arm are weak.", "Right arm and left arm are weak."),
+    ("Pain in the left knee and in the right knee.", "Pain in the right knee and in the left knee."),
+    ("Left/right eyes are red.", "Right/left eyes are red."),
+    ("Left, right lungs clear.", "Right, left lungs clear."),
+    ("Flu negative, strep positive.", "Strep positive, flu negative."),
+    ("Positive flu test and negative strep test.", "Negative strep test and positive flu test."),
+    ("Fever with cough and without rash.", "Fever without rash and with cough."),
+    ("The wrist is tender, the elbow nontender.", "The elbow is nontender, the wrist tender."),
+    ("Neither left nor right lung is involved.", "Neither right nor left lung is involved."),
+    ("500 mg of metformin and 10 mg of lisinopril.", "10 mg of lisinopril and 500 mg of metformin."),
+    ("3 days of fever and 2 weeks of cough.", "2 weeks of cough and 3 days of fever."),
+    ("No wheezes, rales.", "No wheezes, no rales."),
+    ("Without fever or chills.", "Without fever or without chills."),
+    ("Negative for fever, chills.", "Negative for fever, negative for chills."),
+    ("No pain. No dyspnea, palpitations.", "No pain. No dyspnea, no palpitations."),
+    ("She does not have fever or chills.", "She does not have fever and does not have chills."),
+    ("No evidence of an abnormal heart is seen.", "Evidence of a normal heart is seen."),
+    ("The rash is not present.", "The rash is absent."),
+    ("He uses two puffs of albuterol.", "He uses 180 mcg of albuterol."),
+    ("He takes 10 mL of ibuprofen.", "He takes 400 mg of ibuprofen."),
+    ("Insulin 10 units.", "Insulin 0.1 mL."),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), SAME)
+def test_what_says_the_same_is_no_error(before: str, after: str) -> None:
+    assert rule(before, after)[0] in ("benign", "void")
+    assert rule(after, before)[0] != "error"
+
+
+CHANGED = [
+    ("Pain in the left knee.", "Pain in the right knee."),
+    ("Pain spreads from left to right.", "Pain spreads from right to left."),
+    ("Left ear pain and right ear discharge.", "Right ear pain and left ear discharge."),
+    (
+        "The flu test was negative and the strep test was positive.",
+        "The flu test was positive and the strep test was negative.",
+    ),
+    ("She denies fever and reports chills.", "She denies fever and denies chills."),
+    ("She has no fever and has chills.", "She has no fever and has no chills."),
+    ("She denies fever but has chills.", "She denies fever but has no chills."),
+    ("She denies fever. She has chills.", "She denies fever. She has no chills."),
+    ("No fever. No chills.", "No fever. Chills."),
+    ("No fever, no chills.", "Fever, no chills."),
+    ("No fever.\nChills and cough.", "No fever.\nNo chills and cough."),
+    ("He takes two tablets.", "He takes four tablets."),
+    ("Give 5 g.", "Give 5 mL."),
+    ("Metformin 500 mg and lisinopril 10 mg.", "Metformin 10 mg and lisinopril 500 mg."),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), [*CHANGED, *((b, a) for a, b in CHANGED)])
+def test_a_changed_statement_stays_an_error(before: str, after: str) -> None:
+    assert rule(before, after)[0] == "error"
+
+
+SIDES = st.sampled_from(["left", "right", "upper", "lower", "positive", "negative", "increased", "decreased"])
+PHRASE = st.lists(st.sampled_from(["ear", "lung", "test", "pressure", "of", "the", "two"]), min_size=1, max_size=3)
+
+
+@given(SIDES, PHRASE, SIDES, PHRASE, st.sampled_from(["and", "or"]))
+def test_phrases_may_change_places(a: str, first: list[str], b: str, second: list[str], joint: str) -> None:
+    x, y = " ".join([a, *first]), " ".join([b, *second])
+    assert rule(f"There is {x} {joint} {y}.", f"There is {y} {joint} {x}.")[0] != "error"
+
+
+@given(st.lists(st.sampled_from(["fever", "chills", "cough", "rash", "gout"]), min_size=2, max_size=5, unique=True))
+def test_a_negation_may_be_repeated_over_its_list(findings: list[str]) -> None:
+    before, after = ", ".join(findings), ", no ".join(findings)
+    assert rule(f"She has no {before}.", f"She has no {after}.")[0] != "error"
+    assert rule(f"She has {before}.", f"She has no {before}.") == ("error", "negation")
+
+
 def test_the_notes_own_gold_error() -> None:
     gold = "He is 40. Vancomycin was given. He left."
     assert rule("Penicillin was given.", "Vancomycin was given.", error_text=gold) == ("error", "gold_error")

@@ -130,3 +130,12 @@ def test_wrong_use_is_told() -> None:
         generator.generate_with_vcf(["p", "q"], NOTES[:2])
     with pytest.raises(ConfigError, match="all plain text or all chat"):
         VCFRolloutGenerator(FakeVllm()).generate_with_vcf(["p", [{"role": "user", "content": "q"}]], NOTES[:2])
+
+
+def test_a_reply_cut_inside_reasoning_that_the_prompt_opened_is_no_edit() -> None:
+    opened, closed = "p<think>\n", "p"
+    model = Batches([edit(NOTES[0]), edit(NOTES[1])])
+    rules = GameRules(max_attempts=1)
+    result = VCFRolloutGenerator(model, rules=rules).generate_with_vcf([opened, closed], NOTES[:2])
+    assert [sample.index for sample in result.samples] == [1]
+    assert result.statistics.rejections[Reason.UNPARSEABLE] == 1

@@ -1,5 +1,7 @@
 """Sentence boundaries in clinical text."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,16 @@ ONE_SENTENCE = [
     "The pH was 7.35, pCO2 was 40, and HCO3- was 24.",
     "1. Aspirin was given.",
     "He was seen by Jones et al. Monday.",
+    "Swabs were positive for S. Aureus and E. Coli today.",
+    "T. pallidum, N. Gonorrhoeae and B. Quintana were absent.",
+    "Seen by J. Smith today.",
+    "Smith and A. Jones saw him.",
+    "He presents with 1) fever, 2) cough, and 3) rash.",
+    "CULTURE GREW S. AUREUS AND E. COLI.",
+    "SEEN BY J. SMITH AND DR. A. JONES TODAY.",
+    "LISINOPRIL 10 MG Q.D. WITH FOOD.",
+    "TEMP. 37.5 AND RESP. RATE 18 WERE NOTED.",
+    "AMOXICILLIN 500 MG P.O. B.I.D. FOR 10 DAYS WAS GIVEN.",
 ]
 
 SEVERAL_SENTENCES = [
@@ -45,6 +57,30 @@ SEVERAL_SENTENCES = [
     ("bp is 120 / 70 . pulse is 80 .", 2),
     ("(He is well.) She is not.", 2),
     ("Diagnosis: flu. No. 3 of the list applies.", 2),
+    ("Plan: 1. Aspirin 2. Statin", 2),
+    ("Plan: 1. aspirin 2. statin", 2),
+    ("Assessment: 1. Hypertension 2. Diabetes mellitus 3. Gout", 3),
+    ("Assessment 1. Hypertension 2. Diabetes", 2),
+    ("Plan: 1) Aspirin 81 mg 2) Statin", 2),
+    ("Plan: (1) Aspirin (2) Statin", 2),
+    ("The count was 1. The next was 2. He left.", 3),
+    ("Details are in Figure A. Creams were stopped.", 2),
+    ("Lesions are in Fig. B. Creams were stopped.", 2),
+    ("Hepatitis B. Serology was sent.", 2),
+    ("See Fig. 2. He is well.", 2),
+    ("Blood type is O. Crossmatch is done.", 2),
+    ("Given vitamins D and K. Warfarin was stopped.", 2),
+    ("He got penicillin G. Cultures were drawn.", 2),
+    ("He has pain. J. Smith saw him.", 2),
+    ("Positive for H. Pylori. He was treated.", 2),
+    ("Seen by Robert Smith Jr. He agreed.", 2),
+    ("SHE HAS HEPATITIS B. SHE TAKES NOTHING.", 2),
+    ("HE TAKES VITAMIN K. WARFARIN WAS STOPPED.", 2),
+    ("BP IS 120/70 MM HG. HE IS WELL.", 2),
+    ("TEMPERATURE IS 98.6 F. HE IS WELL.", 2),
+    ("LISINOPRIL 10 MG Q.D. FOLLOW UP IN 2 WEEKS.", 2),
+    ("HE WEIGHS 80 LBS. DENIES PAIN.", 2),
+    ("He weighs 5 mg.\u200b She is well\u200b .", 2),
 ]
 
 
@@ -77,6 +113,55 @@ def test_a_line_break_inside_a_sentence_is_no_boundary() -> None:
     assert sentence_texts("His blood pressure is\n120/70 mm\r\nHg.") == ["His blood pressure is 120/70 mm Hg."]
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("History: asthma\nMedications: salbutamol\nAllergies: none", 3),
+        ("meds: aspirin 81 mg\nallergies: none\nplan: home", 3),
+        ("MEDICATIONS\nAspirin\nStatin", 3),
+        ("Plan:\naspirin\n\nstatin", 3),
+        ("- aspirin 81 mg\n- metformin 500 mg", 2),
+        ("\u2022 aspirin\r\n\u2022 statin\r\n\u2022 ibuprofen", 3),
+        ("1. Aspirin\n2. Statin 3. Metformin", 3),
+        ("1.\nAspirin\n2.\nStatin", 2),
+        ("[ ] call ward\n[x] order labs", 2),
+        ("08:30 pulse 80\n09:30 pulse 90", 2),
+        ("HISTORY: ASTHMA\nALLERGIES: PENICILLIN", 2),
+        ("Aspirin\u2028Statin\x0bIbuprofen", 3),
+        ("# Plan\naspirin\n-----\nhome today", 3),
+        ("SHE HAS PAIN IN THE\nLEFT KNEE.", 1),
+        ("She was treated for\nHodgkin lymphoma by\nDr. Smith.", 1),
+        ("HIS PRESSURE IS 120/70 MM\nHG.", 1),
+        ("His weight is\n72. He is well.", 2),
+    ],
+)
+def test_notes_made_of_lines(text: str, count: int) -> None:
+    found = sentence_texts(text)
+    assert len(found) == count, found
+    assert " ".join(found) == " ".join(text.split())
+
+
+ORDINARY = [
+    *(
+        text
+        for text in ONE_SENTENCE
+        if not re.search(r"al\. M|J\. R\.|\.\.\. then|e\.g\. A", text) and text[0].isupper()
+    ),
+    *(text for text, _ in SEVERAL_SENTENCES if text[0].isupper() and " no." not in text and "Follow" not in text),
+]
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_capitals_have_the_same_boundaries(text: str) -> None:
+    assert [s.upper() for s in sentence_texts(text)] == sentence_texts(text.upper())
+
+
+@given(st.lists(st.sampled_from(ORDINARY), min_size=1, max_size=6).map(" ".join), st.booleans())
+def test_case_does_not_move_boundaries_of_joined_sentences(text: str, closed: bool) -> None:
+    text = text if closed else text.rstrip(".")
+    assert [s.upper() for s in sentence_texts(text)] == sentence_texts(text.upper())
+
+
 def test_empty() -> None:
     assert split_sentences("") == []
     assert split_sentences(" \n\t") == []
@@ -100,6 +185,20 @@ def test_spans_and_gaps_give_the_text_back(text: str, lines: bool) -> None:
         assert sentence == sentence.strip() != ""
         position = span.end
     assert text[position:].strip() == ""
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [*ONE_SENTENCE, *(text for text, _ in SEVERAL_SENTENCES), "Meds:", "- aspirin", "2) gout", "BP 120/70", "of"]
+    ),
+    max_size=6,
+)
+
+
+@given(st.text() | st.builds(" ".join, CLINICAL) | LINES.map("\n".join) | LINES.map(" ".join))
+def test_a_sentence_is_not_split_again(text: str) -> None:
+    for sentence in sentence_texts(text):
+        assert sentence_texts(sentence) == [sentence]
 
 
 @given(CLINICAL, st.data())

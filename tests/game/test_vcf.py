@@ -1,6 +1,7 @@
 """The verifiable change filter."""
 
 import importlib.util
+import re
 import string
 from pathlib import Path
 from types import ModuleType
@@ -11,15 +12,10 @@ from hypothesis import strategies as st
 
 from medserl.errors import ConfigError
 from medserl.game.align import align_words
-from medserl.game.sentences import sentence_ends
-from medserl.game.vcf import (
-    Reason,
-    apply_vcf,
-    changed_sentences,
-    leak_markers,
-    shingle_similarity,
-    visible_words,
-)
+from medserl.game.changes import changed_sentences
+from medserl.game.cosmetic import same_words
+from medserl.game.sentences import sentence_ends, sentence_texts, visible_words
+from medserl.game.vcf import Reason, apply_vcf, leak_markers, shingle_similarity
 
 NOTE = (
     "A 45-year-old man presents to Dr. Smith with a 3-day history of cough. He takes metformin 500 mg b.i.d. "
@@ -57,6 +53,8 @@ def test_the_acceptance_example_passes() -> None:
         (NOTE, Reason.IDENTICAL),
         (NOTE.replace(" ", "\n"), Reason.IDENTICAL),
         (NOTE.replace("type", "ty\u00adpe\u200b"), Reason.IDENTICAL),
+        (NOTE.replace("type", "ty\x9dpe\x07"), Reason.IDENTICAL),
+        (changed("cough.", "cough"), Reason.COSMETIC),
         (
             changed("He denies chest pain and fever.", "She is well today apart from a headache."),
             Reason.TOO_MANY_EDITS,
@@ -141,6 +139,151 @@ def test_impossible_bounds_are_refused(bounds: dict[str, float]) -> None:
         apply_vcf("a", "b", **bounds)  # type: ignore[arg-type]
 
 
+# ----------------------------------------------------------------------------------------------- cosmetics
+
+SAME_WORDS = [
+    ("child\u2019s", "child's"),
+    ("fever, vomiting", "fever vomiting"),
+    ("paracetamol", "Paracetamol"),
+    ("THE LUNGS", "the lungs"),
+    ("2\u20133", "2-3"),
+    ("2 - 3 days", "2-3 days"),
+    ("clear.", "clear"),
+    ("clear.", "clear\u2026"),
+    ("clear. Heart", "clear; heart"),
+    ("normal", "n\u043ermal"),
+    ("PAIN", "\u0420AIN"),
+    ("normal", "norrnal"),
+    ("250 mg.", "250 mg.!"),
+    ("250", "\uff12\uff15\uff10"),
+    ("10 mg", "1O mg"),
+    ("10 mg", "l0 mg"),
+    (".5 mg", "0.5 mg"),
+    ("2mg", "2 mg"),
+    ("50 %", "50%"),
+    ("37 \u00b0C", "37 C"),
+    ("10\u2079/L", "10^9/L"),
+    ("\u00b5g", "\u03bcg"),
+    ("follow-up", "follow up"),
+    ("follow-up", "followup"),
+    ("3-day", "3 day"),
+    ("b.i.d.", "bid"),
+    ("caf\u00e9", "cafe"),
+    ("\ufb01ne", "fine"),
+    ("well", "**well**"),
+    ("grade 3", "\u201cgrade 3\u201d"),
+    ("well", "well \U0001f642"),
+]
+OTHER_WORDS = [
+    ("1.5", "15"),
+    ("2-3", "23"),
+    ("2 - 3", "2 3"),
+    ("37 . 2", "37 2"),
+    ("1.5", "1,5"),
+    ("1,000", "1000"),
+    ("10:30", "1030"),
+    ("120/70", "12070"),
+    ("10\u2079", "109"),
+    ("1\u00bd", "11/2"),
+    ("37\u00ba C", "370 C"),
+    ("-5", "5"),
+    ("5'", '5"'),
+    ("50%", "50"),
+    ("<120", ">120"),
+    ("\u2265 30", "\u2264 30"),
+    ("CD4+", "CD4-"),
+    ("HER2-", "HER2"),
+    ("mg/kg", "mg"),
+    ("\u03bcg", "mg"),
+    ("\u03b1", "\u03b2"),
+    ("atypical", "a typical"),
+    ("notable", "no table"),
+    ("fall", "fail"),
+    ("type 2", "type 1"),
+    ("hyper", "hypo"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), [*SAME_WORDS, *((b, a) for a, b in SAME_WORDS)])
+def test_an_edit_of_the_writing_only_is_cosmetic(old: str, new: str) -> None:
+    original = NOTE.replace("There is no rash.", f"There is {old} today.")
+    verdict = apply_vcf(original, NOTE.replace("There is no rash.", f"There is {new} today."))
+    assert verdict.reason is Reason.COSMETIC and not verdict.passed and verdict.word_edits
+    assert same_words(old, new)
+
+
+@pytest.mark.parametrize(("old", "new"), [*OTHER_WORDS, *((b, a) for a, b in OTHER_WORDS)])
+def test_what_changes_a_value_or_a_word_is_not(old: str, new: str) -> None:
+    original = NOTE.replace("There is no rash.", f"There is {old} today.")
+    verdict = apply_vcf(original, NOTE.replace("There is no rash.", f"There is {new} today."), max_jaccard=1.0)
+    assert verdict.passed, verdict
+
+
+def test_a_change_of_words_beside_one_of_the_writing_passes() -> None:
+    assert apply_vcf(NOTE, changed("no rash.", "a Rash")).passed
+    assert apply_vcf(NOTE, NOTE.replace(",", "").replace(". He", "; he")).reason is Reason.COSMETIC
+
+
+@given(st.text(string.ascii_letters + string.digits + " .,-/'\u00e9\u0430\u2013"), st.text(max_size=30))
+def test_same_words_is_an_equivalence_with_case_and_full_stops(a: str, b: str) -> None:
+    assert same_words(a, a)
+    assert same_words(a, b) == same_words(b, a)
+    if a.isascii():
+        assert same_words(a, a.swapcase()) or re.search("[iloILO]", a)
+        assert same_words(f"x {a}", f"x {a} .") or re.search(r"\W$", a)
+
+
+# ----------------------------------------------------------------------------------------------- lines
+
+LINES = (
+    "History: asthma, gout, hip replacement\nMedications: salbutamol as needed, allopurinol 100 mg once daily\n"
+    "Allergies: penicillin\nExam: heart sounds regular, lungs clear, abdomen soft, no swelling of the ankles\n"
+    "Plan: keep overnight for observation and repeat the blood tests in the morning"
+)
+
+
+@pytest.mark.parametrize(
+    ("modified", "sentence"),
+    [
+        (LINES.replace("100", "300"), 1),
+        (LINES.replace("penicillin", "latex"), 2),
+        (LINES.replace("penicillin", "penicillin, latex"), 2),
+        (LINES.replace("penicillin", "latex").replace("\n", " "), 2),
+        (LINES.replace("Allergies: penicillin\n", ""), 2),
+        (LINES.replace("Exam:", "Smoking: never\nExam:"), 3),
+        (LINES.replace("100", "300").replace("penicillin", "latex"), None),
+        (LINES.replace("100", "300").replace("penicillin", "latex").replace("\n", " "), None),
+        (LINES.replace("Exam:", "Smoking: never\nAlcohol: none\nExam:"), None),
+        (LINES.replace("asthma", "cough").replace("overnight", "here"), None),
+    ],
+)
+def test_a_line_is_a_sentence_for_the_filter_too(modified: str, sentence: int | None) -> None:
+    verdict = apply_vcf(LINES, modified)
+    assert verdict.passed == (sentence is not None), verdict
+    assert verdict.sentence_count == len(sentence_texts(LINES)) == 5
+    if sentence is None:
+        assert verdict.reason is Reason.SEVERAL_SENTENCES
+    else:
+        assert verdict.changed_sentence == sentence
+
+
+@pytest.mark.parametrize("mark", ["- {}", "\u2022 {}", "{}.", "(x) {}", "\n{}"])
+def test_bullets_and_blank_lines_bound_sentences_for_the_filter(mark: str) -> None:
+    drugs = ["aspirin 81 mg", "metformin 500 mg", "lisinopril 10 mg", "atorvastatin 40 mg", "salbutamol as needed"]
+    note = "\n".join(mark.format(drug) for drug in drugs)
+    assert apply_vcf(note, note.replace("500", "850")).passed
+    two = note.replace("500", "850").replace("10 mg", "20 mg")
+    assert apply_vcf(note, two, min_jaccard=0.5).reason is Reason.SEVERAL_SENTENCES
+
+
+def test_another_organism_is_one_changed_sentence() -> None:
+    note = (
+        "A 52-year-old man has loose stools after a week of antibiotics. A stool sample was positive for C. Difficile "
+        "and oral treatment was begun the same day. He has no fever."
+    )
+    assert apply_vcf(note, note.replace("C. Difficile", "H. Pylori")).passed
+
+
 # ----------------------------------------------------------------------------------------------- leaks
 
 LEAKS = [
@@ -213,14 +356,15 @@ def test_a_mark_of_the_original_is_not_the_edits_fault() -> None:
 WORD = st.text(string.ascii_letters + string.digits + ".,()", min_size=1, max_size=8)
 WORDS = st.lists(WORD, min_size=1, max_size=40)
 GAP = st.sampled_from([" ", "  ", "\n", "\t", "\r\n\r\n", "\u00a0", "\u2003", " \u200b "])
+BLANK = st.sampled_from([" ", "  ", "\t", "\u00a0", "\u2003", " \u200b "])
 ANY_TEXT = st.text() | st.builds(" ".join, WORDS)
 
 
 @st.composite
-def respaced(draw: st.DrawFn, text: str) -> str:
+def respaced(draw: st.DrawFn, text: str, gap: st.SearchStrategy[str] = GAP) -> str:
     """The same words with other white space between, before and after them."""
     words = text.split()
-    gaps = draw(st.lists(GAP, min_size=len(words) + 1, max_size=len(words) + 1))
+    gaps = draw(st.lists(gap, min_size=len(words) + 1, max_size=len(words) + 1))
     return "".join(gap + word for gap, word in zip(gaps, [*words, ""], strict=True))
 
 
@@ -230,8 +374,10 @@ def test_white_space_never_changes_a_verdict(data: st.DataObject, original: str,
         words = original.split() or ["x"]
         words[data.draw(st.integers(0, len(words) - 1))] = data.draw(WORD)
         modified = " ".join(words)
+    original = " ".join(original.split())
     verdict = apply_vcf(original, modified)
-    assert apply_vcf(data.draw(respaced(original)), modified) == verdict
+    # Lines of the original count, as they do in the prompt; other white space never does, nor any of the edit's.
+    assert apply_vcf(data.draw(respaced(original, BLANK)), modified) == verdict
     assert apply_vcf(original, data.draw(respaced(modified))) == verdict
 
 
@@ -263,7 +409,7 @@ MESSY = st.lists(
 def test_one_swapped_word_passes_the_edit_and_sentence_checks(words: list[str], word: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(words) - 1))
     swapped = [*words[:place], word, *words[place + 1 :]]
-    assume(swapped != words)
+    assume(swapped != words and not same_words(" ".join(words), " ".join(swapped)))
     verdict = apply_vcf(" ".join(words), " ".join(swapped), min_jaccard=0.0, max_jaccard=1.0)
     assert verdict.reason in (None, Reason.LEAK)
     assert verdict.word_edits == 1

@@ -38,7 +38,9 @@ class ScriptedServer:
         return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={"global_steps": 4})
 
 
-def loop_with(replies: list[str], overrides: tuple[str, ...] = ()) -> tuple[Any, ScriptedServer, Any]:
+def loop_with(
+    replies: list[str], overrides: tuple[str, ...] = (), template_tail: str = ""
+) -> tuple[Any, ScriptedServer, Any]:
     from transformers import AutoTokenizer
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
@@ -47,6 +49,7 @@ def loop_with(replies: list[str], overrides: tuple[str, ...] = ()) -> tuple[Any,
 
     config = load_config("embedded", ["medserl.referee.name=instruction", *overrides])
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
+    tokenizer.chat_template += template_tail
     server = ScriptedServer(tokenizer, replies)
 
     async def make() -> Any:
@@ -64,12 +67,16 @@ def loop_with(replies: list[str], overrides: tuple[str, ...] = ()) -> tuple[Any,
 
 
 def play(
-    replies: list[str], overrides: tuple[str, ...] = (), mode: str = "error", error_type: str | None = None
+    replies: list[str],
+    overrides: tuple[str, ...] = (),
+    mode: str = "error",
+    error_type: str | None = None,
+    template_tail: str = "",
 ) -> tuple[list[Any], ScriptedServer, Any]:
     from medserl.game import Mode
     from medserl.training.agent_loop import NoteTask
 
-    make, server, tokenizer = loop_with(replies, overrides)
+    make, server, tokenizer = loop_with(replies, overrides, template_tail)
 
     async def run() -> list[Any]:
         loop = await make()
@@ -125,6 +132,40 @@ def test_the_assessors_tokens_hold_neither_original_nor_mode_nor_reasoning(verl:
         assert not contains(assessor["prompt_ids"], ids), leaked
     assert contains(injector["prompt_ids"], tokenizer("INJECT", add_special_tokens=False)["input_ids"])
     assert outputs[1].prompt_ids == assessor["prompt_ids"]
+
+
+OPENED = "{%- if add_generation_prompt %}{{ '<think>\\n' }}{%- endif %}"
+
+
+def test_reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer(verl: Any) -> None:
+    """Where the chat template ends in an open <think>, what comes before </think> is no edit and no answer."""
+    whole = "so</think>\n" + ANSWER.format(label="INCORRECT")
+    cut = [gold_edit(), "so</think>\n" + gold_edit(), ANSWER.format(label="INCORRECT")]
+    outputs, server, tokenizer = play(cut, template_tail=OPENED)
+    assert tokenizer.decode(server.requests[0]["prompt_ids"]).endswith("<think>\n")
+    assert len(server.requests) == 3  # the first edit was a thought
+    assert [output.reward_score for output in outputs if output.extra_fields["medserl"]["trains"]] == [0.0, -1.0]
+    outputs, _, _ = play(["so</think>\n" + gold_edit(), whole], template_tail=OPENED)
+    assert [output.reward_score for output in outputs] == [pytest.approx(-0.9), pytest.approx(1.1)]
+
+
+def test_validation_reads_no_answer_out_of_open_reasoning(verl: Any) -> None:
+    from medserl.config.load import load_config
+    from medserl.game import load_prompt_set
+    from medserl.training.validate import Validator
+
+    def metrics(replies: list[str], tail: str = "") -> dict[str, float]:
+        config = load_config("embedded", ["medserl.validation.sampled=false"])
+        _, server, tokenizer = loop_with(replies, template_tail=tail)
+        validator = Validator(config, server, tokenizer, load_prompt_set("ward"), [note()])  # type: ignore[arg-type]
+        return validator()
+
+    right, wrong = ANSWER.format(label="CORRECT"), "final_answer: incorrect"
+    found = metrics([right, wrong])
+    assert (found["val/greedy/accuracy"], found["val/greedy/strict_rate"]) == (1.0, 0.5)
+    found = metrics([right, wrong], OPENED)
+    assert (found["val/greedy/parse_failure_rate"], found["val/greedy/strict_rate"]) == (1.0, 0.0)
+    assert metrics([f"x</think>\n{right}", f"x</think>\n{wrong}"], OPENED)["val/greedy/accuracy"] == 1.0
 
 
 def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:

@@ -53,6 +53,11 @@ class Lexicon:
         self.fillers = frozenset(data["fillers"])
         self.companions = self._texts(data["negation_companions"])
         self.negators = self._texts(data["negators"])
+        self.negation_ends = self._texts(data["negation_ends"])
+        # "afebrile" denies as "without fever" does.
+        groups = [group for group in data["synonyms"] if any(_split(p)[0] in self.negators for p in group)]
+        self.denials = self.negators | {"=" + group[0] for group in groups}
+        self.joints = self._texts(data["joints"])
         self._exclusive: dict[frozenset[str], str] = {}
         for name, groups in data["exclusive"].items():
             for group in groups:
@@ -70,6 +75,11 @@ class Lexicon:
             tokens.append(token)
             i += used
         return tokens
+
+    def written(self, quantity: Token) -> list[float]:
+        """The numbers that a quantity may have been written with, one for each unit of its dimension."""
+        dimension = quantity.dimension.partition("/")[0]
+        return [quantity.value / factor for own, factor in self._units.values() if own == dimension]
 
     def exclusive_class(self, old: str, new: str) -> str | None:
         """ "laterality", "location" or "polarity" where the two words cannot both be true."""

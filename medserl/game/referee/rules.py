@@ -12,22 +12,27 @@ from medserl.game.labels import Mode
 from medserl.game.records import Note
 from medserl.game.referee.base import Referee, Ruling, RulingKind, register_referee
 from medserl.game.referee.canonical import Lexicon, Token, shipped_lexicon
+from medserl.game.referee.reworded import negated_already, other_measure, reordered
+from medserl.game.sentences import sentence_texts
 
 _MAX_EDITS = 24  # of canonical tokens; more cannot be a single small edit
 _SAME_QUANTITY = 1.2  # a smaller factor between two doses or times may be rounding
 
 
 class Piece(NamedTuple):
-    """One stretch that differs: its tokens before and after the edit."""
+    """One stretch that differs: its tokens before and after the edit, and where they begin."""
 
     removed: list[Token]
     added: list[Token]
+    place: int
+    place_after: int
 
 
 @register_referee
 class RulesReferee(Referee):
     """Error: laterality, location, polarity, negation, dose, unit, frequency or time scale changed, or the
-    note's own gold error. Benign: synonyms and formatting only. Lossy: facts only removed. Else void."""
+    note's own gold error. Benign: synonyms and formatting only. Lossy: facts only removed. Else void, so too where
+    the same phrases stand in another order, a negation is repeated over its list, or a count is said as a mass."""
 
     name: ClassVar[str] = "rules"
 
@@ -44,13 +49,58 @@ class RulesReferee(Referee):
         alignment = align_words(before, after, _MAX_EDITS)
         if alignment is None:
             return Ruling(RulingKind.VOID, "undecided")
-        rulings = [self._rule_piece(piece) for piece in _pieces(before, after, alignment)]
+        pieces = _pieces(before, after, alignment)
+        rulings = [self._rule_piece(piece) for piece in pieces]
+        if any(ruling.kind is RulingKind.ERROR for ruling in rulings):
+            if reordered(note.text, modified, self._lexicon):
+                return Ruling(RulingKind.VOID, "reordered")
+            rulings = self._weighed(note.text, modified, before, after, pieces, rulings)
         # One proven error makes the note wrong, whatever else changed; an open question leaves the rest open.
         for kind in (RulingKind.ERROR, RulingKind.VOID, RulingKind.LOSSY):
             for ruling in rulings:
                 if ruling.kind is kind:
                     return ruling
         return Ruling(RulingKind.BENIGN, "synonym_or_formatting")
+
+    def _weighed(
+        self,
+        original: str,
+        modified: str,
+        before: list[Token],
+        after: list[Token],
+        pieces: list[Piece],
+        rulings: list[Ruling],
+    ) -> list[Ruling]:
+        """The rulings, void where the note around a piece takes its error back."""
+        starts, starts_after = self._starts(original), self._starts(modified)
+        weighed = list(rulings)
+        for i, (piece, ruling) in enumerate(zip(pieces, rulings, strict=True)):
+            if ruling.reason != "negation":
+                continue
+            lost, gained = ({t.text for t in side} & self._lexicon.negators for side in (piece.removed, piece.added))
+            denied = not (lost and gained) and (
+                # A negation that came is no news where the list was denied before, nor is the loss of one.
+                negated_already(before, piece.place, starts, self._lexicon)
+                and not {t.text for t in piece.removed} & self._lexicon.negation_ends
+                if gained
+                else negated_already(after, piece.place_after, starts_after, self._lexicon)
+                and not {t.text for t in piece.added} & self._lexicon.negation_ends
+            )
+            if denied:
+                weighed[i] = Ruling(RulingKind.VOID, "negation_repeated")
+        flips = [i for i, ruling in enumerate(weighed) if ruling.reason in ("negation", "polarity")]
+        if len(flips) == 2 and {weighed[i].reason for i in flips} == {"negation", "polarity"}:
+            sentences = {max(start for start in starts if start <= pieces[i].place) for i in flips}
+            if len(sentences) == 1:  # "no longer abnormal": two turns may say the same again
+                return [Ruling(RulingKind.VOID, "double_negation") if i in flips else r for i, r in enumerate(weighed)]
+        return weighed
+
+    def _starts(self, text: str) -> list[int]:
+        """At which tokens of a note its sentences begin."""
+        starts = [0]
+        for sentence in sentence_texts(text):
+            starts.append(starts[-1] + len(self._lexicon.tokens(sentence)))
+        return starts
 
     def _rule_piece(self, piece: Piece) -> Ruling:
         words = self._lexicon
@@ -60,7 +110,7 @@ class RulesReferee(Referee):
             return Ruling(RulingKind.BENIGN, "formatting")
         if (reason := _opposed(removed, added, words)) or (reason := _negated(removed, added, words)):
             return Ruling(RulingKind.ERROR, reason)
-        if len(removed) == len(added) == 1 and (ruling := _quantity(removed[0], added[0])):
+        if len(removed) == len(added) == 1 and (ruling := _quantity(removed[0], added[0], words)):
             return ruling
         if removed and not added and all(_is_fact(token, words) for token in removed):
             return Ruling(RulingKind.LOSSY, "fact_removed")
@@ -78,7 +128,7 @@ def _pieces(before: list[Token], after: list[Token], alignment: Alignment) -> li
     i = j = 0
     for start_a, start_b, length in (*alignment.runs, (len(before), len(after), 0)):
         if start_a > i or start_b > j:
-            pieces.append(Piece(before[i:start_a], after[j:start_b]))
+            pieces.append(Piece(before[i:start_a], after[j:start_b], i, j))
         i, j = start_a + length, start_b + length
     return pieces
 
@@ -111,13 +161,15 @@ def _negated(removed: list[Token], added: list[Token], words: Lexicon) -> str | 
     return "negation" if odd and rest_removed == rest_added else None
 
 
-def _quantity(old: Token, new: Token) -> Ruling | None:
+def _quantity(old: Token, new: Token, words: Lexicon) -> Ruling | None:
     """Ruling on one quantity put in the place of another; None where one of the two is none."""
     if "" in (old.kind, new.kind):
         return None
     decidable = ("dose", "time", "frequency")
     if old.kind not in decidable or new.kind not in decidable:
         return Ruling(RulingKind.VOID, "other_number")
+    if other_measure(old, new, words):
+        return Ruling(RulingKind.VOID, "other_measure")
     if old.kind != new.kind or old.dimension != new.dimension:
         return Ruling(RulingKind.ERROR, "unit")
     low, high = sorted((old.value, new.value))
