@@ -46,3 +46,19 @@ def after_import(hooks: Mapping[str, Hook]) -> None:
         if name in sys.modules:
             hook(sys.modules[name])
     sys.meta_path.insert(0, _AfterImport({n: h for n, h in hooks.items() if n not in sys.modules}))
+
+
+def lighten_transformers() -> None:
+    """Keep transformers from importing scikit-learn and scipy in this process, which nothing here needs it to.
+
+    transformers 5.10.4 imports sklearn.metrics (generation/candidate_generator.py:30, for one kind of assisted
+    generation) and scipy.optimize (loss/loss_*.py, for object detection) wherever they are installed: 2 s of processor
+    time and 130 MB in each of a run's processes. tests/run/test_imports.py fails when it asks in another way.
+    """
+    after_import({"transformers.utils": _without_scipy})
+
+
+def _without_scipy(utils: ModuleType) -> None:
+    for name in ("is_sklearn_available", "is_scipy_available"):
+        getattr(utils, name)  # an AttributeError here: transformers has renamed it
+        setattr(utils, name, lambda: False)

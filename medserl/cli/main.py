@@ -18,6 +18,7 @@ from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
+from medserl.imports import lighten_transformers
 
 EXIT_INTERRUPTED = 130
 
@@ -92,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deadline and 128 + N when a signal N stopped it (both with a checkpoint and rounds to go), 130 when interrupted.
     """
     options, overrides = parse_arguments(build_parser(), arguments)
+    if arguments is None:  # a process of its own
+        lighten_transformers()
     try:
         return _run(options, overrides)
     except UserError as error:

@@ -114,10 +114,11 @@ def verdict_sentence(found: dict[str, Any]) -> str:
         f"{_signed(balanced['value'])} ({_bounds(balanced)}), McNemar mid-p {found['mcnemar_mid_p']:.3g}, "
         f"{found['texts']} texts in {found['groups']} groups"
     )
+    at = f"at {100 * LEVEL:.0f} %"
     if not found["significant"]:
-        return f"The second does not differ from the first significantly at {LEVEL:.0%}, it may be chance: {numbers}."
+        return f"No difference between the second and the first is significant {at}, it may be chance: {numbers}."
     better, worse = ("second", "first") if difference["value"] > 0 else ("first", "second")
-    return f"The difference is significant at {LEVEL:.0%}, the {better} is better than the {worse}: {numbers}."
+    return f"The difference is significant {at}, the {better} is better than the {worse}: {numbers}."
 
 
 def _differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

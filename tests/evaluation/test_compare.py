@@ -86,7 +86,7 @@ def test_the_same_predictions_do_not_differ(tmp_path: Path) -> None:
     assert (
         not found["significant"]
         and found["mcnemar_exact_p"] == 1
-        and "does not differ from the first significantly at 5%" in found["sentence"]
+        and "No difference between the second and the first is significant at 5 %" in found["sentence"]
     )
     assert found["difference"]["balanced_accuracy"] == {"value": 0.0, "interval": [0.0, 0.0]}
 
@@ -122,7 +122,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     first, second = answered(tmp_path / "a", [True, False] * 30, "old"), answered(tmp_path / "b", [True] * 60, "new")
     assert main(["compare", str(first), str(second / "results.json")]) == 0
     shown = capsys.readouterr().out
-    assert "# new against old" in shown and "The difference is significant at 5%" in shown
+    assert "# new against old" in shown and "The difference is significant at 5 %" in shown
     assert main(["compare", str(first), str(second), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["only_second_right"] == 30
     assert main(["compare", str(first), str(tmp_path / "none")]) == 2
