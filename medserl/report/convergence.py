@@ -168,8 +168,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     trained = [int(row["round"]) for row in rows if not row.get("validation")]
     return {
         "rounds": max(trained, default=0),
-        "rule": f"least squares over the last third; rising or falling if the {100 * LEVEL:.0f} % interval of the slope "
-        f"excludes zero, flattened if it excludes a change of {MATTERS} over these rounds",
+        "rule": "least squares over the last third; rising or falling if the "
+        f"{100 * LEVEL:.0f} % interval of the slope excludes zero, flattened if it excludes a change of {MATTERS} over these rounds",
         "flattened": verdicts,
         "curves": {metric: points for metric, points in curves.items() if points},
     }
