@@ -169,7 +169,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "rounds": max(trained, default=0),
         "rule": "least squares over the last third; rising or falling if the "
-        f"{100 * LEVEL:.0f} % interval of the slope excludes zero, flattened if it excludes a change of {MATTERS} over these rounds",
+        f"{100 * LEVEL:.0f} % interval of the slope excludes zero, flattened if it excludes a "
+        f"change of {MATTERS} over these rounds",
         "flattened": verdicts,
         "curves": {metric: points for metric, points in curves.items() if points},
     }
