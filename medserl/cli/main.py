@@ -18,7 +18,7 @@ from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, UserError
-from medserl.imports import lighten_transformers
+from medserl.imports import spare_scipy
 
 EXIT_INTERRUPTED = 130
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options, overrides = parse_arguments(build_parser(), arguments)
     if arguments is None:  # a process of its own
-        lighten_transformers()
+        spare_scipy()
     try:
         return _run(options, overrides)
     except UserError as error:

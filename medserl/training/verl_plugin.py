@@ -23,7 +23,7 @@ import pickle
 from types import ModuleType
 from typing import Any
 
-from medserl.imports import after_import, lighten_transformers
+from medserl.imports import after_import, spare_scipy
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 
 PREFIX = f"ipc:///tmp/{SOCKETS}"
@@ -100,4 +100,4 @@ HOOKS = {
 
 if os.environ.get(RUN_TOKEN):
     after_import(HOOKS)
-    lighten_transformers()
+    spare_scipy()
