@@ -51,13 +51,16 @@ def after_import(hooks: Mapping[str, Hook]) -> None:
 def spare_scipy() -> None:
     """Keep transformers and vLLM from importing scikit-learn and scipy in this process, which no run needs them to.
 
+    May be called twice: a run's driver does it itself, and again when verl loads its plug-ins.
+
     Where they are installed, transformers 5.10.4 imports sklearn.metrics (generation/candidate_generator.py:30, for one
     kind of assisted generation) and scipy.optimize (loss/loss_*.py, for object detection), and vLLM 0.24.0
     scipy.signal (multimodal/audio.py:20): together 3 s of processor time and 200 MB in each process of a run.
     tests/run/test_imports.py fails when they ask in another way.
     """
     after_import({"transformers.utils": _without_scipy})
-    sys.meta_path.insert(0, _WithoutSignal())
+    if not any(isinstance(finder, _WithoutSignal) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WithoutSignal())
 
 
 def _without_scipy(utils: ModuleType) -> None:
@@ -87,7 +90,7 @@ class _WithoutSignal(importlib.abc.MetaPathFinder):
             try:
                 execute(module)
             finally:
-                del sys.modules[self.hidden]
+                sys.modules.pop(self.hidden, None)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -10,6 +10,7 @@ import sys
 {first}
 from medserl.imports import spare_scipy
 spare_scipy()
+spare_scipy()
 {then}
 loaded = {{"sklearn", "scipy.optimize", "scipy.stats", "scipy.signal"}} & set(sys.modules)
 import scipy.signal, scipy.stats
