@@ -115,11 +115,13 @@ def judge(model: Path, split: str, count: int, conditions: Collection[str] | Non
         conditions: Judge only those of them who have one of these.
     """
     import torch
+    from sklearn.metrics import roc_auc_score
 
     from medserl.game import Label, labelled_from_notes, load_prompt_set
+    from medserl.game.metrics import answer_metrics, mean
     from medserl.ward.demonstrations import PROMPT_SET
-    from medserl.ward.evaluate import Player, assessor_figures, verdict_probabilities
     from medserl.ward.generator import ward_notes
+    from medserl.ward.player import Player, ask_assessor, verdict_probabilities
 
     torch.set_num_threads(1)
     player, prompts = Player.load(model), load_prompt_set(PROMPT_SET)
@@ -127,24 +129,15 @@ def judge(model: Path, split: str, count: int, conditions: Collection[str] | Non
     found: dict[str, float] = {}
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         torch.manual_seed(SEED)
-        figures = assessor_figures(player, prompts, labelled, temperature)
+        figures = answer_metrics(ask_assessor(player, prompts, labelled, temperature))
         found[name] = figures["balanced_accuracy"]
-        found[f"{name}_recall_correct"] = figures["recall"]["CORRECT"]
-        found[f"{name}_recall_incorrect"] = figures["recall"]["INCORRECT"]
+        found[f"{name}_recall_correct"] = figures["recall_correct"]
+        found[f"{name}_recall_incorrect"] = figures["recall_incorrect"]
     probabilities = verdict_probabilities(player, prompts, labelled)
-    found["mean_min_p"] = sum(min(p, 1 - p) for p in probabilities) / len(probabilities)
-    wrong, right = (
-        [p for p, note in zip(probabilities, labelled, strict=True) if note.label is label]
-        for label in (Label.INCORRECT, Label.CORRECT)
-    )
-    found["auc"] = _auc(wrong, right)
+    found["mean_min_p"] = mean(min(p, 1 - p) for p in probabilities)
+    # Chance that a wrong note gets a higher p(INCORRECT) than a right one.
+    found["auc"] = float(roc_auc_score([note.label is Label.INCORRECT for note in labelled], probabilities))
     return found
-
-
-def _auc(positive: list[float], negative: list[float]) -> float:
-    """Chance that a wrong note gets a higher p(INCORRECT) than a right one."""
-    wins = sum((a > b) + 0.5 * (a == b) for a in positive for b in negative)
-    return wins / (len(positive) * len(negative))
 
 
 if __name__ == "__main__":

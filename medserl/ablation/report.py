@@ -13,10 +13,13 @@ from medserl.ablation.grid import Grid
 from medserl.ablation.runner import Bench, read_result
 from medserl.files import write_atomically
 from medserl.report.plots import line_plot
+from medserl.report.tables import escape
+from medserl.report.tables import table as markdown_table
 
 TABLE, DATA, PLOT = "table.md", "results.json", "plot.svg"
 CURVE = "val/greedy/balanced_accuracy"
 LIMITS = (0.4, 1.0)
+CHANCE = 0.5
 
 
 Column = Callable[[dict[str, Any]], float | None]
@@ -87,7 +90,7 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
         name: [run["curves"][CURVE] for run in runs.values() if run.get("curves", {}).get(CURVE)]
         for name, runs in results.items()
     }
-    plot = line_plot(f"{grid.title}: {CURVE}", curves, limits=LIMITS)
+    plot = line_plot(f"{grid.title}: {CURVE}", curves, unit="balanced accuracy", limits=LIMITS, chance=CHANCE)
     write_atomically(out / PLOT, plot, 0o644)
     return text
 
@@ -96,16 +99,14 @@ def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict
     """Markdown: an arm per row, mean ± standard deviation over its seeds; only columns of which something is known."""
     finished = [run for runs in results.values() for run in runs.values()]
     columns = [(name, column) for name, column in COLUMNS if any(column(run) is not None for run in finished)]
-    head = ["arm", "seeds", *(name for name, _ in columns)]
-    lines = [f"# {grid.title}", "", "| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
-    if start is not None:
-        lines.append(_row("(start)", "", [start], columns))
+    rows = [] if start is None else [_row("(start)", "", [start], columns)]
     for name, runs in results.items():
-        lines.append(_row(name, f"{len(runs)} of {len(grid.seeds)}", list(runs.values()), columns))
-    return "\n".join(lines) + "\n"
+        rows.append(_row(escape(name), f"{len(runs)} of {len(grid.seeds)}", list(runs.values()), columns))
+    head = ["arm", "seeds", *(name for name, _ in columns)]
+    return "\n".join([f"# {escape(grid.title)}", "", *markdown_table(head, rows, "l" * len(head))]) + "\n"
 
 
-def _row(name: str, seeds: str, runs: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Column]]) -> str:
+def _row(name: str, seeds: str, runs: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Column]]) -> list[str]:
     cells = []
     for _, column in columns:
         values = [value for run in runs if (value := column(run)) is not None]
@@ -114,4 +115,4 @@ def _row(name: str, seeds: str, runs: Sequence[dict[str, Any]], columns: Sequenc
         else:
             spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.3f}{spread}")
-    return "| " + " | ".join([name, seeds, *cells]) + " |"
+    return [name, seeds, *cells]

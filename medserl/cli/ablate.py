@@ -17,6 +17,7 @@ def ablate(options: argparse.Namespace) -> int:
     from medserl.ablation.report import write_report
     from medserl.ablation.runner import Bench
     from medserl.config.load import configs_dir
+    from medserl.report.terminal import show_markdown
     from medserl.ward import MODEL_DIR
 
     given = Path(options.grid)
@@ -39,5 +40,5 @@ def ablate(options: argparse.Namespace) -> int:
     finished = [result for cell in grid.cells() if (result := bench.finished(cell))]
     labelled = {result[LABELLED] for result in finished if result.get(LABELLED)}
     start = judge_splits(MODEL_DIR, options.notes, labelled.pop() if len(labelled) == 1 else None)
-    print(write_report(bench, start))
+    show_markdown(write_report(bench, start))
     return EXIT_FAILURE if failed else EXIT_OK

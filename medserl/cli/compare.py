@@ -28,10 +28,14 @@ def run_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     """Compare and print."""
     from medserl.evaluation.comparison import compare, comparison_markdown
     from medserl.evaluation.results import read_results
+    from medserl.report.terminal import show_markdown
 
     if overrides:
         raise ConfigError(f"{overrides[0]}: compare takes two results and no overrides")
     first, second = read_results(options.first), read_results(options.second)
     found = compare(first, second, shared=options.shared_ids, seed=options.seed)
-    print(json.dumps(found, indent=1) if options.json else comparison_markdown(found), end="\n" * options.json)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        show_markdown(comparison_markdown(found).rstrip())
     return EXIT_OK

@@ -35,10 +35,11 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
         look_at_all_nodes(options, overrides)
     from medserl.preflight.preflight_report import machine_table
     from medserl.preflight.stack_checks import tool_checks
+    from medserl.report.terminal import show
 
     print("looking at this machine, which takes some seconds", file=sys.stderr, flush=True)
     found = machine_checks(options, overrides)
-    print(machine_table(found, tool_checks()), flush=True)
+    show(machine_table(found, tool_checks()))
     bad = [check for check in found if check.problem]
     for check in bad:
         print(f"bad: {check.name}: {check.problem}", file=sys.stderr)

@@ -57,6 +57,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.evaluation.markdown import results_markdown
     from medserl.evaluation.results import check_out, write_results
     from medserl.evaluation.run import Request, evaluate
+    from medserl.report.terminal import show_markdown
 
     out = options.out or _default_out(options.model, options.data)
     check_out(out)
@@ -77,7 +78,7 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     with progress_on_stderr():
         results, scored = evaluate(request, ["medserl", *sys.argv[1:]])
     write_results(out, results, scored, options.keep_text)
-    print(results_markdown(results))
+    show_markdown(results_markdown(results))
     print(f"results in {out}")
     return EXIT_OK
 

@@ -18,6 +18,7 @@ from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
 from medserl.errors import EXIT_FAILURE, EXIT_OK
+from medserl.imports import spare_scipy
 
 DESCRIPTION = """Self-play reinforcement learning on clinical notes: one model plants errors and finds them."""
 
@@ -90,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deadline and 128 + N when a signal N stopped it (both with a checkpoint and rounds to go), 130 when interrupted,
         141 when nobody reads the output any more.
     """
+    if arguments is None:  # a process of its own
+        spare_scipy()
     return guarded(lambda: _run(*parse_arguments(build_parser(), arguments)))
 
 

@@ -53,6 +53,7 @@ def run_pipeline(options: argparse.Namespace, overrides: list[str]) -> int:
     """Check, then run the stages that are not done."""
     from medserl.pipeline.plan import PAGE, Request, split_items
     from medserl.pipeline.run import Pipeline, StageFailed
+    from medserl.report.terminal import show
 
     sources, train, sft = split_items([*options.items, *overrides])
     request = Request(
@@ -73,7 +74,7 @@ def run_pipeline(options: argparse.Namespace, overrides: list[str]) -> int:
     )
     logging.basicConfig(level=logging.INFO, format="medserl pipeline: %(message)s", stream=sys.stderr)
     pipeline = Pipeline(request)
-    print(pipeline.plan(), flush=True)
+    show(pipeline.plan())
     if options.dry_run:
         pipeline.dry_run()
         print("dry run: everything checked, nothing started")

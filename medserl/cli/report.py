@@ -21,10 +21,11 @@ def add_report(commands: argparse._SubParsersAction) -> None:
 
 def run_report(options: argparse.Namespace, overrides: list[str]) -> int:
     """Write the report, print its sentences."""
-    from medserl.report.run_report import PAGE, summary_text, write_report
+    from medserl.report.run_report import PAGE, summary_table, write_report
+    from medserl.report.terminal import show
 
     if overrides:
         raise ConfigError(f"{overrides[0]}: report takes a run directory and no overrides")
-    print(summary_text(write_report(options.run_dir)))
+    show(summary_table(write_report(options.run_dir)))
     print(f"report in {options.run_dir / PAGE}")
     return EXIT_OK

@@ -103,6 +103,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
 
 def run_job(options: argparse.Namespace, overrides: list[str]) -> int:
     """``render`` and ``submit``."""
+    from medserl.report.terminal import show
     from medserl.slurm.request import command_line, make_request, resolved_script, submit
 
     chosen = {
@@ -113,7 +114,7 @@ def run_job(options: argparse.Namespace, overrides: list[str]) -> int:
     asked = (f"--{name}={request.options[name] or ''}" for name in REQUESTED if name in request.options)
     plan.add("request", " ".join(asked))
     if options.action == "submit" and not options.dry_run:
-        print("\n".join(plan.lines))
+        show(plan.table())
         job = submit(request)
         print(f"submitted job {job}; its output: slurm-{request.options.get('job-name') or request.name}-{job}.out")
         return EXIT_OK
@@ -244,9 +245,10 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
 def run_report(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print the table and the bad nodes."""
     from medserl.preflight.preflight_report import make_report, read_records
+    from medserl.report.terminal import show
 
     report = make_report(read_records(options.folder, options.nodes), options.folder)
-    print(report.table)
+    show(report.table)
     for node, problems in report.problems.items():
         print(f"bad node {node}: {'; '.join(problems)}", file=sys.stderr)
     if report.problems:

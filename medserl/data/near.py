@@ -5,6 +5,8 @@ the visible words joined by single spaces). Candidates come from locality-sensit
 and Motwani 1998): two texts of similarity s share a band of r MinHashes with probability s^r, so b bands miss a
 pair at the threshold with probability (1 - s^r)^b, which is held below ``MISS``. Signatures take about 250 bytes
 a text; the texts themselves lie in a file and only candidates are read.
+
+Our own: the pinned packages have no MinHash, and this one ends in the filter's exact similarity.
 """
 
 from __future__ import annotations

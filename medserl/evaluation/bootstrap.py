@@ -1,15 +1,21 @@
 """Percentile bootstrap of metrics that are functions of summed counts. Needs numpy.
 
 A text is a row of counts (a column per cell); a resample draws whole clusters (the versions of one note belong
-together) with replacement and sums their rows. Efron and Tibshirani (1993), chapters 6 and 13.
+together) with replacement and sums their rows. Efron and Tibshirani (1993), chapters 6 and 13. Not scipy's
+`scipy.stats.bootstrap`, which draws afresh for each statistic: here all of them, and both sides of a comparison, are
+functions of the same draws. Tests hold the intervals to scipy's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import astuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medserl.game.labels import Label
+from medserl.game.metrics import Confusion, confusion, ratio
 
 RESAMPLES = 2000
 _CHUNK = 250  # resamples at a time: bounds the memory at chunk × clusters
@@ -21,9 +27,12 @@ Statistic = Callable[[Array], Array]
 def resampled_sums(rows: Array, clusters: Sequence[Hashable], seed: int, resamples: int = RESAMPLES) -> Array:
     """Column sums of ``resamples`` bootstrap samples, shape [resamples, columns].
 
-    ``rows`` has shape [texts, columns], ``clusters`` one key per text.
+    ``rows`` has shape [texts, columns], ``clusters`` one key per text. NaN where there are fewer than two clusters:
+    what varies between clusters cannot be told from one.
     """
     keys = {key: index for index, key in enumerate(dict.fromkeys(clusters))}
+    if len(keys) < 2:
+        return np.full((resamples, rows.shape[1]), np.nan)
     sums = np.zeros((len(keys), rows.shape[1]))
     np.add.at(sums, [keys[key] for key in clusters], rows)
     generator = np.random.default_rng(seed)
@@ -44,60 +53,42 @@ def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# Columns of a verdict's row: tp, fn, fp, tn (positive: INCORRECT), given INCORRECT, given CORRECT.
 VERDICT_COLUMNS = 6
+"""Columns of a verdict's row: the fields of `medserl.game.metrics.Confusion`, in their order."""
+VERDICTS = (
+    "accuracy",
+    "balanced_accuracy",
+    "mcc",
+    "recall_correct",
+    "recall_incorrect",
+    "precision_correct",
+    "precision_incorrect",
+    "accuracy_parsed",
+    "balanced_accuracy_parsed",
+)
 
 
-def _divide(part: Array, whole: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, part / whole, np.nan)
+def verdict_rows(labels: Sequence[Label], answers: Sequence[Label | None]) -> Array:
+    """One row per text, whose sum is the table of them all, shape [texts, 6]."""
+    tables = [confusion([pair]) for pair in zip(labels, answers, strict=True)]
+    return np.array([astuple(table) for table in tables], dtype=float).reshape(-1, VERDICT_COLUMNS)
 
 
-def accuracy(sums: Array) -> Array:
-    return _divide(sums[:, 0] + sums[:, 3], sums[:, :4].sum(1))
+def verdict(name: str) -> Statistic:
+    """One of `VERDICTS` over summed verdict rows, by the formulas that give the values themselves."""
+    name, over_parsed, _ = name.partition("_parsed")
 
+    def statistic(sums: Array) -> Array:
+        tables = [Confusion(*row[:VERDICT_COLUMNS]) for row in sums.tolist()]
+        return np.array([getattr(table.parsed if over_parsed else table, name) for table in tables], dtype=float)
 
-def recall_incorrect(sums: Array) -> Array:
-    return _divide(sums[:, 0], sums[:, 0] + sums[:, 1])
-
-
-def recall_correct(sums: Array) -> Array:
-    return _divide(sums[:, 3], sums[:, 2] + sums[:, 3])
-
-
-def precision_incorrect(sums: Array) -> Array:
-    return _divide(sums[:, 0], sums[:, 4])
-
-
-def precision_correct(sums: Array) -> Array:
-    return _divide(sums[:, 3], sums[:, 5])
-
-
-def balanced_accuracy(sums: Array) -> Array:
-    """Mean recall of the classes that occur in the resample."""
-    both = np.stack([recall_incorrect(sums), recall_correct(sums)])
-    present = ~np.isnan(both)
-    return _divide(np.where(present, both, 0).sum(0), present.sum(0))
-
-
-def mcc(sums: Array) -> Array:
-    tp, fn, fp, tn = sums[:, :4].T
-    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-    return np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(np.maximum(product, 1)), 0.0)
-
-
-VERDICT_STATISTICS: dict[str, Statistic] = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "mcc": mcc,
-    "recall_correct": recall_correct,
-    "recall_incorrect": recall_incorrect,
-    "precision_correct": precision_correct,
-    "precision_incorrect": precision_incorrect,
-}
-"""The names of `medserl.evaluation.metrics.classification_metrics`, over summed verdict rows."""
+    return statistic
 
 
 def share(hits: int, total: int) -> Statistic:
     """Σ column ``hits`` / Σ column ``total``."""
-    return lambda sums: _divide(sums[:, hits], sums[:, total])
+
+    def statistic(sums: Array) -> Array:
+        return np.array([ratio(row[hits], row[total]) for row in sums.tolist()], dtype=float)
+
+    return statistic

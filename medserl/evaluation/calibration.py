@@ -1,12 +1,16 @@
-"""What probability an assessor gives to its verdict, and whether such probabilities come true. Pure."""
+"""What probability an assessor gives to its verdict, and whether such probabilities come true.
+
+scipy and scikit-learn are imported where they are used: the engine needs only what stands before.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from itertools import pairwise
+from math import exp, nan
 
 from medserl.game.labels import Label
-from medserl.game.metrics import mean
+from medserl.game.metrics import mean, ratio
 
 BINS = 10
 _VERDICT = re.compile(r'final_answer:[ \t]*"(CORRECT|INCORRECT)"')
@@ -71,32 +75,41 @@ class ReliabilityBin:
 
 def brier(labels: Sequence[Label], probabilities: Sequence[float]) -> float:
     """Brier (1950) score of p(INCORRECT): mean squared distance to 0 or 1; 0 is best, 0.25 is a constant ½."""
-    return mean((p - (label is Label.INCORRECT)) ** 2 for label, p in zip(labels, probabilities, strict=True))
+    from sklearn.metrics import brier_score_loss
+
+    if not labels:
+        return nan
+    return float(brier_score_loss([label is Label.INCORRECT for label in labels], probabilities, pos_label=True))
 
 
 def reliability(labels: Sequence[Label], probabilities: Sequence[float], bins: int = BINS) -> list[ReliabilityBin]:
-    """Bins of equal width over p(INCORRECT)."""
-    members: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
-    for label, p in zip(labels, probabilities, strict=True):
-        members[min(int(p * bins), bins - 1)].append((p, label is Label.INCORRECT))
+    """Bins of equal width over p(INCORRECT).
+
+    Not scikit-learn's ``calibration_curve``, which neither counts a bin nor keeps an empty one.
+    """
+    from scipy.stats import binned_statistic
+
+    wrong = [float(label is Label.INCORRECT) for label in labels]
+    edges = [index / bins for index in range(bins + 1)]
+    if not wrong:
+        return [ReliabilityBin(low, high, 0, nan, nan) for low, high in pairwise(edges)]
+    means = binned_statistic(probabilities, [probabilities, wrong], "mean", edges).statistic
+    counts = binned_statistic(probabilities, None, "count", edges).statistic
     return [
-        ReliabilityBin(
-            low=index / bins,
-            high=(index + 1) / bins,
-            n=len(own),
-            mean_probability=mean(p for p, _ in own),
-            share_incorrect=mean(float(wrong) for _, wrong in own),
-        )
-        for index, own in enumerate(members)
+        ReliabilityBin(low, high, int(count), float(said), float(share))
+        for (low, high), count, said, share in zip(pairwise(edges), counts, *means, strict=True)
     ]
 
 
 def expected_calibration_error(table: Sequence[ReliabilityBin]) -> float:
-    """Mean over the texts of |mean probability − share with an error| of their bin (Naeini et al. 2015)."""
-    total = sum(row.n for row in table)
-    return mean(()) if not total else sum(
-        row.n * abs(row.mean_probability - row.share_incorrect) for row in table if row.n
-    ) / total  # fmt: skip
+    """Mean over the texts of |mean probability − share with an error| of their bin (Naeini et al. 2015).
+
+    Our own: neither scipy nor scikit-learn has it.
+    """
+    return ratio(
+        sum(row.n * abs(row.mean_probability - row.share_incorrect) for row in table if row.n),
+        sum(row.n for row in table),
+    )
 
 
 def calibration_metrics(labels: Sequence[Label], probabilities: Sequence[float | None]) -> dict[str, object]:

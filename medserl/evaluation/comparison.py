@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 import numpy as np
 
-from medserl.data.records import base_id
 from medserl.errors import DataError
 from medserl.evaluation import bootstrap
+from medserl.evaluation.groups import joined
+from medserl.evaluation.markdown import number
 from medserl.evaluation.metrics import classification_metrics
 from medserl.evaluation.paired import discordant, mcnemar
 from medserl.evaluation.results import StoredPrediction, StoredResults
-from medserl.evaluation.summary import jsonable, verdict_rows
+from medserl.evaluation.summary import jsonable
+from medserl.report.tables import escape, table
 
 LEVEL = 0.05
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "mcc",
+    "recall_correct",
+    "recall_incorrect",
+    "parse_failure_rate",
+    "accuracy_parsed",
+    "balanced_accuracy_parsed",
+)
 
 
 def compare(first: StoredResults, second: StoredResults, *, shared: bool, seed: int) -> dict[str, Any]:
@@ -30,18 +43,21 @@ def compare(first: StoredResults, second: StoredResults, *, shared: bool, seed: 
     right = [[answer is label for answer, label in zip(given, labels, strict=True)] for given in answers]
     only_first, only_second = discordant(*right)
     exact, mid_p = mcnemar(only_first, only_second)
-    rows = np.hstack([verdict_rows(labels, given) for given in answers])
-    sums = bootstrap.resampled_sums(rows, [base_id(one.note_id) for one, _ in pairs], seed)
+    rows = np.hstack([bootstrap.verdict_rows(labels, given) for given in answers])
+    groups = joined([(("first", one.group), ("second", two.group)) for one, two in pairs])
+    sums = bootstrap.resampled_sums(rows, groups, seed)
     width = bootstrap.VERDICT_COLUMNS
     difference = {}
     for name in ("accuracy", "balanced_accuracy"):
-        statistic = bootstrap.VERDICT_STATISTICS[name]
+        statistic = bootstrap.verdict(name)
         draws = statistic(sums[:, width:]) - statistic(sums[:, :width])
         difference[name] = {"value": metrics[1][name] - metrics[0][name], "interval": bootstrap.interval(draws)}
     found = {
         "first": {"path": str(first.path), "model": first.results["model"]["name"], **metrics[0]},
         "second": {"path": str(second.path), "model": second.results["model"]["name"], **metrics[1]},
         "texts": len(pairs),
+        "groups": len(set(groups)),
+        "groups_by_id_only": [str(stored.path) for stored in (first, second) if not stored.grouped],
         "left_out": {"first": len(first.predictions) - len(pairs), "second": len(second.predictions) - len(pairs)},
         "only_first_right": only_first,
         "only_second_right": only_second,
@@ -51,7 +67,7 @@ def compare(first: StoredResults, second: StoredResults, *, shared: bool, seed: 
         "seed": seed,
         "settings_that_differ": _differing(first.results["settings"], second.results["settings"]),
     }
-    found["real"] = is_real(found)
+    found["significant"] = is_significant(found)
     found["sentence"] = verdict_sentence(found)
     cleaned: dict[str, Any] = jsonable(found)
     return cleaned
@@ -80,11 +96,11 @@ def matched(
     return pairs
 
 
-def is_real(found: dict[str, Any]) -> bool:
+def is_significant(found: dict[str, Any]) -> bool:
     """McNemar's mid-p is below 0.05 and the bootstrap's 95 % interval of the accuracy difference excludes 0.
 
-    Both ask about accuracy. McNemar takes the texts as independent; the bootstrap draws whole notes, so that
-    the two versions of one note do not count as two.
+    Both ask about accuracy. McNemar takes the texts as independent; the bootstrap draws whole groups, so that
+    the versions of one note, and near-duplicates, do not count several times.
     """
     low, high = found["difference"]["accuracy"]["interval"]
     return bool(found["mcnemar_mid_p"] < LEVEL and (low > 0 or high < 0))
@@ -92,17 +108,17 @@ def is_real(found: dict[str, Any]) -> bool:
 
 def verdict_sentence(found: dict[str, Any]) -> str:
     """One sentence for a person."""
-    difference = found["difference"]["accuracy"]
-    (low, high), balanced = difference["interval"], found["difference"]["balanced_accuracy"]
+    difference, balanced = found["difference"]["accuracy"], found["difference"]["balanced_accuracy"]
     numbers = (
-        f"accuracy {difference['value']:+.3f} (95 % interval {low:+.3f} to {high:+.3f}), balanced accuracy "
-        f"{balanced['value']:+.3f} ({balanced['interval'][0]:+.3f} to {balanced['interval'][1]:+.3f}), McNemar "
-        f"mid-p {found['mcnemar_mid_p']:.3g}, {found['texts']} texts"
+        f"accuracy {_signed(difference['value'])} (95 % interval {_bounds(difference)}), balanced accuracy "
+        f"{_signed(balanced['value'])} ({_bounds(balanced)}), McNemar mid-p {found['mcnemar_mid_p']:.3g}, "
+        f"{found['texts']} texts in {found['groups']} groups"
     )
-    if not found["real"]:
-        return f"No real difference is shown between the second and the first, it may be chance: {numbers}."
+    at = f"at {100 * LEVEL:.0f} %"
+    if not found["significant"]:
+        return f"No difference between the second and the first is significant {at}, it may be chance: {numbers}."
     better, worse = ("second", "first") if difference["value"] > 0 else ("first", "second")
-    return f"The difference is real, the {better} is better than the {worse}: {numbers}."
+    return f"The difference is significant {at}, the {better} is better than the {worse}: {numbers}."
 
 
 def _differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
@@ -113,25 +129,24 @@ def _differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 def comparison_markdown(found: dict[str, Any]) -> str:
     """The comparison as a table and its sentence."""
+    rows = []
+    for name in METRICS:
+        one, two = found["first"][name], found["second"][name]
+        gap = found["difference"].get(name)
+        change = None if one is None or two is None else two - one
+        bounds = "" if gap is None else _bounds(gap)
+        rows.append([name.replace("_", " "), number(one), number(two), _signed(change), bounds])
     lines = [
-        f"# {found['second']['model']} against {found['first']['model']}",
+        f"# {escape(found['second']['model'])} against {escape(found['first']['model'])}",
         "",
         found["sentence"],
         "",
-        "| | first | second | difference | 95 % interval |",
-        "| --- | ---: | ---: | ---: | :---: |",
+        *table(["", "first", "second", "difference", "95 % interval"], rows, "lrrrc"),
     ]
-    for name in ("accuracy", "balanced_accuracy", "mcc", "recall_correct", "recall_incorrect", "parse_failure_rate"):
-        one, two = found["first"][name], found["second"][name]
-        gap = found["difference"].get(name)
-        bounds = "" if gap is None else " to ".join(_signed(bound) for bound in gap["interval"])
-        change = None if one is None or two is None else two - one
-        cells = [name.replace("_", " "), _plain(one), _plain(two), _signed(change), bounds]
-        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"First: {found['first']['path']}; second: {found['second']['path']}. Only the first is right on "
-        f"{found['only_first_right']} texts, only the second on {found['only_second_right']}; McNemar exact "
+        f"First: {escape(found['first']['path'])}; second: {escape(found['second']['path'])}. Only the first is "
+        f"right on {found['only_first_right']} texts, only the second on {found['only_second_right']}; McNemar exact "
         f"p {found['mcnemar_exact_p']:.3g}, mid-p {found['mcnemar_mid_p']:.3g}.",
     ]
     if any(found["left_out"].values()):
@@ -139,14 +154,20 @@ def comparison_markdown(found: dict[str, Any]) -> str:
             f"Left out, being in one of them only: {found['left_out']['first']} texts of the first, "
             f"{found['left_out']['second']} of the second."
         )
+    for path in found["groups_by_id_only"]:
+        lines.append(
+            f"{escape(path)} is of a version that recorded no near-duplicates: they count as independent where their "
+            "ids differ, and the intervals may be too narrow."
+        )
     if found["settings_that_differ"]:
         lines.append(f"They also differ in: {', '.join(found['settings_that_differ'])}.")
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
 def _signed(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:+.3f}"
+    return "n/a" if value is None or isnan(value) else f"{value:+.3f}"
+
+
+def _bounds(difference: dict[str, Any]) -> str:
+    low, high = difference["interval"]
+    return f"{_signed(low)} to {_signed(high)}" if _signed(low) != "n/a" else "n/a"

@@ -1,4 +1,4 @@
-"""A results file as Markdown, with its plots. Pure."""
+"""A results file as Markdown, with its plots."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medserl.evaluation.plots import Bar, bar_chart, reliability_plot
+from medserl.report.tables import code, escape, table
 
 # Name in the table, place in ``metrics`` and in a baseline (None: a baseline has none), name of the interval.
 ROWS: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
@@ -18,6 +19,8 @@ ROWS: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("precision CORRECT", ("flag", "precision_correct"), "precision_correct"),
     ("precision INCORRECT", ("flag", "precision_incorrect"), "precision_incorrect"),
     ("parse failures (share)", ("flag", "parse_failure_rate"), None),
+    ("accuracy where parsed", ("flag", "accuracy_parsed"), "accuracy_parsed"),
+    ("balanced accuracy where parsed", ("flag", "balanced_accuracy_parsed"), "balanced_accuracy_parsed"),
 )
 _BASELINES = ("always_correct", "always_incorrect")
 _BARS = ("error flag accuracy", "error sentence accuracy", "balanced accuracy", "recall CORRECT", "recall INCORRECT")
@@ -30,12 +33,15 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     if settings["samples"] > 1:
         how += f", majority of {settings['samples']}"
     lines = [
-        f"# {results['model']['name']} on {data['source']}",
+        f"# {escape(results['model']['name'])} on {escape(data['source'])}",
         "",
         f"{data['texts']} texts, {data['incorrect']} with an error; format {settings['format']}, "
-        f"prompt set {settings['prompt_set']}, {how}, seed {settings['seed']}.",
+        f"prompt set {escape(settings['prompt_set'])}, {how}, seed {settings['seed']}.",
         "",
         *_headline_table(results),
+        "",
+        f"Intervals draw the {metrics['groups']} groups of texts that belong together: versions of one note, and "
+        "near-duplicates.",
         "",
         "![metrics](plots/metrics.svg)",
         "",
@@ -47,7 +53,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         *_failure_lines(results),
         "## Made by",
         "",
-        f"- `{' '.join(results['command'])}`",
+        f"- {code(' '.join(results['command']))}",
         f"- medserl {results['medserl']}, commit {results['git_commit'] or 'unknown'}"
         f"{' with changes' if results['git_dirty'] else ''}, {results['started']}",
         f"- model {results['model']['sha256'][:16]}, data {data['sha256'][:16]}, "
@@ -59,14 +65,12 @@ def results_markdown(results: Mapping[str, Any]) -> str:
 
 def _headline_table(results: Mapping[str, Any]) -> list[str]:
     metrics, baselines = results["metrics"], results["baselines"]
-    lines = [
-        "| | result | 95 % interval | always CORRECT | always INCORRECT |",
-        "| --- | ---: | :---: | ---: | ---: |",
-    ]
+    rows = []
     for name, place, interval in ROWS:
         bounds = metrics["intervals"].get(interval) if interval else None
         constants = [number(_at(baselines[key], place)) for key in _BASELINES]
-        lines.append(f"| {name} | {number(_at(metrics, place))} | {_bounds(bounds)} | {' | '.join(constants)} |")
+        rows.append([name, number(_at(metrics, place)), _bounds(bounds), *constants])
+    lines = table(["", "result", "95 % interval", "always CORRECT", "always INCORRECT"], rows, "lrcrr")
     if reason := metrics["official"].get("no_error_sentence_accuracy"):
         lines += ["", f"Error sentence accuracy is n/a: {reason}."]
     return lines
@@ -76,23 +80,22 @@ def _type_table(results: Mapping[str, Any]) -> list[str]:
     by_type = results["metrics"]["by_error_type"]
     if not by_type:
         return []
-    lines = [
-        "| error type | texts | recall | 95 % interval | precision | always CORRECT | always INCORRECT |",
-        "| --- | ---: | ---: | :---: | ---: | :---: | :---: |",
-    ]
+    rows = []
     for kind, row in by_type.items():
         constants = [results["baselines"][key]["by_error_type"][kind] for key in _BASELINES]
-        cells = [
-            kind,
-            f"{row['n']:.0f}",
-            number(row["recall"]),
-            _bounds(row["recall_interval"]),
-            number(row["precision"]),
-            *(f"{number(constant['recall'])} / {number(constant['precision'])}" for constant in constants),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(
+            [
+                escape(kind),
+                f"{row['n']:.0f}",
+                number(row["recall"]),
+                _bounds(row["recall_interval"]),
+                number(row["precision"]),
+                *(f"{number(constant['recall'])} / {number(constant['precision'])}" for constant in constants),
+            ]
+        )
+    head = ["error type", "texts", "recall", "95 % interval", "precision", "always CORRECT", "always INCORRECT"]
     note = "A type's precision counts its texts against all correct texts; constant answers: recall / precision."
-    return [*lines, "", note, ""]
+    return [*table(head, rows, "lrrcrcc"), "", note, ""]
 
 
 def _parsing_lines(results: Mapping[str, Any]) -> list[str]:
@@ -156,27 +159,25 @@ def _correction_lines(results: Mapping[str, Any]) -> list[str]:
         return []
     lines = []
     if "rouge1" in corrections:
-        lines = [
-            "| correction | composite | where both sides correct | always CORRECT | always INCORRECT |",
-            "| --- | ---: | ---: | ---: | ---: |",
-        ]
+        rows = []
         for name, key in (("ROUGE-1", "rouge1"), ("BERTScore", "bertscore"), ("BLEURT", "bleurt")):
             score = corrections[key]
             if score is not None:
                 # A constant answer never meets a correction, so every composite of it is the same number.
                 constants = [number(results["baselines"][b]["rouge1_composite"]) for b in _BASELINES]
-                cells = [number(score["composite"]), number(score["pairs_mean"]), *constants]
-                lines.append(f"| {name} | {' | '.join(cells)} |")
+                rows.append([name, number(score["composite"]), number(score["pairs_mean"]), *constants])
+        head = ["correction", "composite", "where both sides correct", "always CORRECT", "always INCORRECT"]
+        lines = table(head, rows, "lrrrr")
         lines += ["", f"Aggregate of the three: {number(corrections['aggregate'])}."]
-    return [*lines, *(f"{note}." for note in corrections["notes"]), ""]
+    return [*lines, *(f"{escape(note)}." for note in corrections["notes"]), ""]
 
 
 def _failure_lines(results: Mapping[str, Any]) -> list[str]:
     metrics = results["metrics"]
-    lines = [f"- {count} replies did not parse: {why}" for why, count in metrics["failures"].items()]
+    lines = [f"- {count} replies did not parse: {escape(why)}" for why, count in metrics["failures"].items()]
     if metrics["cut_replies"]:
         lines.append(f"- {metrics['cut_replies']} replies ran into the limit of tokens")
-    lines += [f"- {note}" for note in results["data"]["notes"]]
+    lines += [f"- {escape(note)}" for note in results["data"]["notes"]]
     return ["## Left out or failed", "", *lines, ""] if lines else []
 
 

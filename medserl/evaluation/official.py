@@ -14,15 +14,13 @@ _EPSILON = 1e-8
 NA = "NA"
 
 
-def accuracy(references: Mapping[str, int], predictions: Mapping[str, int]) -> float:
-    """Share of the references whose prediction is there and equal.
+def sentence_accuracy(references: Mapping[str, int], predictions: Mapping[str, int]) -> float:
+    """Share of the references (error sentence ids, -1 for a text without an error) whose prediction is equal.
 
-    With error flags (1 or 0) this is the error flag accuracy; with error sentence ids, -1 for a text without an
-    error, the error sentence detection accuracy: over ALL texts, a clean one counting as right at -1 only.
+    Over ALL texts, a clean one counting as right at -1 only. The script's error flag accuracy is
+    `medserl.game.metrics.Confusion.accuracy`.
     """
-    missing = object()
-    hits = sum(predictions.get(key, missing) == value for key, value in references.items())
-    return ratio(hits, len(references))
+    return mean(float(predictions.get(key) == value) for key, value in references.items())
 
 
 def rouge1(candidate: str, reference: str) -> float:

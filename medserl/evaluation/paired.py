@@ -1,7 +1,6 @@
-"""Paired comparison of two sets of predictions on the same texts. Pure; the bootstrap is beside it."""
+"""Paired comparison of two sets of predictions on the same texts; the bootstrap is beside it."""
 
 from collections.abc import Sequence
-from math import comb
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
@@ -11,17 +10,15 @@ def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
     with one half. Mid-p (Fagerland, Lydersen, Laake 2013): less conservative, the exact value minus the
     probability of the outcome itself. Both are 1 where the two never differ.
     """
+    from scipy.stats import binom, binomtest
+
     total = only_first + only_second
     if total == 0:
         return 1.0, 1.0
-    low = min(only_first, only_second)
-    whole = 1 << total
-    tail = sum(comb(total, k) for k in range(low + 1))
-    point = comb(total, low)
-    exact = min(1.0, 2 * tail / whole)
-    if only_first == only_second:
-        return exact, 1 - point / (2 * whole)
-    return exact, (2 * tail - point) / whole
+    exact = float(binomtest(only_first, total).pvalue)
+    point = float(binom.pmf(only_first, total, 0.5))
+    # At equal counts the two tails share the outcome itself, which then counts once.
+    return exact, 1 - point / 2 if only_first == only_second else exact - point
 
 
 def discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medserl.data.records import base_id
 from medserl.errors import ConfigError, DataError
 from medserl.evaluation.data import text_sha256
+from medserl.evaluation.groups import note_groups
 from medserl.evaluation.markdown import result_plots, results_markdown
 from medserl.evaluation.summary import Scored
 from medserl.evaluation.votes import Vote
@@ -47,7 +49,9 @@ def write_results(out: Path, results: Mapping[str, Any], scored: Sequence[Scored
         _write(staging / REPORT, results_markdown(results))
         for name, svg in result_plots(results).items():
             _write(staging / PLOTS / name, svg)
-        lines = [json.dumps(prediction_record(item, keep_text), ensure_ascii=False) for item in scored]
+        groups = note_groups([item.example for item in scored])
+        records = [prediction_record(item, group, keep_text) for item, group in zip(scored, groups, strict=True)]
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
         _write(staging / PREDICTIONS, "".join(line + "\n" for line in lines))
         os.replace(staging, out)
     except BaseException:
@@ -60,11 +64,12 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def prediction_record(item: Scored, keep_text: bool) -> dict[str, Any]:
+def prediction_record(item: Scored, group: int, keep_text: bool) -> dict[str, Any]:
     """A line of predictions.jsonl; texts, replies and corrections only with ``keep_text``."""
     example, prediction = item.example, item.prediction
     record: dict[str, Any] = {
         "note_id": example.note_id,
+        "group": group,
         "text_sha256": text_sha256(example),
         "label": example.label.value,
         "error_type": example.error_type,
@@ -104,6 +109,8 @@ class StoredPrediction:
     text_sha256: str
     label: Label
     answer: Label | None
+    group: int | str
+    """What `medserl.evaluation.groups` says of the text; the note's id where it was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ class StoredResults:
     path: Path
     results: dict[str, Any]
     predictions: tuple[StoredPrediction, ...]
+    grouped: bool
+    """Whether the predictions say which texts belong together; before that was recorded, they did not."""
 
 
 def read_results(path: Path) -> StoredResults:
@@ -132,7 +141,8 @@ def read_results(path: Path) -> StoredResults:
             predictions.append(_stored_prediction(stored, number, line))
     if len(predictions) != results["data"]["texts"]:
         raise DataError(f"{stored}: has {len(predictions)} lines, but {file.name} says {results['data']['texts']}")
-    return StoredResults(folder, results, tuple(predictions))
+    grouped = all(isinstance(prediction.group, int) for prediction in predictions)
+    return StoredResults(folder, results, tuple(predictions), grouped)
 
 
 def _stored_prediction(path: Path, number: int, line: str) -> StoredPrediction:
@@ -140,7 +150,11 @@ def _stored_prediction(path: Path, number: int, line: str) -> StoredPrediction:
         row = json.loads(line)
         answer = row["answer"]
         return StoredPrediction(
-            row["note_id"], row["text_sha256"], Label(row["label"]), None if answer is None else Label(answer)
+            note_id=row["note_id"],
+            text_sha256=row["text_sha256"],
+            label=Label(row["label"]),
+            answer=None if answer is None else Label(answer),
+            group=row["group"] if "group" in row else base_id(row["note_id"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}, line {number}: is no prediction ({error}); evaluate again") from None

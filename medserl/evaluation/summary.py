@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from medserl.data.records import LabelledExample, base_id
+from medserl.data.records import LabelledExample
 from medserl.evaluation import bootstrap, official, textscores
 from medserl.evaluation.calibration import calibration_metrics
+from medserl.evaluation.groups import note_groups
 from medserl.evaluation.metrics import (
     Answer,
     baseline_predictions,
@@ -21,7 +22,7 @@ from medserl.evaluation.metrics import (
 )
 from medserl.evaluation.votes import Vote, mean_over_votes, parse_counts
 from medserl.game.labels import Label
-from medserl.game.metrics import mean
+from medserl.game.metrics import confusion, mean
 from medserl.game.parse import NO_SENTENCE
 
 UNKNOWN_TYPE = "(none given)"
@@ -41,7 +42,8 @@ def summarise(
 ) -> dict[str, Any]:
     """``metrics`` and ``baselines`` of a results file; every value is JSON, NaN is None.
 
-    ``seed`` is that of the bootstrap. Whole notes are resampled: the two versions of a pair stay together.
+    ``seed`` is that of the bootstrap, which resamples whole groups of texts (`medserl.evaluation.groups`): the two
+    versions of a pair, and near-duplicates, stay together.
     """
     examples = [item.example for item in scored]
     labels = [example.label for example in examples]
@@ -59,7 +61,9 @@ def summarise(
         "cut_replies": sum(vote.cut for item in scored for vote in item.votes),
         "mean_tokens": mean(float(vote.tokens) for item in scored for vote in item.votes),
     }
-    intervals = _intervals(scored, sentences is None, seed, resamples)
+    groups = note_groups(examples)
+    metrics["groups"] = len(set(groups))
+    intervals = _intervals(scored, groups, sentences is None, seed, resamples)
     for kind, row in metrics["by_error_type"].items():
         row["recall_interval"] = intervals.pop(f"recall/{kind}")
     metrics["intervals"] = intervals
@@ -92,13 +96,8 @@ def _sentence_reason(examples: Sequence[LabelledExample], output_format: str) ->
 def _official(
     examples: Sequence[LabelledExample], predictions: Sequence[Vote], sentence_reason: str | None
 ) -> dict[str, Any]:
-    flags = {example.note_id: int(example.label is Label.INCORRECT) for example in examples}
-    given = {
-        example.note_id: int(vote.answer is Label.INCORRECT)
-        for example, vote in zip(examples, predictions, strict=True)
-        if vote.answer is not None
-    }
-    figures: dict[str, Any] = {"error_flag_accuracy": official.accuracy(flags, given), "error_sentence_accuracy": None}
+    table = confusion((example.label, vote.answer) for example, vote in zip(examples, predictions, strict=True))
+    figures: dict[str, Any] = {"error_flag_accuracy": table.accuracy, "error_sentence_accuracy": None}
     if sentence_reason is not None:
         return {**figures, "no_error_sentence_accuracy": sentence_reason}
     wanted = {example.note_id: example.error_sentence_id for example in examples}
@@ -107,7 +106,7 @@ def _official(
         for example, vote in zip(examples, predictions, strict=True)
         if vote.sentence_id is not None
     }
-    figures["error_sentence_accuracy"] = official.accuracy(wanted, named)
+    figures["error_sentence_accuracy"] = official.sentence_accuracy(wanted, named)
     return figures
 
 
@@ -177,29 +176,13 @@ def _baseline(
     return figures
 
 
-def verdict_rows(labels: Sequence[Label], answers: Sequence[Answer]) -> bootstrap.Array:
-    """The rows that `bootstrap.VERDICT_STATISTICS` are functions of, shape [texts, 6]."""
-    rows = [
-        (
-            label is Label.INCORRECT and answer is label,
-            label is Label.INCORRECT and answer is not label,
-            label is Label.CORRECT and answer is not label,
-            label is Label.CORRECT and answer is label,
-            answer is Label.INCORRECT,
-            answer is Label.CORRECT,
-        )
-        for label, answer in zip(labels, answers, strict=True)
-    ]
-    return np.array(rows, dtype=float).reshape(-1, bootstrap.VERDICT_COLUMNS)
-
-
 def _intervals(
-    scored: Sequence[Scored], with_sentences: bool, seed: int, resamples: int
+    scored: Sequence[Scored], groups: Sequence[int], with_sentences: bool, seed: int, resamples: int
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals by name; ``recall/TYPE`` per error type."""
     examples = [item.example for item in scored]
-    rows = verdict_rows([e.label for e in examples], [item.prediction.answer for item in scored])
-    statistics = dict(bootstrap.VERDICT_STATISTICS)
+    rows = bootstrap.verdict_rows([e.label for e in examples], [item.prediction.answer for item in scored])
+    statistics = {name: bootstrap.verdict(name) for name in bootstrap.VERDICTS}
     columns = [rows]
 
     def add(name: str, hits: list[bool], total: list[bool]) -> None:
@@ -215,6 +198,5 @@ def _intervals(
     for kind in sorted(kinds):
         own = [e.label is Label.INCORRECT and (e.error_type or UNKNOWN_TYPE) == kind for e in examples]
         add(f"recall/{kind}", [a and b for a, b in zip(own, found, strict=True)], own)
-    clusters = [base_id(e.note_id) for e in examples]
-    sums = bootstrap.resampled_sums(np.hstack(columns), clusters, seed, resamples)
+    sums = bootstrap.resampled_sums(np.hstack(columns), groups, seed, resamples)
     return {name: bootstrap.interval(statistic(sums)) for name, statistic in statistics.items()}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from medserl.game.labels import Label
@@ -48,34 +49,47 @@ def parse_vote(reply: str, output_format: str, sentence_count: int, opened: bool
 
 
 def majority(votes: Sequence[Vote]) -> Vote:
-    """The prediction of one or more votes.
+    """The prediction of one or more votes, whatever their order.
 
-    The answer is the one given most often, at a tie the one given first; replies that do not parse do not
-    vote, and if none parses neither does the prediction. Sentence number: the commonest among the votes with
-    that answer, at a tie the first; correction: the first with that number. ``p_incorrect``: mean over the
-    votes that have one. Raises ValueError for no votes.
+    The answer is the one given most often; at a tie the one that the mean ``p_incorrect`` speaks for, and CORRECT
+    where that is unknown or one half: a note is not accused by half of the voices. Replies that do not parse do not
+    vote, and if none parses neither does the prediction. Sentence number: the commonest among the votes with that
+    answer, then correction: the commonest among those with that number; at a tie the one whose votes are surest of an
+    error, then the smallest. ``p_incorrect``: mean over the votes that have one. Raises ValueError for no votes.
     """
     if not votes:
         raise ValueError("there are no votes")
     probability = _mean_or_none([vote.p_incorrect for vote in votes])
     cut, tokens = any(vote.cut for vote in votes), sum(vote.tokens for vote in votes)
-    answer = _commonest([vote.answer for vote in votes if vote.answer is not None])
-    if answer is None:
-        return Vote(None, failure=votes[0].failure, p_incorrect=probability, tokens=tokens, cut=cut)
-    agreeing = [vote for vote in votes if vote.answer is answer]
-    sentence = _commonest([vote.sentence_id for vote in agreeing if vote.sentence_id is not None])
-    chosen = next(vote for vote in agreeing if vote.sentence_id == sentence)
-    return Vote(answer, sentence, chosen.correction, None, probability, tokens, cut, chosen.reply)
+    given = Counter(vote.answer for vote in votes if vote.answer is not None)
+    if not given:
+        failure = min(vote.failure or "" for vote in votes)
+        return Vote(None, failure=failure, p_incorrect=probability, tokens=tokens, cut=cut)
+    margin = given[Label.INCORRECT] - given[Label.CORRECT] or (0.0 if probability is None else probability - 0.5)
+    answer = Label.INCORRECT if margin > 0 else Label.CORRECT
+    agreeing = _commonest([vote for vote in votes if vote.answer is answer], lambda vote: vote.sentence_id)
+    chosen = _commonest(agreeing, lambda vote: vote.correction)[0]
+    return Vote(answer, chosen.sentence_id, chosen.correction, None, probability, tokens, cut, chosen.reply)
 
 
-def _commonest[T](values: Sequence[T]) -> T | None:
-    """`Counter` keeps the order of first occurrence among equals."""
-    return Counter(values).most_common(1)[0][0] if values else None
+def _commonest(votes: Sequence[Vote], what: Callable[[Vote], int | str | None]) -> list[Vote]:
+    """The votes that share the commonest value (None only where all have none)."""
+    groups: dict[int | str | None, list[Vote]] = {}
+    for vote in votes:
+        groups.setdefault(what(vote), []).append(vote)
+    if len(groups) > 1:
+        groups.pop(None, None)
+
+    def rank(item: tuple[Any, list[Vote]]) -> tuple[int, float, Any]:
+        sure = _mean_or_none([vote.p_incorrect for vote in item[1]])
+        return -len(item[1]), 0.0 if sure is None else -sure, item[0]
+
+    return min(groups.items(), key=rank)[1]
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return mean(known) if known else None
+    return fmean(known) if known else None
 
 
 def mean_over_votes(

@@ -2,6 +2,8 @@
 
 The diagonal method of Ukkonen (1985) and Landau & Vishkin (1989): for e = 0, 1, … edits, how far along each
 diagonal can one get? O(words + bound²) on ordinary text, O(words · bound) at worst.
+
+Our own, since the game imports no package and difflib finds no minimal alignment.
 """
 
 from collections.abc import Hashable, Sequence

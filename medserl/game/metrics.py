@@ -4,6 +4,9 @@ The set of keys depends on ``max_attempts`` only. A value that a round cannot kn
 second referee, no token counts) is NaN; TensorBoard and JSON writers leave such points out.
 """
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
@@ -17,16 +20,39 @@ from medserl.game.vcf import Reason
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """A 2×2 table; the positive class is INCORRECT (an error is there to be found)."""
+    """A 2×2 table of the answers that were given, and how many texts of each label got none.
+
+    The positive class is INCORRECT (an error is there to be found). A text without an answer is not found right, so
+    it counts against accuracy and recall (MEDEC's rule); it is no answer either, so not in precision and correlation.
+
+    These few formulas are the project's only ones. They stand here in plain Python because the game imports in
+    milliseconds, which scikit-learn does not; tests hold them to scikit-learn's values.
+    """
 
     tp: int = 0
     fn: int = 0
     fp: int = 0
     tn: int = 0
+    silent_incorrect: int = 0
+    """Texts with an error to which no answer came (none, or none that parses)."""
+    silent_correct: int = 0
+
+    @property
+    def parsed(self) -> Confusion:
+        """The table of the texts that got an answer."""
+        return Confusion(self.tp, self.fn, self.fp, self.tn)
+
+    @property
+    def n_incorrect(self) -> int:
+        return self.tp + self.fn + self.silent_incorrect
+
+    @property
+    def n_correct(self) -> int:
+        return self.tn + self.fp + self.silent_correct
 
     @property
     def total(self) -> int:
-        return self.tp + self.fn + self.fp + self.tn
+        return self.n_incorrect + self.n_correct
 
     @property
     def accuracy(self) -> float:
@@ -35,12 +61,20 @@ class Confusion:
     @property
     def recall_incorrect(self) -> float:
         """Sensitivity: share of the wrong notes that were found."""
-        return ratio(self.tp, self.tp + self.fn)
+        return ratio(self.tp, self.n_incorrect)
 
     @property
     def recall_correct(self) -> float:
         """Specificity: share of the right notes that were left alone."""
-        return ratio(self.tn, self.tn + self.fp)
+        return ratio(self.tn, self.n_correct)
+
+    @property
+    def precision_incorrect(self) -> float:
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def precision_correct(self) -> float:
+        return ratio(self.tn, self.tn + self.fn)
 
     @property
     def balanced_accuracy(self) -> float:
@@ -49,33 +83,33 @@ class Confusion:
 
     @property
     def mcc(self) -> float:
-        """Matthews (1975) correlation, −1 to 1; 0 where a row or column of the table is empty."""
+        """Matthews (1975) correlation of truth and given answers, −1 to 1; 0 where a row or column is empty."""
         if self.total == 0:
             return nan
         product = (self.tp + self.fp) * (self.tp + self.fn) * (self.tn + self.fp) * (self.tn + self.fn)
         return (self.tp * self.tn - self.fp * self.fn) / sqrt(product) if product else 0.0
 
+    @property
+    def parse_failure_rate(self) -> float:
+        return ratio(self.silent_incorrect + self.silent_correct, self.total)
+
+    @property
+    def always_one_answer_rate(self) -> float:
+        """Share of the commoner answer among those given."""
+        return ratio(max(self.tp + self.fp, self.tn + self.fn), self.parsed.total)
+
 
 def confusion(answers: Iterable[tuple[Label, Label | None]]) -> Confusion:
-    """Table of (truth, answer) pairs; an answer of None counts as the wrong one."""
-    tp = fn = fp = tn = 0
-    for truth, answer in answers:
-        right = answer is truth
-        if truth is Label.INCORRECT:
-            tp, fn = tp + right, fn + (not right)
-        else:
-            tn, fp = tn + right, fp + (not right)
-    return Confusion(tp, fn, fp, tn)
-
-
-def balanced_accuracy(answers: Iterable[tuple[Label, Label | None]]) -> float:
-    """`Confusion.balanced_accuracy` of (truth, answer) pairs."""
-    return confusion(answers).balanced_accuracy
-
-
-def mcc(answers: Iterable[tuple[Label, Label | None]]) -> float:
-    """`Confusion.mcc` of (truth, answer) pairs."""
-    return confusion(answers).mcc
+    """Table of (truth, answer) pairs; None is an answer that did not come or does not parse."""
+    counts = Counter(answers)
+    return Confusion(
+        tp=counts[Label.INCORRECT, Label.INCORRECT],
+        fn=counts[Label.INCORRECT, Label.CORRECT],
+        fp=counts[Label.CORRECT, Label.INCORRECT],
+        tn=counts[Label.CORRECT, Label.CORRECT],
+        silent_incorrect=counts[Label.INCORRECT, None],
+        silent_correct=counts[Label.CORRECT, None],
+    )
 
 
 def ratio(part: float, whole: float) -> float:
@@ -93,8 +127,8 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     ``vcf_acceptance_rate`` is accepted attempts / attempts (overall, per mode, per attempt number),
     ``vcf_game_acceptance_rate`` games with an accepted attempt / games, ``vcf_rejections/*`` counts
     attempts. Rewards are means over the trajectories that train. The assessor's figures are over decided
-    games, an answer that cannot be parsed counting as wrong; ``strict_rate`` is the share of a role's replies that kept
-    the strict form. ``label_inversion_rate`` compares the referee's
+    games, see `answer_metrics`; ``strict_rate`` is the share of a role's replies that kept the strict form.
+    ``label_inversion_rate`` compares the referee's
     label with the mode's, ``label_inversion_rate/second_referee`` with another referee's.
     """
     played = [game for game in games if game.mode is not None]
@@ -111,19 +145,24 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     return metrics
 
 
-def answer_metrics(answers: Sequence[tuple[Label, Label | None]], prefix: str = "") -> dict[str, float]:
-    """An assessor's figures from (truth, answer) pairs; an answer of None, not parsed, counts as wrong."""
+def answer_metrics(answers: Iterable[tuple[Label, Label | None]], prefix: str = "") -> dict[str, float]:
+    """An assessor's figures from (truth, answer) pairs, see `Confusion` for what an answer of None counts as.
+
+    ``*_parsed`` are over the answers that parse alone, which ``parse_failure_rate`` says the share of.
+    """
     table = confusion(answers)
-    given = [answer for _, answer in answers if answer is not None]
-    return {
-        f"{prefix}accuracy": table.accuracy,
-        f"{prefix}balanced_accuracy": table.balanced_accuracy,
-        f"{prefix}recall_correct": table.recall_correct,
-        f"{prefix}recall_incorrect": table.recall_incorrect,
-        f"{prefix}mcc": table.mcc,
-        f"{prefix}always_one_answer_rate": ratio(max(given.count(label) for label in Label), len(given)),
-        f"{prefix}parse_failure_rate": ratio(len(answers) - len(given), len(answers)),
+    figures = {
+        "accuracy": table.accuracy,
+        "balanced_accuracy": table.balanced_accuracy,
+        "recall_correct": table.recall_correct,
+        "recall_incorrect": table.recall_incorrect,
+        "mcc": table.mcc,
+        "accuracy_parsed": table.parsed.accuracy,
+        "balanced_accuracy_parsed": table.parsed.balanced_accuracy,
+        "always_one_answer_rate": table.always_one_answer_rate,
+        "parse_failure_rate": table.parse_failure_rate,
     }
+    return {prefix + name: value for name, value in figures.items()}
 
 
 def _vcf_metrics(games: Sequence[Game], max_attempts: int) -> dict[str, float]:

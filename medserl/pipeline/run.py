@@ -33,6 +33,7 @@ from medserl.pipeline.plan import (
     sft_overrides,
     train_overrides,
 )
+from medserl.report.terminal import Table
 from medserl.run.stop_signals import STOP_SIGNALS
 
 logger = logging.getLogger("medserl.pipeline")
@@ -109,8 +110,8 @@ class Pipeline:
 
     # ---------------------------------------------------------------- checks
 
-    def plan(self) -> str:
-        """The stages, a line each."""
+    def plan(self) -> Table:
+        """The stages, a row each."""
         request, folders = self.request, self.folders
         source = f"{request.count} synthetic notes a split" if request.ward else ", ".join(map(str, request.sources))
         what = {
@@ -121,7 +122,7 @@ class Pipeline:
             "report": f"trained against start -> {folders.out / PAGE}",
         }
         marks = {stage: "done" if self.is_done(stage) else "to do" for stage in request.stages}
-        return "\n".join(f"{stage:<9} {marks[stage]:<6} {what[stage]}" for stage in request.stages)
+        return Table((), [[stage, marks[stage], what[stage]] for stage in request.stages])
 
     def dry_run(self) -> None:
         """Check the inputs of every stage; what the first one would prepare goes to a temporary folder.
@@ -274,7 +275,7 @@ class Pipeline:
         folder = self.folders.out / "report"
         write_atomically(folder / "comparison.json", json.dumps(found, indent=1) + "\n")
         write_atomically(folder / "comparison.md", comparison_markdown(found))
-        return {"sentence": found["sentence"], "real": found["real"]}
+        return {"sentence": found["sentence"], "significant": found["significant"]}
 
 
 # ---------------------------------------------------------------- commands

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.preflight.node_checks import Check
+from medserl.report.terminal import Table
 
 SKEW_ALLOWED = 5.0
 """Seconds between a node's clock and the median of all."""
@@ -20,7 +21,7 @@ SAME_EVERYWHERE = ("driver", "medserl", "Python")
 class Report:
     """The table, and what is wrong by node."""
 
-    table: str
+    table: Table
     problems: dict[str, list[str]]
 
 
@@ -67,27 +68,19 @@ def odd_ones_out(values: dict[str, str]) -> dict[str, str]:
 
 def _table(
     records: dict[str, dict[str, Any] | None], values: dict[str, dict[str, str]], problems: dict[str, list[str]]
-) -> str:
+) -> Table:
     columns: list[str] = []
     for cells in values.values():
         columns += [name for name in cells if name not in columns]
-    rows = [["node", *columns, "verdict"]]
+    rows = []
     for node in records:
         cells = values.get(node, {})
         rows.append([node, *(cells.get(name, "-") for name in columns), "BAD" if node in problems else "ok"])
-    return _aligned(rows)
+    return Table(["node", *columns, "verdict"], rows)
 
 
-def machine_table(judged: Sequence[Check], told: Sequence[Check]) -> str:
+def machine_table(judged: Sequence[Check], told: Sequence[Check]) -> Table:
     """One machine's checks, a line each: those that may be bad, and those that only inform."""
-    rows = [["check", "value", "verdict"]]
-    rows += [[check.name, check.value, "BAD" if check.problem else "ok"] for check in judged]
+    rows = [[check.name, check.value, "BAD" if check.problem else "ok"] for check in judged]
     rows += [[check.name, check.value, "-"] for check in told]
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return Table(["check", "value", "verdict"], rows)

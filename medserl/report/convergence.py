@@ -1,12 +1,12 @@
-"""What became of a run: its curves, and whether they have flattened. Pure; reads nothing, imports nothing heavy."""
+"""What became of a run: its curves, and whether they have flattened. Reads nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist, fmean
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 Point = tuple[int, float]
 """Round and value."""
@@ -14,28 +14,53 @@ Point = tuple[int, float]
 LEAST_POINTS = 6
 """Points that the last third needs at least: with fewer, no slope of a noisy curve means anything."""
 LEVEL = 0.95
+MATTERS = 0.05
+"""The least change over the judged rounds that matters: five points of a share."""
 GREEDY, SAMPLED = "val/greedy/", "val/sampled/"
-PLOTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Mean reward", ("mean_reward", "mean_reward/injector", "mean_reward/assessor", "labelled/mean_reward")),
-    (
+
+
+class Plot(NamedTuple):
+    """One plot of the report."""
+
+    title: str
+    metrics: tuple[str, ...]
+    unit: str
+    """Name of the vertical axis."""
+    chance: float | None = None
+    """What answers at random get, where that is a number."""
+
+
+PLOTS: tuple[Plot, ...] = (
+    Plot(
+        "Mean reward", ("mean_reward", "mean_reward/injector", "mean_reward/assessor", "labelled/mean_reward"), "reward"
+    ),
+    Plot(
         "Share of edits that the change filter accepts",
         ("vcf_acceptance_rate", "vcf_acceptance_rate/benign", "vcf_acceptance_rate/error"),
+        "share of attempts",
     ),
-    (
+    Plot(
         "Assessor in the games (its opponent learns too)",
         ("assessor/balanced_accuracy", "labelled/balanced_accuracy", "injector/win_rate"),
+        "balanced accuracy, share of wins",
+        0.5,
     ),
-    ("Held-out notes: balanced accuracy", (f"{GREEDY}balanced_accuracy", f"{SAMPLED}balanced_accuracy")),
-    ("Held-out notes: Matthews correlation", (f"{GREEDY}mcc", f"{SAMPLED}mcc")),
-    (
+    Plot(
+        "Held-out notes: balanced accuracy",
+        (f"{GREEDY}balanced_accuracy", f"{SAMPLED}balanced_accuracy"),
+        "balanced accuracy",
+        0.5,
+    ),
+    Plot("Held-out notes: Matthews correlation", (f"{GREEDY}mcc", f"{SAMPLED}mcc"), "MCC", 0.0),
+    Plot(
         "Held-out notes: recall of each class",
         tuple(f"{how}recall_{label}" for how in (GREEDY, SAMPLED) for label in ("correct", "incorrect")),
+        "recall",
     ),
-    ("KL to the reference (k1 estimate, as in the reward)", ("actor/reward_kl_penalty",)),
-    ("Entropy of the policy", ("actor/entropy",)),
-    ("Share of games in which the edit did the opposite of its mode", ("label_inversion_rate",)),
+    Plot("KL to the reference (k1 estimate, as in the reward)", ("actor/reward_kl_penalty",), "KL per token, nats"),
+    Plot("Entropy of the policy", ("actor/entropy",), "entropy per token, nats"),
+    Plot("Share of games in which the edit did the opposite of its mode", ("label_inversion_rate",), "share of games"),
 )
-"""Title and metrics of each plot of the report."""
 JUDGED: tuple[tuple[str, str], ...] = (
     ("reward", "mean_reward"),
     ("acceptance", "vcf_acceptance_rate"),
@@ -43,14 +68,16 @@ JUDGED: tuple[tuple[str, str], ...] = (
     ("accuracy on held-out notes", f"{GREEDY}balanced_accuracy"),
 )
 """Name in the sentence, metric."""
+TOO_FEW, FLAT, UNKNOWN, RISING, FALLING = "too few rounds", "flattened", "no trend can be told", "rising", "falling"
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
     """Whether a curve has flattened.
 
-    ``state`` is ``too few rounds``, ``flattened``, ``rising`` or ``falling``; ``slope`` and ``interval`` are per
-    round, over the rounds ``first`` to ``last``; None where there are too few.
+    ``state`` is one of the five above; ``slope`` and ``interval`` are per round, over the rounds ``first`` to
+    ``last``, ``open_change`` is the largest change over them that the interval leaves open; None where there are too
+    few.
     """
 
     state: str
@@ -60,53 +87,43 @@ class Trend:
     mean: float | None = None
     slope: float | None = None
     interval: tuple[float, float] | None = None
+    open_change: float | None = None
 
 
-def trend(points: Sequence[Point]) -> Trend:
+def trend(points: Sequence[Point], matters: float = MATTERS) -> Trend:
     """Judge the last third of a curve.
 
-    The rule: a straight line is fitted to the last third of the points (rounded up) by least squares; its slope has
-    a 95 % interval from Student's t with n - 2 degrees of freedom. An interval that holds zero is called
-    ``flattened``, one above it ``rising``, one below it ``falling``. Fewer than ``LEAST_POINTS`` in the last third are
-    ``too few rounds``.
+    The rule: a straight line is fitted to the last third of the points (rounded up) by least squares
+    (`scipy.stats.linregress`); its slope has a 95 % interval from Student's t with n - 2 degrees of freedom. An
+    interval above zero is called ``rising``, one below it ``falling``. One that holds zero is called ``flattened`` if
+    it is so narrow that it excludes a change of ``matters`` over these rounds, else ``no trend can be told``. Fewer
+    than ``LEAST_POINTS`` in the last third are ``too few rounds``.
 
-    What it means, and does not: ``flattened`` says that these rounds show no slope that differs from noise, not that
-    there is none; how large a change they would have hidden is the interval times the rounds, which the sentence
-    gives. The interval takes the rounds' deviations from the line as independent; where they are not (rounds share
-    weights), it is too narrow, and a run is called rising or falling a little too often.
+    The interval takes the rounds' deviations from the line as independent; where they are not (rounds share weights),
+    it is too narrow, and a run is called rising, falling or flattened a little too often.
 
     Args:
         points: Rounds, ascending, with finite values.
+        matters: The least change over the judged rounds that matters, in the unit of the values.
     """
     count = math.ceil(len(points) / 3)
     if count < LEAST_POINTS:
-        return Trend("too few rounds", len(points))
+        return Trend(TOO_FEW, len(points))
+    # Imported here: half of a second, which no command but a report should wait for.
+    from scipy.stats import linregress, t
+
     part = points[-count:]
-    x0, y0 = fmean(x for x, _ in part), fmean(y for _, y in part)
-    spread = sum((x - x0) ** 2 for x, _ in part)
-    slope = sum((x - x0) * (y - y0) for x, y in part) / spread
-    left = sum((y - y0 - slope * (x - x0)) ** 2 for x, y in part)
-    half = student_quantile(count - 2) * math.sqrt(left / (count - 2) / spread)
+    x, y = zip(*part, strict=True)
+    fit = linregress(x, y)
+    stderr = 0.0 if math.isnan(fit.stderr) else float(fit.stderr)  # scipy has none for a curve that never moves
+    half = float(t.ppf((1 + LEVEL) / 2, count - 2)) * stderr
+    slope, middle, span = float(fit.slope), fmean(y), x[-1] - x[0]
     low, high = slope - half, slope + half
+    left_open = max(abs(low), abs(high)) * span
     # A curve without any noise has an interval of no width: what is left of it is rounding.
-    tiny = 1e-12 * max(1.0, abs(y0))
-    state = "rising" if low > tiny else "falling" if high < -tiny else "flattened"
-    return Trend(state, len(points), part[0][0], part[-1][0], y0, slope, (low, high))
-
-
-def student_quantile(freedom: int) -> float:
-    """The two-sided 95 % quantile of Student's t, to 0.3 % for ``freedom`` >= 4.
-
-    Abramowitz & Stegun (1964), 26.7.5: an expansion about the normal quantile.
-    """
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))
+    tiny = 1e-12 * max(1.0, abs(middle))
+    state = RISING if low > tiny else FALLING if high < -tiny else FLAT if left_open < matters else UNKNOWN
+    return Trend(state, len(points), x[0], x[-1], middle, slope, (low, high), left_open)
 
 
 def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Point]:
@@ -128,12 +145,12 @@ def sentence(name: str, metric: str, found: Trend) -> str:
     low, high = found.interval
     where = f"in rounds {found.first} to {found.last} (mean {found.mean:.3f})"
     numbers = f"slope {found.slope:+.5f} per round, 95 % interval {low:+.5f} to {high:+.5f}"
-    if found.state != "flattened":
+    if found.state in (RISING, FALLING):
         return f"{what}: not flattened, still {found.state} {where}; {numbers}."
-    hidden = max(abs(low), abs(high)) * (found.last - found.first)
+    judged = "flattened" if found.state == FLAT else "no trend can be told from noise"
     return (
-        f"{what}: flattened, no slope can be told from noise {where}; {numbers}, so a change of up to {hidden:.3f} "
-        "over these rounds is not ruled out."
+        f"{what}: {judged} {where}; {numbers}, so a change of up to {found.open_change:.3f} over these rounds is not "
+        "ruled out."
     )
 
 
@@ -143,7 +160,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Args:
         rows: The rows of metrics.jsonl.
     """
-    curves = {metric: curve(rows, metric) for _, metrics in PLOTS for metric in metrics}
+    curves = {metric: curve(rows, metric) for plot in PLOTS for metric in plot.metrics}
     verdicts = {}
     for name, metric in JUDGED:
         found = trend(curves[metric])
@@ -151,7 +168,9 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     trained = [int(row["round"]) for row in rows if not row.get("validation")]
     return {
         "rounds": max(trained, default=0),
-        "rule": f"least squares over the last third, {LEVEL:.0%} interval of the slope against zero",
+        "rule": "least squares over the last third; rising or falling if the "
+        f"{100 * LEVEL:.0f} % interval of the slope excludes zero, flattened if it excludes a "
+        f"change of {MATTERS} over these rounds",
         "flattened": verdicts,
         "curves": {metric: points for metric, points in curves.items() if points},
     }

@@ -1,40 +1,75 @@
-"""Plots as SVG text: no plotting library is needed to make or to see them. Pure, and light to import."""
+"""Plots as SVG, drawn by matplotlib in one style (medserl.mplstyle). Imports it only when something is drawn."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from statistics import mean
-from xml.sax.saxutils import escape
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from statistics import fmean
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Points = Sequence[Sequence[float]]
 """(x, y) pairs, x ascending."""
-
-INK, GRID, FILL, MARK = "#222222", "#dddddd", "#4477aa", "#cc6677"
-COLOURS = (FILL, MARK, "#228833", "#ccbb44", "#66ccee", "#aa3377", "#666666", "#ee8866", "#44bb99", "#000000")
-_FONT = 'font-family="sans-serif" font-size="12"'
-_LEFT, _TOP, _LEGEND = 66, 44, 240
-
-
-def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, dashed: bool = False) -> str:
-    """A straight line."""
-    dash = ' stroke-dasharray="5 4"' if dashed else ""
-    points = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {points} stroke="{colour}" stroke-width="{width}"{dash}/>'
+INK, FILL, MARK = "#222222", "#4477aa", "#cc6677"
+CHANCE = "chance"
+_STYLE = Path(__file__).with_name("medserl.mplstyle")
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LEGEND = 36  # letters of a line: a longer name must not push the axes away
+_PIXELS = 72  # figure.dpi of the style
 
 
-def text(x: float, y: float, words: str, anchor: str = "start", bold: bool = False) -> str:
-    """Words whose baseline is at ``y``; ``anchor`` is ``start``, ``middle`` or ``end``."""
-    weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}" {_FONT}{weight}>{escape(words)}</text>'
+def drawn(title: str, description: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    """An SVG element, to stand alone or in a page: no reference to anything, the same for the same input.
+
+    Args:
+        title: Its accessible name; ``draw`` writes the visible one.
+        description: What it shows, for who cannot see it.
+        size: Width and height in pixels.
+        draw: Draws on an empty figure.
+    """
+    import matplotlib
+    from matplotlib import style
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    file = io.StringIO()
+    # No pyplot: nothing of this is left behind in the process. The user's own matplotlibrc does not count.
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's own font has it
+        matplotlib.rcdefaults()
+        style.use(_STYLE)
+        figure = Figure(figsize=(size[0] / _PIXELS, size[1] / _PIXELS))
+        draw(figure)
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+    return _labelled(file.getvalue(), plain(title), plain(description))
 
 
-def document(width: float, height: float, parts: Sequence[str]) -> str:
-    """The whole drawing, on white."""
-    body = "\n".join(parts)
+def plain(words: str) -> str:
+    """``words`` on one line, without what XML cannot hold."""
+    return " ".join(_NOT_XML.sub("\ufffd", words).split()) or " "
+
+
+def _labelled(svg: str, title: str, description: str) -> str:
+    """matplotlib's file without its head and metadata, with a name and a description for screen readers."""
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    # In one page with other plots its ids are its own, and its style is no one else's.
+    own = "plot-" + hashlib.sha256(f"{title}\0{body}".encode()).hexdigest()[:8]
+    body = re.sub(r'(width|height)="([0-9.]+)pt"', r'\1="\2"', body, count=2)
+    body = re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[1]}{own}-", body)
+    body = body.replace('<style type="text/css">*{', f'<style type="text/css">#{own} *{{')
+    names = f'id="{own}" role="img" aria-labelledby="{own}-title {own}-desc"'
+    head, rest = body.split(">", 1)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}">\n<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+        f'{head.replace("<svg", f"<svg {names}", 1)}>\n <title id="{own}-title">{escape(title)}</title>'
+        f'\n <desc id="{own}-desc">{escape(description)}</desc>{rest.rstrip()}\n'
     )
 
 
@@ -42,86 +77,70 @@ def line_plot(
     title: str,
     curves: Mapping[str, Sequence[Points]],
     *,
+    unit: str = "value",
     limits: tuple[float, float] | None = None,
-    size: tuple[int, int] = (640, 360),
+    chance: float | None = None,
+    size: tuple[int, int] = (900, 420),
     mark: tuple[float, str] | None = None,
 ) -> str:
-    """Curves over rounds, each with its name in a legend.
+    """Curves over rounds, each with its name in a legend, as SVG.
 
     Args:
         title: The heading.
         curves: Name -> runs. The mean over the rounds that every run has is drawn thick, single runs thin below it.
+        unit: Name of the vertical axis.
         limits: Lowest and highest y; values beyond are drawn at the edge. None: from the values.
-        size: Width and height of the axes, in pixels.
-        mark: An x to mark with a dashed line, and its name in the legend.
+        chance: What answers at random get: a dashed line.
+        size: Width and height of the whole, in pixels.
+        mark: An x to mark with a dotted line, and its name in the legend.
     """
-    values = [(float(x), float(y)) for runs in curves.values() for run in runs for x, y in run]
-    lowest, highest = limits or _range([y for _, y in values])
-    frame = _Frame(max((x for x, _ in values), default=1.0) or 1.0, lowest, highest, size)
-    parts = [text(_LEFT, 22, title, bold=True), *frame.axes()]
-    legend = _LEFT + size[0] + 14
-    for number, (name, runs) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        if len(runs) > 1:
-            parts += [frame.polyline(run, colour, 0.35, 1.0) for run in runs]
-        parts.append(frame.polyline(_mean_curve(runs), colour, 1.0, 2.5 if len(runs) > 1 else 1.8))
-        y = _TOP + 14 + 18 * number
-        parts += [line(legend, y - 4, legend + 18, y - 4, colour, 2.5), text(legend + 24, y, name)]
+
+    def draw(figure: Figure) -> None:
+        draw_lines(figure, title, curves, unit=unit, limits=limits, chance=chance, mark=mark)
+
+    return drawn(title, _said(curves, unit, chance, mark), size, draw)
+
+
+def draw_lines(
+    figure: Figure,
+    title: str,
+    curves: Mapping[str, Sequence[Points]],
+    *,
+    unit: str,
+    limits: tuple[float, float] | None,
+    chance: float | None,
+    mark: tuple[float, str] | None,
+) -> None:
+    """What `line_plot` draws."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes = figure.subplots()
+    axes.set(title=plain(title), xlabel="round", ylabel=plain(unit))
+    axes.grid(True, clip_on=False)  # clipping would be a reference inside the SVG, one a line
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = limits or (-float("inf"), float("inf"))
+    handles, names = list[Any](), list[str]()
+    for name, runs in curves.items():
+        thick: dict[str, Any] = {"linewidth": 2.5}
+        thin: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.35}
+        colour = f"C{len(names) % 10}"
+        parts = [(run, thin) for run in runs] if len(runs) > 1 else []
+        for points, look in [*parts, (_mean_curve(runs), thick if len(runs) > 1 else {})]:
+            xs, ys = [x for x, _ in points], [min(max(y, low), high) for _, y in points]
+            dot: dict[str, Any] = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
+            (line,) = axes.plot(xs, ys, color=colour, clip_on=False, **look, **dot)
+        handles.append(line)
+        names.append(fill(plain(name), _LEGEND, drop_whitespace=False))
+    if chance is not None:
+        handles.append(axes.axhline(chance, color=INK, linewidth=1, linestyle="--", clip_on=False))
+        names.append(CHANCE)
     if mark is not None:
-        x, y = frame.x(mark[0]), _TOP + 14 + 18 * len(curves)
-        parts.append(line(x, _TOP, x, _TOP + size[1], INK, 1, dashed=True))
-        parts += [line(legend, y - 4, legend + 18, y - 4, INK, 1, dashed=True), text(legend + 24, y, mark[1])]
-    return document(_LEFT + size[0] + _LEGEND, _TOP + size[1] + 36, parts)
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """A little more than the values need."""
-    if not values:
-        return 0.0, 1.0
-    low, high = min(values), max(values)
-    room = 0.05 * (high - low)
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        room = 0.05 * abs(high) or 0.5
-    return low - room, high + room
-
-
-def _ticks(lowest: float, highest: float) -> list[float]:
-    """Four to eleven round numbers between the two."""
-    step = 10.0 ** math.floor(math.log10((highest - lowest) / 4))
-    step = next(step * factor for factor in (5, 2, 1) if (highest - lowest) / (step * factor) >= 4)
-    return [number * step for number in range(math.ceil(lowest / step - 1e-9), math.floor(highest / step + 1e-9) + 1)]
-
-
-class _Frame:
-    """A plot's coordinates: x from 0 to ``last``, y from ``lowest`` to ``highest``."""
-
-    def __init__(self, last: float, lowest: float, highest: float, size: tuple[int, int]) -> None:
-        self.last, self.lowest, self.highest = last, lowest, highest
-        self.width, self.height = size
-
-    def x(self, number: float) -> float:
-        return _LEFT + self.width * number / self.last
-
-    def y(self, value: float) -> float:
-        inside = min(max(value, self.lowest), self.highest)
-        return _TOP + self.height * (self.highest - inside) / (self.highest - self.lowest)
-
-    def axes(self) -> list[str]:
-        parts = []
-        for tick in _ticks(self.lowest, self.highest):
-            y = self.y(tick)
-            parts += [line(_LEFT, y, _LEFT + self.width, y, GRID, 1), text(_LEFT - 8, y + 4, f"{tick:.6g}", "end")]
-        for tick in range(0, int(self.last) + 1, max(1, int(self.last) // 6)):
-            parts.append(text(self.x(tick), _TOP + self.height + 18, str(tick), "middle"))
-        return parts
-
-    def polyline(self, points: Points, colour: str, opacity: float, width: float) -> str:
-        if len(points) == 1:
-            ((x, y),) = points
-            return f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="3" fill="{colour}"/>'
-        places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
-        style = f'fill="none" stroke="{colour}" stroke-opacity="{opacity}" stroke-width="{width}"'
-        return f'<polyline points="{places}" {style}/>'
+        handles.append(axes.axvline(mark[0], color=INK, linewidth=1, linestyle=":", clip_on=False))
+        names.append(plain(mark[1]))
+    axes.set_xlim(left=0)
+    if limits is not None:
+        axes.set_ylim(*limits)
+    figure.legend(handles, names, loc="outside right upper")
 
 
 def _mean_curve(runs: Sequence[Points]) -> list[tuple[float, float]]:
@@ -130,4 +149,24 @@ def _mean_curve(runs: Sequence[Points]) -> list[tuple[float, float]]:
     for run in runs:
         for number, value in run:
             values.setdefault(float(number), []).append(float(value))
-    return [(number, mean(found)) for number, found in sorted(values.items()) if len(found) == len(runs)]
+    return [(number, fmean(found)) for number, found in sorted(values.items()) if len(found) == len(runs)]
+
+
+def _said(
+    curves: Mapping[str, Sequence[Points]], unit: str, chance: float | None, mark: tuple[float, str] | None
+) -> str:
+    """The plot in words: where each curve begins and ends."""
+    words = [f"Curves of {unit} by round."]
+    for name, runs in curves.items():
+        points = _mean_curve(runs)
+        if points:
+            of = f", mean of {len(runs)} runs" if len(runs) > 1 else ""
+            (x0, y0), (x1, y1) = points[0], points[-1]
+            words.append(f"{name}{of}: {y0:.3g} in round {x0:g}, {y1:.3g} in round {x1:g}.")
+        else:
+            words.append(f"{name}: no value.")
+    if chance is not None:
+        words.append(f"A dashed line marks chance, {chance:g}.")
+    if mark is not None:
+        words.append(f"A dotted line marks {mark[1]}.")
+    return " ".join(words)

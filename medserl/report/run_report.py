@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,15 @@ from omegaconf import OmegaConf
 from medserl.errors import ConfigError
 from medserl.files import write_atomically
 from medserl.report.convergence import PLOTS, summarise
+from medserl.report.pages import BASE, render
 from medserl.report.plots import line_plot
+from medserl.report.terminal import Table
 from medserl.run import checkpoint
 from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE
 from medserl.run.run_log import METRICS_FILE, read_metrics
 
 PAGE, DATA = "report.html", "report.json"
-_SIZE = (560, 260)
-_STYLE = (
-    "body{font-family:sans-serif;max-width:920px;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse}td{padding:2px 14px 2px 0;vertical-align:top}pre{overflow-x:auto}"
-    "svg{max-width:100%;height:auto}"
-)
+_SIZE = (880, 320)
 
 
 def write_report(run_dir: Path) -> dict[str, Any]:
@@ -79,40 +75,39 @@ def best_sentence(report: Mapping[str, Any]) -> str:
     return f"Best by {best['metric']}: round {best['step']} with {best['value']:.4f}{gone}."
 
 
-def summary_text(report: Mapping[str, Any]) -> str:
-    """The report in a few lines, for a terminal."""
-    verdicts = [verdict["sentence"] for verdict in report["flattened"].values()]
-    return "\n".join([f"{report['rounds']} rounds", *verdicts, best_sentence(report)])
+def summary_table(report: Mapping[str, Any]) -> Table:
+    """The report in a few lines; on a terminal as a table."""
+    verdicts = report["flattened"].items()
+    sentences = [f"{report['rounds']} rounds", *(v["sentence"] for _, v in verdicts), best_sentence(report)]
+    rows = [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
+    rows.append(["checkpoint", "", best_sentence(report)])
+    return Table([f"{report['rounds']} rounds", "judged", "because"], rows, "\n".join(sentences))
 
 
 def page(report: Mapping[str, Any]) -> str:
     """One HTML file that needs nothing else: inline SVG, no script, no link to anywhere."""
-    verdicts = "".join(f"<li>{escape(verdict['sentence'])}</li>" for verdict in report["flattened"].values())
     best = report["best"]
     mark = (float(best["step"]), f"best, round {best['step']}") if best else None
-    figures = []
-    for title, metrics in PLOTS:
+    plots = []
+    for title, metrics, unit, chance in PLOTS:
         curves = {name: [report["curves"][name]] for name in metrics if name in report["curves"]}
-        if curves:
-            figures.append(f"<figure>{line_plot(title, curves, size=_SIZE, mark=mark)}</figure>")
-        else:
-            figures.append(f"<p>{escape(title)}: not measured in this run.</p>")
-    configuration = escape(json.dumps(report["configuration"], indent=1))
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(report['run'])}</title><style>{_STYLE}</style></head><body>\n"
-        f"<h1>{escape(report['run'])}: {report['rounds']} rounds</h1>\n"
-        f"<p>{escape(best_sentence(report))}</p>\n<h2>Has it flattened?</h2>\n<ul>{verdicts}</ul>\n"
-        f"<p>Rule: {escape(report['rule'])}.</p>\n<h2>Curves, by round</h2>\n{''.join(figures)}\n"
-        f"<h2>Made by</h2>\n{_made_by(report)}\n"
-        f"<details><summary>Configuration</summary><pre>{configuration}</pre></details>\n</body></html>\n"
+        drawing = line_plot(title, curves, unit=unit, chance=chance, size=_SIZE, mark=mark) if curves else None
+        plots.append((title, drawing))
+    return render(
+        BASE,
+        "report.html",
+        report=report,
+        best=best_sentence(report),
+        plots=plots,
+        made_by=_made_by(report),
+        configuration=json.dumps(report["configuration"], indent=1),
     )
 
 
-def _made_by(report: Mapping[str, Any]) -> str:
+def _made_by(report: Mapping[str, Any]) -> dict[str, Any]:
     last = report["starts"][-1]
     dirty = " with changes" if last["git_dirty"] else ""
-    rows = {
+    return {
         "started": f"{report['starts'][0]['started']} ({len(report['starts'])} start(s))",
         "seed": report["seed"],
         "configuration": " ".join([last["config"], *last["overrides"]]),
@@ -120,5 +115,3 @@ def _made_by(report: Mapping[str, Any]) -> str:
         "Python": f"{last['python']}, {last['platform']}",
         "packages": ", ".join(f"{name} {version}" for name, version in last["packages"].items() if version),
     }
-    cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
-    return f"<table>{cells}</table>"

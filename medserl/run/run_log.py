@@ -74,7 +74,9 @@ class RunLog:
         self._writer.flush()
         self._metrics.write(json.dumps({"round": number, "validation": True, **finite}) + "\n")
         self._metrics.flush()
-        figures = " ".join(f"{name}={value:.3f}" for name, value in finite.items() if "balanced" in name)
+        figures = " ".join(
+            f"{name}={value:.3f}" for name, value in finite.items() if name.endswith("balanced_accuracy")
+        )
         logging.getLogger("medserl.round").info("validation after round %d: %s", number, figures)
         return figures
 

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from medserl.errors import ConfigError
+from medserl.report.terminal import Table
 from medserl.slurm.memory import GIB, Estimate, estimate
 
 CPUS_PER_WORKER = 3
@@ -48,6 +49,11 @@ class Plan:
     def add(self, name: str, text: str) -> None:
         """One line of the plan."""
         self.lines.append(f"{name:<10} {text}")
+
+    def table(self) -> Table:
+        """The lines, for a terminal."""
+        rows = [[name, text.lstrip()] for name, _, text in (line.partition(" ") for line in self.lines)]
+        return Table((), rows, "\n".join(self.lines))
 
     def to_json(self) -> str:
         """For the nodes' preflight."""

@@ -24,7 +24,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 
 from medserl.config.load import game_settings
 from medserl.config.settings import GameSetup, make_setup
-from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, Trajectory, assess_labelled, play_game
+from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, assess_labelled, play_game
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
 from medserl.game.wire import encode_game
 from medserl.serving.opponent import RemoteInjector, injector_of

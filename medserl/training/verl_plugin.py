@@ -23,7 +23,7 @@ import pickle
 from types import ModuleType
 from typing import Any
 
-from medserl.imports import after_import
+from medserl.imports import after_import, spare_scipy
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 from medserl.training.loopback import keep_store_on_loopback
 
@@ -102,3 +102,4 @@ HOOKS = {
 
 if os.environ.get(RUN_TOKEN):
     after_import(HOOKS)
+    spare_scipy()

@@ -113,7 +113,7 @@ def assert_vllm_and_transformers_agree(out: Path) -> None:
 
     from medserl.data import read_labelled
     from medserl.game import LabelledNote, load_prompt_set
-    from medserl.ward.evaluate import Player, verdict_probabilities
+    from medserl.ward.player import Player, verdict_probabilities
 
     torch.set_num_threads(1)
     texts = read_labelled(out / "prepare/data/test.parquet")

@@ -38,7 +38,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_a_short_warm_start_learns_and_plays(first: tuple[Path, str]) -> None:
-    from medserl.ward.evaluate import Player
+    from medserl.ward.player import Player
 
     run, output = first
     losses = [float(value) for value in re.findall(r"loss=([0-9.]+)", output)]

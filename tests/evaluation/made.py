@@ -1,5 +1,6 @@
 """Hand-made examples and results, without any model."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ SECRET = "Mrs. Example"
 FLAG = 'final_answer: "{}"'
 
 
+def story(number: int) -> str:
+    """Words that no other number has: texts of two notes are no near-duplicates."""
+    chance = random.Random(number)
+    return " ".join("".join(chance.choices("abcdefghilmnoprstu", k=7)) for _ in range(8))
+
+
 def example(number: int, label: Label) -> LabelledExample:
     """Text ``number``: wrong in its sentence 1, or right."""
-    sentences = (f"{SECRET} is {number}.", "The right knee is swollen.")
+    sentences = (f"{SECRET} is {number} and comes for {story(number)}.", "The right knee is swollen.")
     if label is Label.CORRECT:
         text = " ".join(sentences)
         return LabelledExample(f"n{number}{CORRECTED_SUFFIX}", text, label, None, -1, None, None, sentences)

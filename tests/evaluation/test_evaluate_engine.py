@@ -60,10 +60,11 @@ def test_greedy_verdicts_are_those_of_the_plain_model(greedy: Path) -> None:
     import torch
 
     from medserl.evaluation.data import load_examples
+    from medserl.game.metrics import answer_metrics
     from medserl.game.parse import parse_assessor
     from medserl.game.prompts import load_prompt_set
     from medserl.game.records import LabelledNote
-    from medserl.ward.evaluate import Player, assessor_figures, verdict_probabilities
+    from medserl.ward.player import Player, ask_assessor, verdict_probabilities
 
     torch.set_num_threads(1)
     player, prompts = Player.load(MODEL_DIR), load_prompt_set("ward")
@@ -74,10 +75,10 @@ def test_greedy_verdicts_are_those_of_the_plain_model(greedy: Path) -> None:
     differing = [a for a, row in zip(plain, found, strict=True) if a != row["answer"]]
     assert len(differing) <= 2
     notes = [LabelledNote(e.note_id, e.text, e.label, e.error_type) for e in examples]
-    figures = assessor_figures(player, prompts, notes, 0.0)
+    figures = answer_metrics(ask_assessor(player, prompts, notes, 0.0))
     flag = json.loads((greedy / "results.json").read_text())["metrics"]["flag"]
     assert flag["balanced_accuracy"] == pytest.approx(figures["balanced_accuracy"], abs=0.02)
-    assert flag["recall_correct"] == pytest.approx(figures["recall"]["CORRECT"], abs=0.04)
+    assert flag["recall_correct"] == pytest.approx(figures["recall_correct"], abs=0.04)
     said = verdict_probabilities(player, prompts, notes)
     gaps = [abs(p - row["p_incorrect"]) for p, row in zip(said, found, strict=True) if row["p_incorrect"] is not None]
     assert len(gaps) == len(examples) and max(gaps) < 0.01

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 
 import pytest
 from hypothesis import given
@@ -39,13 +40,52 @@ def test_every_value_is_what_its_definition_says(pairs: list[tuple[Label, Label 
         assert same(found[f"precision_{name}"], share(sum(a is b is x for a, b in pairs), answers.count(x)))
     assert found["parse_failures"] == answers.count(None)
     assert same(found["parse_failure_rate"], answers.count(None) / len(pairs))
-    # MCC as Pearson's correlation of two 0/1 variables, a missing answer standing for the wrong one.
-    truth = [float(a is W) for a in labels]
-    said = [float((b or a.other) is W) for a, b in pairs]
-    mean_t, mean_s = sum(truth) / len(pairs), sum(said) / len(pairs)
-    spread = math.sqrt(sum((t - mean_t) ** 2 for t in truth) * sum((s - mean_s) ** 2 for s in said))
-    together = sum((t - mean_t) * (s - mean_s) for t, s in zip(truth, said, strict=True))
-    assert math.isclose(found["mcc"], together / spread if spread > 1e-12 else 0.0, abs_tol=1e-9)
+
+
+@given(PAIRS)
+def test_the_figures_are_those_of_scikit_learn(pairs: list[tuple[Label, Label | None]]) -> None:
+    from sklearn import metrics as theirs
+
+    labels, answers = [a for a, _ in pairs], [b for _, b in pairs]
+    found = classification_metrics(labels, answers)
+    truth, said = [a.value for a in labels], [b.value if b else "silent" for b in answers]
+    assert same(found["accuracy"], theirs.accuracy_score(truth, said))
+    names = sorted(set(truth))
+    recalls = theirs.recall_score(truth, said, labels=names, average=None, zero_division=0)
+    assert same(found["balanced_accuracy"], float(recalls.mean()))
+    for x in (C, W):
+        name = x.value.lower()
+        if x.value in truth:
+            assert same(found[f"recall_{name}"], theirs.recall_score(truth, said, labels=[x.value], average="macro"))
+        if x in answers:
+            wanted = theirs.precision_score(truth, said, labels=[x.value], average="macro")
+            assert same(found[f"precision_{name}"], wanted)
+    given = [(t, s) for t, s in zip(truth, said, strict=True) if s != "silent"]
+    if not given:
+        assert found["mcc"] == 0.0 and math.isnan(found["accuracy_parsed"])
+        return
+    pair = [t for t, _ in given], [s for _, s in given]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that only one class is there
+        assert math.isclose(found["mcc"], theirs.matthews_corrcoef(*pair), abs_tol=1e-9)
+        assert same(found["accuracy_parsed"], theirs.accuracy_score(*pair))
+        assert same(found["balanced_accuracy_parsed"], theirs.balanced_accuracy_score(*pair))
+
+
+@given(st.lists(st.sampled_from([C, W]), min_size=1, max_size=20))
+def test_silence_is_no_correlation(labels: list[Label]) -> None:
+    found = classification_metrics(labels, [None] * len(labels))
+    assert found["mcc"] == 0.0 and found["parse_failure_rate"] == 1.0
+    assert math.isnan(found["balanced_accuracy_parsed"]) and math.isnan(found["precision_incorrect"])
+
+
+@given(PAIRS, st.integers(0, 20))
+def test_silence_moves_no_figure_over_the_parsed(pairs: list[tuple[Label, Label | None]], more: int) -> None:
+    quiet = [*pairs, *[(C, None), (W, None)] * more]
+    one, other = (classification_metrics([a for a, _ in p], [b for _, b in p]) for p in (pairs, quiet))
+    for name in ("mcc", "accuracy_parsed", "balanced_accuracy_parsed", "precision_correct", "precision_incorrect"):
+        assert same(one[name], other[name])
+    assert other["accuracy"] <= one["accuracy"]
 
 
 def test_a_parse_failure_is_wrong_but_no_prediction() -> None:
@@ -83,4 +123,5 @@ def test_pure_modules_import_nothing_heavy() -> None:
         "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert not {"torch", "vllm", "numpy", "transformers", "pyarrow", "verl"} & set(json.loads(done.stdout))
+    heavy = {"torch", "vllm", "numpy", "transformers", "pyarrow", "verl", "scipy", "sklearn", "matplotlib"}
+    assert not heavy & set(json.loads(done.stdout))

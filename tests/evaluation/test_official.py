@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medserl.evaluation.official import accuracy, correction_cases, rouge1, rouge_scores
+from medserl.evaluation.official import correction_cases, rouge1, rouge_scores, sentence_accuracy
+from medserl.game.labels import Label
+from medserl.game.metrics import confusion
 
 # Made with the package rouge 1.0.1, which the official script uses: get_scores([candidate], [reference]).
 ROUGE = [
@@ -69,6 +71,9 @@ ms-val-7 0 -1 NA
 """
 
 
+LABELS = {"0": Label.CORRECT, "1": Label.INCORRECT}
+
+
 def by_the_files(reference: str, submission: str) -> tuple[float, float, float]:
     """(flag accuracy, sentence accuracy, ROUGE-1 composite), everything compared as the strings of the files."""
     rows = list(csv.DictReader(io.StringIO(reference)))
@@ -96,10 +101,9 @@ def by_the_files(reference: str, submission: str) -> tuple[float, float, float]:
 def test_official_numbers_agree_with_the_files() -> None:
     rows = list(csv.DictReader(io.StringIO(REFERENCE)))
     said = [line.split(" ", 3) for line in SUBMISSION.splitlines() if line]
-    flag = accuracy(
-        {row["Text ID"]: int(row["Error Flag"]) for row in rows}, {key: int(flag) for key, flag, *_ in said}
-    )
-    sentence = accuracy(
+    given = {key: LABELS[flag] for key, flag, *_ in said}
+    flag = confusion((LABELS[row["Error Flag"]], given.get(row["Text ID"])) for row in rows).accuracy
+    sentence = sentence_accuracy(
         {row["Text ID"]: int(row["Error Sentence ID"]) for row in rows}, {key: int(at) for key, _, at, _ in said}
     )
     cases = correction_cases(
@@ -112,17 +116,17 @@ def test_official_numbers_agree_with_the_files() -> None:
 
 
 def test_a_clean_text_counts_at_minus_one_only() -> None:
-    assert accuracy({"a": -1, "b": -1, "c": 3}, {"a": -1, "b": 0, "c": 3}) == 2 / 3
+    assert sentence_accuracy({"a": -1, "b": -1, "c": 3}, {"a": -1, "b": 0, "c": 3}) == 2 / 3
 
 
 def test_texts_without_an_error_only_and_no_predictions() -> None:
-    assert accuracy({"a": -1, "b": -1}, {"a": -1, "b": -1}) == 1.0
-    assert accuracy({"a": -1, "b": 2}, {}) == 0.0
+    assert sentence_accuracy({"a": -1, "b": -1}, {"a": -1, "b": -1}) == 1.0
+    assert sentence_accuracy({"a": -1, "b": 2}, {}) == 0.0
     assert rouge_scores(correction_cases({"a": None, "b": "NA"}, {"a": None, "b": "NA"}))["composite"] == 1.0
 
 
 def test_predictions_for_other_texts_do_not_count() -> None:
-    assert accuracy({"a": 1}, {"a": 1, "zz": 0}) == 1.0
+    assert sentence_accuracy({"a": 1}, {"a": 1, "zz": 0}) == 1.0
     assert correction_cases({"a": "He is well."}, {"zz": "x"}).pairs == ()
 
 
@@ -139,4 +143,4 @@ IDS = st.integers(-1, 3)
 @given(st.dictionaries(st.sampled_from("abcdefgh"), IDS, min_size=1), st.dictionaries(st.sampled_from("abcdefgh"), IDS))
 def test_accuracy_is_the_count_of_equal_strings(references: dict[str, int], predictions: dict[str, int]) -> None:
     hits = [key for key in references if str(references[key]) == str(predictions.get(key, "missing"))]
-    assert accuracy(references, predictions) == len(hits) / len(references)
+    assert sentence_accuracy(references, predictions) == len(hits) / len(references)

@@ -1,6 +1,7 @@
 """What a results file says about hand-made predictions."""
 
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from medserl.evaluation import official
 from medserl.evaluation.markdown import result_plots, results_markdown
 from medserl.evaluation.summary import summarise
 from medserl.game.labels import Label
-from tests.evaluation.made import FLAG, SECRET, examples, full_reply, results_of, scored
+from tests.evaluation.made import FLAG, SECRET, example, examples, full_reply, results_of, scored
 
 FIXED = "The left knee is swollen."
 
@@ -70,8 +71,6 @@ def test_flag_format_has_no_sentence_accuracy() -> None:
 
 
 def test_unknown_sentence_ids_are_no_minus_one() -> None:
-    from dataclasses import replace
-
     items = full_items()
     blind = replace(items[0].example, error_sentence_id=-1, corrected_sentence=None)
     found = summarise([replace(items[0], example=blind), *items[1:]], "full", seed=0, resamples=10)
@@ -117,7 +116,7 @@ def test_plots_are_well_formed() -> None:
     assert set(plots) == {"metrics.svg", "reliability.svg"}
     for svg in plots.values():
         assert ElementTree.fromstring(svg).tag.endswith("svg")
-    assert len(ElementTree.fromstring(plots["reliability.svg"]).findall(".//{*}circle")) == 1
+    assert len(ElementTree.fromstring(plots["reliability.svg"]).findall(".//{*}use")) == 1
 
 
 def parsing_of(replies: list[str]) -> dict[str, Any]:
@@ -155,3 +154,32 @@ def test_where_nothing_parsed_the_report_says_what_to_do() -> None:
     results["settings"] |= {"thinking": True, "max_tokens": 64}
     advice = "The replies ran into the limit of 64 tokens: raise --max-tokens, or use --no-thinking."
     assert advice in results_markdown(results)
+
+
+def test_names_from_data_are_no_markup() -> None:
+    items = [
+        replace(item, example=replace(item.example, error_type="dose|route <b>x</b>\n*y*"))
+        for item in (scored(e, FLAG.format(e.label.value)) for e in examples(2) if e.label is Label.INCORRECT)
+    ]
+    made = results_of(items, name="a_b|c`d")
+    made["command"] = ["medserl", "`evaluate`", "a|b"]
+    made["data"]["notes"] = ["<script>.csv: 3 rows dropped"]
+    report = results_markdown(made)
+    row = next(line for line in report.splitlines() if "dose" in line)
+    assert row.startswith(r"| dose\|route &lt;b&gt;x&lt;/b&gt; \*y\* | 2 |")
+    assert report.startswith(r"# a_b\|c\`d on made")
+    assert "- `` medserl `evaluate` a|b ``" in report and "- &lt;script&gt;.csv" in report
+    assert "<" not in report
+
+
+def test_intervals_draw_near_duplicates_together() -> None:
+    """Twenty cases, each five times under neighbouring ids, right or wrong as a whole."""
+    items = []
+    for number in range(100):
+        made = example(number // 5, Label.INCORRECT if number % 5 % 2 else Label.CORRECT)
+        made = replace(made, note_id=f"ms-{number}", text=f"{made.text} Seen {number % 5} times.")
+        items.append(scored(made, FLAG.format((made.label if number // 5 % 3 else made.label.other).value)))
+    metrics = summarise(items, "flag", seed=0)["metrics"]
+    assert metrics["groups"] == 20
+    low, high = metrics["intervals"]["accuracy"]
+    assert low == pytest.approx(0.45, abs=0.02) and high == pytest.approx(0.85, abs=0.02)

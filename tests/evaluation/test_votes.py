@@ -1,6 +1,10 @@
 """From replies to one prediction."""
 
+from random import Random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medserl.evaluation.metrics import classification_metrics
 from medserl.evaluation.votes import Vote, majority, mean_over_votes, parse_vote
@@ -26,9 +30,40 @@ def test_the_majority_and_its_commonest_sentence() -> None:
     assert found.p_incorrect == pytest.approx(0.7)
 
 
-def test_a_tie_goes_to_the_first_and_failures_do_not_vote() -> None:
-    assert majority([Vote(None, failure="x"), Vote(C), Vote(W)]).answer is C
-    assert majority([Vote(W), Vote(C)]).answer is W
+@pytest.mark.parametrize(
+    ("p_correct", "p_incorrect", "wanted"),
+    [(0.49, 0.99, W), (0.01, 0.51, C), (0.5, 0.5, C), (None, 0.9, W), (0.2, None, C), (None, None, C)],
+)
+def test_the_mean_probability_decides_a_tie(p_correct: float | None, p_incorrect: float | None, wanted: Label) -> None:
+    votes = [Vote(C, p_incorrect=p_correct), Vote(W, p_incorrect=p_incorrect)]
+    assert majority(votes).answer is majority(votes[::-1]).answer is wanted
+    assert majority([*votes, Vote(None, failure="x")]).answer is wanted
+
+
+VOTES = st.builds(
+    Vote,
+    st.sampled_from([C, W, None]),
+    st.integers(-1, 2) | st.none(),
+    st.sampled_from(["a", "b", None]),
+    p_incorrect=st.none() | st.floats(0, 1),
+    failure=st.sampled_from(["x", "y"]),
+)
+
+
+@given(st.lists(VOTES, min_size=1, max_size=6), st.randoms())
+def test_the_order_of_the_replies_does_not_matter(votes: list[Vote], random: Random) -> None:
+    mixed = list(votes)
+    random.shuffle(mixed)
+    assert majority(mixed) == majority(votes)
+
+
+def test_a_tie_of_sentences_goes_to_the_surer() -> None:
+    votes = [Vote(W, 2, "a", p_incorrect=0.6), Vote(W, 4, "b", p_incorrect=0.9), Vote(C, -1, p_incorrect=0.4)]
+    assert (majority(votes).sentence_id, majority(votes[::-1]).sentence_id) == (4, 4)
+
+
+def test_failures_do_not_vote() -> None:
+    assert majority([Vote(None, failure="x"), Vote(None, failure="x"), Vote(W)]).answer is W
     nothing = majority([Vote(None, failure="x"), Vote(None, failure="y")])
     assert nothing.answer is None and nothing.failure == "x" and nothing.p_incorrect is None
     with pytest.raises(ValueError, match="no votes"):

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medserl.game.labels import Label, Mode
-from medserl.game.metrics import balanced_accuracy, confusion, mcc, round_metrics
+from medserl.game.metrics import answer_metrics, confusion, round_metrics
 from medserl.game.play import AssessorTurn, Attempt, Game, Reply, Role, Trajectory
 from medserl.game.referee import Ruling, RulingKind
 from medserl.game.vcf import UNPARSEABLE, Reason, VcfVerdict
@@ -25,9 +25,9 @@ def test_mcc_is_the_correlation_of_truth_and_answer(answers: list[tuple[Label, L
     truths = [float(truth is Label.INCORRECT) for truth, _ in answers]
     given_ = [float(answer is Label.INCORRECT) for _, answer in answers]
     if len(set(truths)) < 2 or len(set(given_)) < 2:
-        assert mcc(answers) == 0.0
+        assert confusion(answers).mcc == 0.0
     else:
-        assert mcc(answers) == pytest.approx(statistics.correlation(truths, given_), abs=1e-9)
+        assert confusion(answers).mcc == pytest.approx(statistics.correlation(truths, given_), abs=1e-9)
 
 
 @given(ANSWERS)
@@ -51,24 +51,36 @@ def test_swapping_the_classes_changes_neither_mcc_nor_balanced_accuracy(
     answers: list[tuple[Label, Label]],
 ) -> None:
     swapped = [(truth.other, answer.other) for truth, answer in answers]
-    assert mcc(swapped) == pytest.approx(mcc(answers))
-    assert balanced_accuracy(swapped) == pytest.approx(balanced_accuracy(answers))
+    assert confusion(swapped).mcc == pytest.approx(confusion(answers).mcc)
+    assert confusion(swapped).balanced_accuracy == pytest.approx(confusion(answers).balanced_accuracy)
 
 
 @given(st.lists(st.sampled_from(Label), min_size=2), st.sampled_from(Label))
 def test_always_one_answer_is_worth_nothing(truths: list[Label], answer: Label) -> None:
     assume(len(set(truths)) == 2)
     answers = [(truth, answer) for truth in truths]
-    assert balanced_accuracy(answers) == 0.5
-    assert mcc(answers) == 0.0
-    assert mcc((truth, truth) for truth in truths) == pytest.approx(1.0)
-    assert mcc((truth, truth.other) for truth in truths) == pytest.approx(-1.0)
+    assert confusion(answers).balanced_accuracy == 0.5
+    assert confusion(answers).mcc == 0.0
+    assert confusion((truth, truth) for truth in truths).mcc == pytest.approx(1.0)
+    assert confusion((truth, truth.other) for truth in truths).mcc == pytest.approx(-1.0)
 
 
 @given(ANSWERS)
-def test_no_answer_counts_as_the_wrong_one(answers: list[tuple[Label, Label | None]]) -> None:
+def test_no_answer_is_not_right_and_says_nothing(answers: list[tuple[Label, Label | None]]) -> None:
     filled = [(truth, truth.other if answer is None else answer) for truth, answer in answers]
-    assert confusion(answers) == confusion(filled)
+    table, wrong = confusion(answers), confusion(filled)
+    parsed = confusion((truth, answer) for truth, answer in answers if answer is not None)
+    for name in ("accuracy", "balanced_accuracy", "recall_correct", "recall_incorrect"):
+        assert getattr(table, name) == pytest.approx(getattr(wrong, name), nan_ok=True)
+    assert table.parsed == parsed
+    if parsed.total:
+        assert table.mcc == parsed.mcc
+
+
+def test_a_model_that_never_parses_is_not_worse_than_chance() -> None:
+    metrics = answer_metrics([(label, None) for label in Label] * 5)
+    assert metrics["mcc"] == 0.0 and metrics["parse_failure_rate"] == 1.0
+    assert math.isnan(metrics["balanced_accuracy_parsed"])
 
 
 # ------------------------------------------------------------------------------------------------- a round
@@ -151,7 +163,9 @@ def test_every_figure_of_a_round() -> None:
         "assessor/recall_correct": 1,
         "assessor/recall_incorrect": 1 / 3,
         "assessor/balanced_accuracy": 2 / 3,
-        "assessor/mcc": 1 / 3,
+        "assessor/mcc": 1 / 2,
+        "assessor/accuracy_parsed": 2 / 3,
+        "assessor/balanced_accuracy_parsed": 3 / 4,
         "assessor/always_one_answer_rate": 2 / 3,
         "assessor/parse_failure_rate": 1 / 4,
         "referee/void_rate": 1 / 5,

@@ -175,7 +175,7 @@ class Recorded(Pipeline):
         side = dict.fromkeys(("accuracy", "balanced_accuracy", "mcc", "recall_correct", "recall_incorrect"), 0.5)
         found = {"texts": 8, "first": side, "second": {**side, "mcc": None}}
         (self.folders.out / "report/comparison.json").write_text(json.dumps(found))
-        return self._note("report", sentence="No real difference is shown.", real=False)
+        return self._note("report", sentence="No <significant> difference.", significant=False)
 
 
 def test_it_goes_on_with_the_stage_that_failed(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_it_goes_on_with_the_stage_that_failed(tmp_path: Path) -> None:
     assert finished.ran == []
     assert "report    done" in finished.plan()
     page = (out / "index.html").read_text()
-    for text in ("No real difference is shown.", "2 rows: too &lt;long&gt;", "global_step_2", "n/a", "0.500"):
+    for text in ("No &lt;significant&gt; difference.", "2 rows: too &lt;long&gt;", "global_step_2", "n/a", "0.500"):
         assert text in page
     assert (out / "index.html").stat().st_mode & 0o077 == 0 and out.stat().st_mode & 0o077 == 0
 

@@ -48,7 +48,9 @@ def test_it_says_what_became_of_the_run(run: Path) -> None:
 def test_the_page_needs_nothing_else_and_is_private(run: Path) -> None:
     write_report(run)
     text = (run / PAGE).read_text()
-    assert not re.search(r"<script|<link|<img|(src|href)=|url\(|@import", text)
+    assert not re.search(r"<script|<link|<img|(src|href)=.(?!#)|url\((?!#)|@import", text)
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
     assert [url for url in re.findall(r"https?://[^\"' ]+", text) if "w3.org" not in url] == []
     plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(plots) == 3
@@ -56,6 +58,7 @@ def test_the_page_needs_nothing_else_and_is_private(run: Path) -> None:
         assert "best, round 24" in "".join(ElementTree.fromstring(plot).itertext())
     assert "Entropy of the policy: not measured in this run." in text
     assert "Best by val/greedy/balanced_accuracy: round 24" in text
+    assert "chance" in plots[2] and "chance" not in plots[0]
     assert "too few rounds" in text and "embedded medserl.seed=5" in text
     assert (run / PAGE).stat().st_mode & 0o077 == 0
     assert (run / DATA).stat().st_mode & 0o077 == 0

@@ -67,7 +67,7 @@ def test_recipe_measured_a_playable_and_improvable_model() -> None:
 def test_shipped_model_loads_and_plays() -> None:
     from medserl.game import Mode, apply_vcf, load_prompt_set
     from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit
-    from medserl.ward.evaluate import Player
+    from medserl.ward.player import Player
 
     player = Player.load(MODEL_DIR)
     assert len(player.tokenizer) == player.model.config.vocab_size
