@@ -25,7 +25,10 @@ LAYOUT_KEYS = (
         for role in ("actor", "ref")
         for kind in ("tensor", "pipeline")
     ),
-    "actor_rollout_ref.rollout.tensor_model_parallel_size",
+    *(
+        f"actor_rollout_ref.rollout.{key}"
+        for key in ("tensor_model_parallel_size", "data_parallel_size", "n_gpus_per_node", "nnodes")
+    ),
     "trainer.n_gpus_per_node",
     "trainer.nnodes",
 )

@@ -1,4 +1,4 @@
-"""Whatever is saved, damaged and killed, and in whatever order: the checkpoint just published stays, and the last usable
+"""Whatever is saved, damaged and killed, in whatever order: the checkpoint just published stays, and the last usable
 one is never lost."""
 
 import os
