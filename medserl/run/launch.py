@@ -33,11 +33,7 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     from medserl.cpu.environment import choose_device, cpu_environment, no_telemetry_environment
 
     device = choose_device(config.medserl.device)
-    if device != config.trainer.device:
-        raise ConfigError(
-            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
-            f"choose another --config or set medserl.device={config.trainer.device}"
-        )
+    check_device(config, device)
     if device == "cpu":
         variables = cpu_environment()
         if config.trainer.nnodes > 1 or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
@@ -51,6 +47,20 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     variables[RUN_TOKEN] = secrets.token_hex(4)
     os.environ.update(variables)
     return variables
+
+
+def check_device(config: DictConfig, device: str) -> None:
+    """Raise ConfigError where the configuration is for another device than this machine runs.
+
+    Args:
+        config: The run's configuration.
+        device: ``cpu`` or ``cuda``.
+    """
+    if device != config.trainer.device:
+        raise ConfigError(
+            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
+            f"choose another --config or set medserl.device={config.trainer.device}"
+        )
 
 
 class Cluster:

@@ -23,6 +23,7 @@ import pickle
 from types import ModuleType
 from typing import Any
 
+from medserl.files import PRIVATE_UMASK
 from medserl.imports import after_import
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 
@@ -99,4 +100,6 @@ HOOKS = {
 }
 
 if os.environ.get(RUN_TOKEN):
+    # Also where Ray was started by somebody else, whose umask its workers would have.
+    os.umask(PRIVATE_UMASK)
     after_import(HOOKS)
