@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 from medserl.ablation.grid import Cell, Grid
 from medserl.config.load import is_sft_config
+from medserl.files import PRIVATE_FOLDER, open_private
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -42,7 +42,7 @@ class Bench:
 
     def run(self, only: Sequence[str] = ()) -> list[Cell]:
         """Run what is not finished; returns the cells that failed."""
-        (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
         waiting = [
             cell
             for cell in self.grid.cells()
@@ -90,7 +90,7 @@ class Bench:
         ]
         kind = "sft" if is_sft_config(cell.arm.config) else "train"
         command += [kind, *cell.arm.overrides, f"medserl.seed={cell.seed}"]
-        with open(os.open(self._log(cell), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+        with open_private(self._log(cell)) as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
 
