@@ -1,27 +1,47 @@
-"""Files that are private, and whole or absent: written beside, made sure on the disk, renamed."""
+"""Files and folders that are private, and whole or absent: written beside, made sure on the disk, renamed."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
+PRIVATE_UMASK = 0o077
+THREADS = min(8, os.cpu_count() or 1)
+"""For hashing and syncing many files: both wait for a disk, and hashlib lets other threads run."""
+
+
+# ------------------------------------------------------------------------------------------------ one file
 
 
 def write_atomically(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
-    """Write ``text`` so that a reader sees the old file or the new one, never half of either."""
+    """Write ``text`` so that a reader sees the old file or the new one, never half of either, and so that the new one
+    is still there after a power cut."""
+    with replacing(path, mode) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
+    """A binary file beside ``path`` that takes its place when the block ends, and is removed when the block fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_durably(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -35,7 +55,120 @@ def create_private(path: Path) -> TextIO:
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "w", encoding="utf-8")
 
 
+# ------------------------------------------------------------------------------------------------ the disk
+
+
+def replace_durably(source: Path, target: Path) -> None:
+    """``os.replace`` that a power cut does not undo: the folders of both names are synced too."""
+    os.replace(source, target)
+    sync(target.parent)
+    if source.parent != target.parent:
+        sync(source.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk. Nothing where a file system cannot do it for folders."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """``sync`` every file of a folder, then every folder, itself last."""
+    files, folders = [], []
+    for place, _, names in os.walk(folder):
+        folders.append(Path(place))
+        files += [path for name in names if not (path := Path(place, name)).is_symlink()]
+    in_threads(sync, files)
+    for place_ in reversed(folders):
+        sync(place_)
+
+
+# ------------------------------------------------------------------------------------------------ whole folders
+
+
+@contextmanager
+def whole_folder(out: Path, mode: int = PRIVATE_FOLDER, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder beside ``out`` that takes its place when the block ends, and is removed when the block fails.
+
+    Args:
+        out: The folder to make; folders above it are made too.
+        mode: Of the new folder; the umask applies.
+        overwrite: Replace a folder that is there, which goes only when the new one is whole; otherwise only an
+            empty one may be there.
+
+    Raises:
+        OSError: ``out`` is there and not to be replaced, or cannot be written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(mode=mode)
+    try:
+        yield beside
+        put_in_place(beside, out, overwrite)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def put_in_place(beside: Path, out: Path, overwrite: bool = False) -> None:
+    """Sync a finished folder and rename it to ``out``; with ``overwrite`` an earlier one goes after that, and comes
+    back where the new one cannot take its place."""
+    sync_tree(beside)
+    if not overwrite or not out.exists():
+        replace_durably(beside, out)
+        return
+    old = out.with_name(f".{out.name}.old.{os.getpid()}")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(out, old)
+    try:
+        replace_durably(beside, out)
+    except BaseException:
+        os.rename(old, out)
+        raise
+    shutil.rmtree(old)
+
+
+def close_to_others(folder: Path) -> int:
+    """Take the rights of group and others from a folder and everything of this user's below it.
+
+    Returns:
+        How many files and folders others could have reached into.
+    """
+    closed = 0
+    for place, _, names in os.walk(folder):
+        for path in (Path(place), *(Path(place, name) for name in names)):
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                if status.st_mode & PRIVATE_UMASK and not path.is_symlink() and status.st_uid == os.geteuid():
+                    path.chmod(status.st_mode & 0o700)
+                    closed += 1
+    return closed
+
+
+# ------------------------------------------------------------------------------------------------ contents
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path, suffixes: Sequence[str]) -> str:
+    """SHA-256 over names and contents of the files right below a folder that end in one of ``suffixes``."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in suffixes)
+    lines = (f"{path.name} {value}\n" for path, value in zip(files, in_threads(sha256_of, files), strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def in_threads[T](work: Callable[[Path], T], paths: Iterable[Path]) -> list[T]:
+    """``work`` of each path, in their order; the first error is raised."""
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        return list(pool.map(work, paths))

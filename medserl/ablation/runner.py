@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from medserl.ablation.fingerprint import FINGERPRINT, difference, fingerprint
 from medserl.ablation.grid import Cell, Grid
 from medserl.config.load import is_sft_config
 from medserl.errors import ConfigError
+from medserl.files import PRIVATE_FOLDER, open_private
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -51,7 +51,7 @@ class Bench:
         """
         chosen = [cell for cell in self.grid.cells() if not only or cell.arm.name in only]
         waiting = [cell for cell in chosen if self.finished(cell) is None]
-        (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
         running: dict[subprocess.Popen[bytes], tuple[Cell, float]] = {}
         failed: list[Cell] = []
         total = len(waiting)
@@ -107,7 +107,7 @@ class Bench:
         ]
         kind = "sft" if is_sft_config(cell.arm.config) else "train"
         command += [kind, json.dumps(fingerprint(cell)), *cell.arm.overrides, f"medserl.seed={cell.seed}"]
-        with open(os.open(self._log(cell), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+        with open_private(self._log(cell)) as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
 

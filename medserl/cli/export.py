@@ -10,9 +10,9 @@ from medserl.errors import EXIT_OK
 
 def export(options: argparse.Namespace) -> int:
     """Write a checkpoint as a Hugging Face model directory."""
-    from medserl.training.export import export_checkpoint, find_checkpoint
+    from medserl.training.export import export_checkpoint, find_checkpoint, readers
 
     source = find_checkpoint(Path(options.checkpoint))
     out = export_checkpoint(source, Path(options.out).absolute())
-    print(f"{source} -> {out}")
+    print(f"{source} -> {out}, {readers(out)}")
     return EXIT_OK

@@ -6,6 +6,8 @@ import argparse
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +61,8 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
         return EXIT_FAILURE
     finally:
         trainer.close()
-    _report(trainer.run_dir.path)
+    with _logged(trainer):
+        _report(trainer.run_dir.path)
     return code
 
 
@@ -73,11 +76,28 @@ def _explain(trainer: MedSeRLTrainer, error: Exception) -> None:
     """Say what happened, what is lost and how to go on; the traceback goes to the log of what was printed."""
     from medserl.run.causes import innermost
 
-    log = logging.getLogger("medserl")
-    if trainer.cause() is None:  # else it was said when it was found
-        log.error("%s", innermost(error))
-    log.error("everything that was printed is in %s; %s", trainer.run_dir.path / "logs", trainer.how_to_go_on())
-    traceback.print_exc()
+    with _logged(trainer):
+        log = logging.getLogger("medserl")
+        if trainer.cause() is None:  # else it was said when it was found
+            log.error("%s", innermost(error))
+        log.error("everything that was printed is in %s; %s", trainer.run_dir.path / "logs", trainer.how_to_go_on())
+        if trainer.started or trainer.verbose:  # a start that failed has written it there
+            traceback.print_exc()
+
+
+@contextmanager
+def _logged(trainer: MedSeRLTrainer) -> Iterator[None]:
+    """What is said inside is in the run's log, although a trainer that was closed has given that back."""
+    from medserl.run.run_log import set_up_logging
+
+    if trainer.started or not trainer.run_dir.path.is_dir():
+        yield
+        return
+    undo = set_up_logging(trainer.run_dir.path)
+    try:
+        yield
+    finally:
+        undo()
 
 
 def _report(run_dir: Path) -> None:

@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medserl.files import PRIVATE_FOLDER, write_atomically
+
 # Highest first. Values of oneDNN's run-time control (its documentation, "CPU Dispatcher Control").
 # None: no cap, oneDNN chooses by itself.
 ISA_LADDER: tuple[str | None, ...] = (None, "AVX512_CORE_BF16", "AVX512_CORE", "AVX2", "SSE41")
@@ -221,14 +223,5 @@ def _store(key: str, result: ProbeResult) -> None:
     """Beside the file, then renamed; a cache that cannot be written is no error."""
     path = cache_path()
     with contextlib.suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = {**_read_cache(), key: asdict(result)}
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(content, file, indent=1)
-            os.replace(beside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
+        path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({**_read_cache(), key: asdict(result)}, indent=1))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from medserl.data.prepare import MANIFEST, sha256_of
+from medserl.data.prepare import MANIFEST
 from medserl.data.records import base_id
 from medserl.data.stats import Counter, long_notes
 from medserl.data.write import rewrite_without
 from medserl.errors import DataError
+from medserl.files import sha256_of, write_atomically
 
 
 def drop_long_notes(folder: Path, counter: Counter, limit: int) -> dict[str, int]:
@@ -49,8 +49,5 @@ def drop_long_notes(folder: Path, counter: Counter, limit: int) -> dict[str, int
     if listed:
         manifest["dropped"]["counts"][reason] = len(listed)
         manifest["dropped"]["rows"] += listed
-        beside = folder / f".{MANIFEST}"
-        beside.touch(mode=0o600)
-        beside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(beside, folder / MANIFEST)
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return dropped

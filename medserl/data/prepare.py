@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +26,7 @@ from medserl.data.near import THRESHOLD, TextSpool, band_layout
 from medserl.data.splits import RATIOS, SPLITS, SplitRule
 from medserl.data.write import Counts, Entry, SplitWriter, rewrite_without
 from medserl.errors import ConfigError, DataError
+from medserl.files import sha256_of, whole_folder, write_atomically
 from medserl.game.prompts import PromptSet, load_prompt_set
 from medserl.game.records import base_id
 
@@ -85,9 +84,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     if options.near_threshold is not None:
         band_layout(options.near_threshold)
     _check_out(options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{options.out.name}.", dir=options.out.parent))
-    try:
+    with whole_folder(options.out, overwrite=True) as beside:
         with tempfile.TemporaryFile(dir=beside) as file:
             spool = TextSpool(file) if options.near_threshold is not None else None
             run = _Run(options, beside, prompts, NoteRegister(spool))
@@ -95,10 +92,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
                 run.read(path)
             run.finish()
         manifest = run.manifest()
-        _write_manifest(beside / MANIFEST, manifest)
-        _move(beside, options.out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        write_atomically(beside / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
 
@@ -274,27 +268,3 @@ def _licence(path: Path) -> str:
 
 def _prompt_hash(prompts: PromptSet) -> str:
     return hashlib.sha256(json.dumps(prompts.assessor("NOTE"), sort_keys=True).encode()).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-
-
-def _move(beside: Path, out: Path) -> None:
-    """Put the finished folder in its place; an earlier one goes only then."""
-    if not out.exists():
-        os.rename(beside, out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    os.rename(out, old / "old")
-    os.rename(beside, out)
-    shutil.rmtree(old)

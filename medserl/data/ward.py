@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
+import io
 from pathlib import Path
 
 from medserl.errors import ConfigError
+from medserl.files import write_atomically
 from medserl.ward import medec_rows, ward_notes
 from medserl.ward.medec import COLUMNS
 
@@ -40,13 +40,8 @@ def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> 
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())

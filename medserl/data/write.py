@@ -6,7 +6,6 @@ verl's examples/data_preprocess files define the columns: ``data_source``, ``pro
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medserl.data.records import LabelledExample
+from medserl.files import create_private, replace_durably, sync
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.records import base_id
 
@@ -129,7 +129,7 @@ class SplitWriter:
 
 def open_writer(path: Path) -> Any:
     """A Parquet writer of ``SCHEMA`` whose file only its owner can read."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    create_private(path).close()
     return pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=_DICTIONARY)
 
 
@@ -214,5 +214,6 @@ def rewrite_without(path: Path, dropped: Collection[str], on_drop: Callable[[str
             if batch.num_rows:
                 writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
     writer.close()
-    os.replace(beside, path)
+    sync(beside)
+    replace_durably(beside, path)
     return counts

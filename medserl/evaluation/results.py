@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from medserl.evaluation.groups import note_groups
 from medserl.evaluation.markdown import result_plots, results_markdown
 from medserl.evaluation.summary import Scored
 from medserl.evaluation.votes import Vote
+from medserl.files import PRIVATE_FOLDER, create_private, sha256_of_folder, whole_folder
 from medserl.game.labels import Label
 
 RESULTS, REPORT, PREDICTIONS, PLOTS = "results.json", "results.md", "predictions.jsonl", "plots"
@@ -39,12 +37,8 @@ def check_out(out: Path) -> None:
 def write_results(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], keep_text: bool) -> None:
     """Make ``out`` (mode 0700) with results.json, results.md, plots and predictions.jsonl (files 0600)."""
     check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        staging.mkdir(mode=0o700)
-        (staging / PLOTS).mkdir(mode=0o700)
+    with whole_folder(out) as staging:
+        (staging / PLOTS).mkdir(mode=PRIVATE_FOLDER)
         _write(staging / RESULTS, json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         _write(staging / REPORT, results_markdown(results))
         for name, svg in result_plots(results).items():
@@ -53,14 +47,10 @@ def write_results(out: Path, results: Mapping[str, Any], scored: Sequence[Scored
         records = [prediction_record(item, group, keep_text) for item, group in zip(scored, groups, strict=True)]
         lines = [json.dumps(record, ensure_ascii=False) for record in records]
         _write(staging / PREDICTIONS, "".join(line + "\n" for line in lines))
-        os.replace(staging, out)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def _write(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with create_private(path) as file:
         file.write(text)
 
 
@@ -179,15 +169,4 @@ def _read_json(path: Path) -> Any:
 
 def model_sha256(directory: Path) -> str:
     """SHA-256 over names and contents of a model's configuration, weights and tokenizer."""
-    files = sorted(
-        path for path in directory.iterdir() if path.is_file() and path.suffix in (".json", ".safetensors", ".bin")
-    )
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        found = list(pool.map(digest, files))
-    whole = "".join(f"{path.name} {value}\n" for path, value in zip(files, found, strict=True))
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return sha256_of_folder(directory, (".json", ".safetensors", ".bin"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import PRIVATE_FOLDER, put_in_place, write_atomically
 from medserl.pipeline.page import write_page
 from medserl.pipeline.plan import (
     PAGE,
@@ -173,7 +172,7 @@ class Pipeline:
 
     def _run(self) -> None:
         out = self.folders.out
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        out.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
         write_atomically(out / SETTINGS, json.dumps(self.request.record(), indent=1) + "\n")
         actions: dict[str, Callable[[], dict[str, Any]]] = {
             "prepare": self._prepare,
@@ -192,7 +191,7 @@ class Pipeline:
                 checked = True
             logger.info("%s", stage)
             began = time.monotonic()
-            (out / stage).mkdir(exist_ok=True, mode=0o700)
+            (out / stage).mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
             facts = actions[stage]()
             seconds = round(time.monotonic() - began, 1)
             record = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": seconds, **facts}
@@ -214,7 +213,7 @@ class Pipeline:
         from medserl.preflight.prompt_lengths import prompt_counter
 
         request = self.request
-        folder.mkdir(exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
         sources = [*request.sources]
         if request.ward:
             sources = write_ward(folder / "raw", request.count, request.seed)
@@ -234,7 +233,7 @@ class Pipeline:
             counter = prompt_counter(request.config, None, self._train_overrides(beside, self.config_model), beside)
             facts["too_long"] = drop_long_notes(beside, counter, request.max_prompt_tokens)
         manifest = json.loads((beside / "manifest.json").read_text(encoding="utf-8"))
-        os.replace(beside, folder / "data")
+        put_in_place(beside, folder / "data")
         return {**facts, "splits": manifest["splits"], "dropped": manifest["dropped"]["counts"]}
 
     def _sft(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         "run": run_dir.absolute().name,
         **summarise(rows),
         "best": _best(run_dir),
-        "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints") or None,
+        "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
         "starts": starts,
         "configuration": OmegaConf.to_container(config),

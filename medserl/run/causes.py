@@ -38,7 +38,7 @@ def how_to_go_on(checkpoints: Path, finished: int) -> str:
         checkpoints: The folder of all checkpoints.
         finished: The last round that was finished, whether or not a checkpoint holds it.
     """
-    last = checkpoint.latest_step(checkpoints)
+    last = checkpoint.latest_step(checkpoints, content=False)
     lost = {0: "no finished round is lost", 1: "one finished round is lost"}.get(
         finished - last, f"{finished - last} finished rounds are lost"
     )

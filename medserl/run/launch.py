@@ -41,11 +41,7 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     from medserl.cpu.environment import choose_device, common_environment, cpu_environment
 
     device = choose_device(config.medserl.device)
-    if device != config.trainer.device:
-        raise ConfigError(
-            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
-            f"choose another --config or set medserl.device={config.trainer.device}"
-        )
+    check_device(config, device)
     if device == "cpu":
         variables = cpu_environment()
         if config.trainer.nnodes > 1 or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
@@ -66,6 +62,20 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
         logger.info("TMPDIR %s is too long for sockets; the run uses %s", tempfile.gettempdir(), variables["TMPDIR"])
         tempfile.tempdir = None  # Python remembers the one that it found first
     return variables
+
+
+def check_device(config: DictConfig, device: str) -> None:
+    """Raise ConfigError where the configuration is for another device than this machine runs.
+
+    Args:
+        config: The run's configuration.
+        device: ``cpu`` or ``cuda``.
+    """
+    if device != config.trainer.device:
+        raise ConfigError(
+            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
+            f"choose another --config or set medserl.device={config.trainer.device}"
+        )
 
 
 class Cluster:

@@ -25,7 +25,10 @@ LAYOUT_KEYS = (
         for role in ("actor", "ref")
         for kind in ("tensor", "pipeline")
     ),
-    "actor_rollout_ref.rollout.tensor_model_parallel_size",
+    *(
+        f"actor_rollout_ref.rollout.{key}"
+        for key in ("tensor_model_parallel_size", "data_parallel_size", "n_gpus_per_node", "nnodes")
+    ),
     "trainer.n_gpus_per_node",
     "trainer.nnodes",
 )
@@ -51,6 +54,22 @@ def why_not_resharded(root: Path) -> str | None:
     if layout.get("reshardable"):
         return None
     return f"{newest.name} was written without {_ACTOR}.dist_ckpt_optim_fully_reshardable and loads in its own layout"
+
+
+def choose_checkpoint(config: DictConfig, root: Path) -> None:
+    """Say in the configuration which checkpoint a run goes on from: the newest whole one of ``root``, if there is one.
+
+    Args:
+        config: The run's configuration, changed in place.
+        root: The folder of all checkpoints. Every file of the chosen one is read, to compare its checksum.
+    """
+    newest, complaints = checkpoint.latest_usable(root)
+    for complaint in complaints:
+        logger.warning(complaint)
+    with open_dict(config):
+        config.trainer.resume_mode = "disable" if newest is None else "resume_path"
+        config.trainer.resume_from_path = None if newest is None else str(newest)
+    leave_random_states(config, newest)
 
 
 def leave_random_states(config: DictConfig, newest: Path | None) -> bool:

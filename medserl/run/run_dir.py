@@ -4,62 +4,47 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import PRIVATE_FOLDER, PRIVATE_UMASK, close_to_others, write_atomically
 from medserl.provenance import provenance
+from medserl.run import checkpoint
+from medserl.run.identity import FREE_KEYS, INPUTS_FILE, differences, inputs_of, named, read_inputs
 from medserl.run.layout import LAYOUT_KEYS, why_not_resharded
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
 LOCK_FILE = ".lock"
-# Keys that may differ when a run goes on: how long, how often to save, where it runs. Not what it computes.
-FREE_KEYS = (
-    "medserl.run_dir",
-    "medserl.max_rounds",
-    "medserl.rollout_workers",
-    "medserl.poll_seconds",
-    "medserl.dump_games",
-    "medserl.max_failed_share",
-    "medserl.deadline_margin",
-    "medserl.allow_plain_http",
-    "trainer.total_epochs",
-    "trainer.total_training_steps",
-    "trainer.save_freq",
-    "trainer.max_actor_ckpt_to_keep",
-    "trainer.default_local_dir",
-    "trainer.experiment_name",
-    "actor_rollout_ref.rollout.trace.experiment_name",
-    "trainer.resume_mode",
-    "trainer.resume_from_path",
-    "ray_kwargs",
-    "transfer_queue",
-    "actor_rollout_ref.actor.optim.total_training_steps",
-    # The form of the checkpoints to come; each tells its own when it is loaded.
-    "actor_rollout_ref.actor.megatron.dist_ckpt_optim_fully_reshardable",
-    "actor_rollout_ref.actor.megatron.distrib_optim_fully_reshardable_mem_efficient",
-    "critic",
-)
+_OURS_FIRST = (
+    LOCK_FILE,
+    INPUTS_FILE,
+    PROVENANCE_FILE,
+)  # of a first start that was killed before it wrote its configuration
+
+logger = logging.getLogger("medserl.run")
 
 
 class RunDir:
     """One run's directory, held by one process at a time.
 
     Args:
-        path: The directory; made (mode 0700) if it is not there.
+        path: The directory; made (mode 0700) if it is not there, closed to others if it is.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._lock: IO[str] | None = None
+        self._umask: int | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -71,6 +56,9 @@ class RunDir:
     ) -> None:
         """Take the directory for a run of ``config``; write configuration and provenance.
 
+        Until ``close``, every file that this process and its children make is private (umask 077), and what others
+        could read in an existing directory is closed to them.
+
         Args:
             config: The run's resolved configuration.
             config_name: What it was composed from.
@@ -78,53 +66,122 @@ class RunDir:
             more: What else the provenance says of this start, e.g. which prompts it plays with.
 
         Raises:
-            ConfigError: it belongs to another configuration, or another process is running in it.
+            ConfigError: it belongs to another configuration or another user, cannot be written, or another process is
+                running in it.
         """
         self.check(config)
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock()
-        write_atomically(self.path / CONFIG_FILE, OmegaConf.to_yaml(config))
-        record = provenance(config_name, overrides) | dict(more or {})
-        previous = self.path / PROVENANCE_FILE
-        starts = json.loads(previous.read_text(encoding="utf-8"))["starts"] if previous.exists() else []
-        write_atomically(previous, json.dumps({"starts": [*starts, record]}, indent=1))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+            self._umask = os.umask(PRIVATE_UMASK)
+            self._take_lock()
+            self.check(config)  # once more: another run may have started and ended since
+            if closed := close_to_others(self.path.resolve()):
+                logger.warning(
+                    "run directory %s: closed to other users, who could reach %d of its files", self.path, closed
+                )
+            self._record(config, config_name, overrides, more or {})
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                f"run directory {self.path}: cannot be written ({error.strerror or error}); give another --run-dir"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _record(self, config: DictConfig, config_name: str, overrides: list[str], more: Mapping[str, Any]) -> None:
+        inputs = inputs_of(config, read_inputs(self.path))
+        starts = [*self._starts(), provenance(config_name, overrides) | dict(more)]
+        write_atomically(self.path / INPUTS_FILE, json.dumps(inputs, indent=1) + "\n")
+        write_atomically(self.path / PROVENANCE_FILE, json.dumps({"starts": starts}, indent=1))
+        # Last: a directory with it is a run's.
+        write_atomically(self.path / CONFIG_FILE, OmegaConf.to_yaml(named(config)))
 
     def check(self, config: DictConfig) -> None:
-        """Raise ConfigError when the directory is not empty and not of this configuration."""
+        """Raise ConfigError when the directory is not empty and not of this configuration, or not this user's alone."""
+        where = f"run directory {self.path}"
         existing = self.path / CONFIG_FILE
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{where}: is a file; give another --run-dir")
+        self._check_access(where)
         if not existing.exists():
-            if self.path.is_dir() and any(p.name != LOCK_FILE for p in self.path.iterdir()):
-                raise ConfigError(f"run directory {self.path}: not empty and not of MedSeRL; give another --run-dir")
-            if self.path.exists() and not self.path.is_dir():
-                raise ConfigError(f"run directory {self.path}: is a file; give another --run-dir")
+            if self.path.is_dir() and any(p.name not in _OURS_FIRST for p in self.path.iterdir()):
+                raise ConfigError(f"{where}: not empty and not of MedSeRL; give another --run-dir")
             return
-        before = OmegaConf.load(existing)
-        differing = differences(before, config, (*FREE_KEYS, *LAYOUT_KEYS))
-        if not differing and (split := differences(before, config)):
-            if (reason := why_not_resharded(self.checkpoints)) is None:
-                return
+        self._check_resume_mode(where, config)
+        try:
+            before = OmegaConf.load(existing)
+        except (OSError, ValueError, YAMLError) as error:
             raise ConfigError(
-                f"run directory {self.path}: another layout ({'; '.join(split)}), but {reason}; give that layout or "
-                "another --run-dir"
+                f"{where}: its {CONFIG_FILE} cannot be read ({type(error).__name__}), so nobody can say whether "
+                "this is the same run; restore it, or give another --run-dir"
+            ) from None
+        self._check_same(where, before, config)
+
+    def _check_access(self, where: str) -> None:
+        try:
+            status = self.path.stat()
+            readable = os.access(self.path, os.R_OK | os.W_OK | os.X_OK)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigError(f"{where}: cannot be read ({error.strerror}); give another --run-dir") from None
+        if status.st_uid != os.geteuid() and status.st_mode & PRIVATE_UMASK:
+            raise ConfigError(
+                f"{where}: belongs to another user (uid {status.st_uid}) and is open to others, and a run holds "
+                "clinical text; give a --run-dir of your own, for example a new folder in it"
             )
+        if not readable:
+            raise ConfigError(f"{where}: cannot be read and written by you; give another --run-dir")
+
+    def _check_resume_mode(self, where: str, config: DictConfig) -> None:
+        mode = OmegaConf.select(config, "trainer.resume_mode")
+        rounds = checkpoint.steps(self.checkpoints)
+        if mode not in (None, "auto") and rounds:
+            raise ConfigError(
+                f"trainer.resume_mode: {mode}, but {where} holds checkpoints (the last of {rounds[-1]}), which a run "
+                "that starts anew would lose; give another --run-dir, or leave resume_mode out to go on from the newest"
+            )
+
+    def _check_same(self, where: str, before: Any, config: DictConfig) -> None:
+        recorded = read_inputs(self.path)
+        differing = differences(before, config, (*FREE_KEYS, *LAYOUT_KEYS), recorded)
         if differing:
             shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise ConfigError(
-                f"run directory {self.path}: belongs to another configuration ({shown}); give another --run-dir"
+                f"{where}: belongs to another configuration ({shown}); go on with what its {CONFIG_FILE} says, or give "
+                "another --run-dir"
+            )
+        split = differences(before, config, FREE_KEYS, recorded)
+        if split and (reason := why_not_resharded(self.checkpoints)):
+            raise ConfigError(
+                f"{where}: another layout ({'; '.join(split)}), but {reason}; give that layout or another --run-dir"
             )
 
     def note_end(self, record: dict[str, Any]) -> None:
         """Write down how this start ended, beside how it began."""
-        path = self.path / PROVENANCE_FILE
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        starts = self._starts() or [{}]
         starts[-1]["ended"] = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **record}
-        write_atomically(path, json.dumps({"starts": starts}, indent=1))
+        write_atomically(self.path / PROVENANCE_FILE, json.dumps({"starts": starts}, indent=1))
 
     def previous_end(self) -> dict[str, Any]:
         """How the start before this one ended; empty where there was none, or it could not say."""
-        starts = json.loads((self.path / PROVENANCE_FILE).read_text(encoding="utf-8"))["starts"]
+        starts = self._starts()
         ended: dict[str, Any] = starts[-2].get("ended", {}) if len(starts) > 1 else {}
         return ended
+
+    def _starts(self) -> list[dict[str, Any]]:
+        path = self.path / PROVENANCE_FILE
+        try:
+            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["starts"]
+            return found
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError):
+            aside = path.with_name(f"{path.name}.damaged")
+            os.replace(path, aside)
+            logger.warning("%s cannot be read; it is kept as %s, and a new one begins", path, aside.name)
+            return []
 
     def new_log_dir(self) -> Path:
         """A private folder for the output of one start, ``logs/1``, ``logs/2``, ..."""
@@ -139,6 +196,9 @@ class RunDir:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        if self._umask is not None:
+            os.umask(self._umask)
+            self._umask = None
 
     def _take_lock(self) -> None:
         file = open(self.path / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - held while the run lasts
@@ -161,21 +221,3 @@ class RunDir:
         file.write(f"{socket.gethostname()}, process {os.getpid()}")
         file.flush()
         self._lock = file
-
-
-def differences(old: Any, new: Any, free_keys: Sequence[str] = FREE_KEYS) -> list[str]:
-    """What differs between two resolved configurations beyond ``free_keys``, a phrase per key."""
-    before, after = _flat(OmegaConf.to_container(old)), _flat(OmegaConf.to_container(new))
-    phrases = []
-    for key in sorted(before.keys() | after.keys()):
-        if any(key == free or key.startswith(f"{free}.") for free in free_keys):
-            continue
-        if before.get(key) != after.get(key):
-            phrases.append(f"{key}: {before.get(key)!r} there, {after.get(key)!r} now")
-    return phrases
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: node}

@@ -7,15 +7,19 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from medserl.files import open_private, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
+ASIDE_FILE = "metrics.aside.jsonl"
+"""What left metrics.jsonl: rows of rounds that were played again, and lines that cannot be read."""
 LOG_FILE = "train.log"
 TENSORBOARD_DIR = "tensorboard"
+_ROW_BEGINS = b'{"round"'
+logger = logging.getLogger("medserl.run")
 # Name on the round's line, metric, format.
 LINE = (
     ("vcf_acceptance_rate", "vcf_acceptance_rate", ".2f"),
@@ -38,7 +42,8 @@ class RunLog:
     Args:
         directory: The run directory.
         resumed_at: Last round that is already recorded; later records of an interrupted attempt are removed,
-            so that no round appears twice.
+            so that no round appears twice; they are kept in ``metrics.aside.jsonl``, and so are lines that cannot be
+            read.
         total_rounds: For the progress on the round's line.
     """
 
@@ -95,23 +100,65 @@ class RunLog:
         self._metrics.close()
 
     def _forget_after(self, last: int) -> None:
+        """Keep the rows of rounds that count; what leaves the file is kept aside, and named in the log."""
         path = self.directory / METRICS_FILE
         if not path.exists():
             return
+        rows, bad = parse_metrics(path.read_bytes())
         # A run that starts anew is validated before its first round again.
-        kept = [row for row in read_metrics(path) if row["round"] <= last] if last else []
+        kept = [row for row in rows if row["round"] <= last] if last else []
+        left = [row for row in rows if row["round"] > last] if last else rows
+        again = sorted({row["round"] for row in left})
+        aside = [*(json.dumps(row).encode() for row in left), *(line for _, line in bad)]
+        if not aside:
+            return
+        with open_private(self.directory / ASIDE_FILE) as file:
+            file.buffer.write(b"".join(line + b"\n" for line in aside))
+            file.flush()
+            os.fsync(file.fileno())
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        if bad:
+            numbers = ", ".join(str(number) for number, _ in bad[:5]) + (", …" if len(bad) > 5 else "")
+            logger.warning("%s: line %s cannot be read; kept in %s, the others stay", path, numbers, ASIDE_FILE)
+        if again:
+            rounds = f"round {again[0]}" if len(again) == 1 else f"rounds {again[0]} to {again[-1]}"
+            logger.info("%s: the rows of %s, which are played again, are kept in %s", path, rounds, ASIDE_FILE)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that was cut off by a crash is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """The rows of a metrics.jsonl; lines that cannot be read, as of a crash, are left out."""
+    return parse_metrics(path.read_bytes())[0]
+
+
+def parse_metrics(content: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:
+    """The rows of a metrics.jsonl, and number and content of each line that holds something else.
+
+    A row behind the rest of another, or behind zeros of a power cut, on one line is found too.
+    """
+    rows: list[dict[str, Any]] = []
+    bad: list[tuple[int, bytes]] = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        text = line.strip(b"\0 \r\t")
+        start = max(text.rfind(_ROW_BEGINS), 0)
+        if not text:
+            continue
+        if (row := _row(text)) is not None:
+            rows.append(row)
+        elif start and (row := _row(text[start:])) is not None:
+            rows.append(row)
+            bad.append((number, text[:start]))
+        else:
+            bad.append((number, text))
+    return rows, bad
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    number = found.get("round") if isinstance(found, dict) else None
+    return found if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def round_line(number: int, total: int, epoch: int, metrics: Mapping[str, float]) -> str:
@@ -126,37 +173,32 @@ def round_line(number: int, total: int, epoch: int, metrics: Mapping[str, float]
     return " ".join(parts)
 
 
-def set_up_logging(directory: Path, console: TextIO | None = None) -> None:
-    """Send MedSeRL's log to ``console`` (standard error by default) and to ``train.log``."""
+def set_up_logging(directory: Path, console: TextIO | None = None) -> Callable[[], None]:
+    """Send MedSeRL's log to ``console`` (standard error by default) and to ``train.log``.
+
+    Returns:
+        What undoes it.
+    """
     root = logging.getLogger("medserl")
+    before = (root.level, root.propagate)
     root.setLevel(logging.INFO)
     root.propagate = False
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
     form = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S")
-    streams = (
-        logging.StreamHandler(console or sys.stderr),
-        logging.StreamHandler(open_private(directory / LOG_FILE)),
-    )
-    for handler in streams:
+    file = open_private(directory / LOG_FILE)
+    handlers = (logging.StreamHandler(console or sys.stderr), logging.StreamHandler(file))
+    for handler in handlers:
         handler.setFormatter(form)
         root.addHandler(handler)
 
+    def undo() -> None:
+        for handler in handlers:
+            handler.flush()
+            root.removeHandler(handler)
+        file.close()
+        root.setLevel(before[0])
+        root.propagate = before[1]
 
-def divert_output(path: Path) -> TextIO:
-    """Send this process's standard output and error, prints of C++ libraries included, to a private file.
-
-    verl, vLLM and Ray print thousands of lines that help nobody who watches a run, and help much when one
-    failed.
-
-    Returns:
-        The standard error as it was before, for what people should see.
-    """
-    console = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open_private(path) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    return console
+    return undo

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made
 from medserl.errors import ConfigError, DataError
-from medserl.files import write_atomically
+from medserl.files import PRIVATE_FILE, put_in_place, replace_durably, sync, write_atomically
 from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
@@ -37,7 +37,7 @@ from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.run_dir import RunDir
-from medserl.run.run_log import set_up_logging
+from medserl.run.surroundings import Surroundings
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
@@ -94,17 +94,23 @@ class SftRun:
         if self.model_dir.is_dir():
             print(f"complete: {self.model_dir}; for another run give a new --run-dir")
             return self.model_dir
-        self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
+        surroundings = Surroundings()
         try:
-            set_up_logging(self.run_dir.path)
-            variables = prepare_environment(self.config)
+            variables = prepare_environment(self.config)  # before anything is written: the device may not fit
+            nodes = self.config.trainer.nnodes
+            launcher = ["--standalone"] if nodes == 1 else _rendezvous(nodes)
+            self._first_batch()
+            self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
+            surroundings.log_to(self.run_dir.path, None)
             self._write_demonstrations()
             start = self._start_model()
-            self._train(start, variables)
+            self._train(start, variables, launcher)
             self._publish(start)
+            logger.info("finished model: %s", self.model_dir)
         finally:
             self.run_dir.close()
-        logger.info("finished model: %s", self.model_dir)
+            surroundings.started()
+            surroundings.close()
         return self.model_dir
 
     # ---------------------------------------------------------------- demonstrations
@@ -131,6 +137,16 @@ class SftRun:
         pairs, turns = mixture.assessor_pairs, mixture.injector_turns
         yield from note_batches(notes, maker, assessor_pairs=pairs, injector_turns=turns, seed=settings.seed)
 
+    def _first_batch(self) -> None:
+        """Notes that offer no demonstrations are refused before anything is written."""
+        try:
+            next(self._batches(), None)
+        except ValueError as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: ValueError) -> DataError:
+        return DataError(f"{self.settings.notes.path or 'the synthetic ward'}: {error}")
+
     def _write_demonstrations(self) -> None:
         path = self.run_dir.path / DEMONSTRATIONS
         if path.exists():
@@ -150,8 +166,9 @@ class SftRun:
                 ),
             )
         except ValueError as error:
-            raise DataError(f"{settings.notes.path or 'the synthetic ward'}: {error}") from None
-        os.replace(temporary, path)
+            raise self._refused(error) from None
+        sync(temporary)
+        replace_durably(temporary, path)
         logger.info("%d demonstrations, %d per step", count, batch_size(settings))
 
     def _start_model(self) -> Path:
@@ -165,12 +182,12 @@ class SftRun:
             temporary = start.with_name(f".{start.name}")
             shutil.rmtree(temporary, ignore_errors=True)
             write_untrained(temporary, self.settings.seed)
-            os.replace(temporary, start)
+            put_in_place(temporary, start)
         return start
 
     # ---------------------------------------------------------------- training
 
-    def _train(self, start: Path, variables: dict[str, str]) -> None:
+    def _train(self, start: Path, variables: dict[str, str], launcher: list[str]) -> None:
         config = self.config.copy()
         with open_dict(config):
             config.model.path = str(start)
@@ -180,7 +197,6 @@ class SftRun:
         resolved = self.run_dir.path / "sft.yaml"
         write_atomically(resolved, OmegaConf.to_yaml(config, resolve=True))
         trainer = config.trainer
-        launcher = ["--standalone"] if trainer.nnodes == 1 else _rendezvous(trainer.nnodes)
         command = [
             sys.executable,
             "-m",
@@ -194,7 +210,7 @@ class SftRun:
         environment = {**os.environ, **variables, "TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
         logs = self.run_dir.new_log_dir()
         logger.info("training for %d steps on %d worker(s)", self.settings.steps, trainer.n_gpus_per_node)
-        with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as output:
+        with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
             guard = Guard(variables[RUN_TOKEN], None, logs)
             try:
@@ -226,10 +242,19 @@ class SftRun:
                 return
 
     def _publish(self, start: Path) -> None:
-        """Copy the last checkpoint's weights, with the tokenizer and configuration of the start, to ``model/``."""
+        """Copy the last checkpoint's weights, with the tokenizer and configuration of the start, to ``model/``.
+
+        Raises:
+            SftFailed: that checkpoint is of fewer steps than were asked for.
+        """
         from medserl.training.export import export_checkpoint
 
         newest = checkpoint.tracked_step(self.run_dir.checkpoints)
+        if newest < self.settings.steps:
+            raise SftFailed(
+                f"the training ended after {newest} of {self.settings.steps} steps (medserl.steps), so no model is "
+                "published; the same command goes on"
+            )
         record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": newest}
         folder = self.run_dir.checkpoints / f"{checkpoint.STEP_PREFIX}{newest}"
         export_checkpoint(folder, self.model_dir, start)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -26,10 +27,26 @@ def main(config_path: str) -> None:
     initialize_global_process_group_ray()
     get_torch_device().set_device(int(os.environ["LOCAL_RANK"]))
     trainer = upstream.SFTTrainer(config)
+    begin_epoch(trainer)
     # Batches are made whole (a pair's two notes belong together), so their order is the file's.
     trainer.train_sampler.shuffle = False
     trainer.fit()
     destroy_global_process_group()
+
+
+def begin_epoch(trainer: Any) -> None:
+    """Where the run goes on from a checkpoint at an epoch's end, begin the next epoch with all of its batches.
+
+    verl saves the data loader's state inside its loop, at the last batch, and then begins the next epoch with it, which
+    so has no batch left (verl 0.9.1, trainer/sft_trainer.py, fit; torchdata 0.11, StatefulDataLoader). A loader without
+    a state is what the uninterrupted run has there. tests/sft/test_worker.py fails when verl changes one of these.
+
+    Args:
+        trainer: verl's ``SFTTrainer`` with its checkpoint loaded.
+    """
+    if trainer.resume_global_step and trainer.resume_global_step % trainer.steps_per_epoch == 0:
+        trainer._build_dataloader()
+        trainer.ckpt_handler.train_dataloader = trainer.train_dataloader
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ from medserl.run.causes import how_to_go_on
 from medserl.run.deadline import VARIABLE as DEADLINE
 from medserl.run.deadline import Deadline, read_deadline
 from medserl.run.launch import Cluster, prepare_environment
-from medserl.run.layout import leave_random_states
+from medserl.run.layout import choose_checkpoint
 from medserl.run.run_dir import RunDir
-from medserl.run.run_log import RunLog, divert_output, set_up_logging
+from medserl.run.run_log import RunLog
 from medserl.run.stop_signals import StopSignals
+from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.run.watch import Watch
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class MedSeRLTrainer:
         self.settings = game_settings(self.config)
         self.run_dir = RunDir(Path(self.settings.run_dir))
         deadline = read_deadline(os.environ, time.time())
-        check_all(self.config, self.run_dir)
+        with environment_kept():  # torch and others set variables when the tokenizer's library imports them
+            check_all(self.config, self.run_dir)
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None
         self._first_round = 0
@@ -86,7 +88,7 @@ class MedSeRLTrainer:
         self._stop = stop or StopSignals()
         self._saved_round = self._finished = 0
         self._best = BestSoFar(self.settings.validation.best_metric)
-        self._diverted = False
+        self._surroundings: Surroundings | None = None
 
     def __enter__(self) -> MedSeRLTrainer:
         self.start()
@@ -104,23 +106,24 @@ class MedSeRLTrainer:
             return
         began = time.perf_counter()
         prompts = load_prompt_set(self.settings.prompt_set).record()
-        self.run_dir.open(self.config, self.config_name, self.overrides, {"prompt_set": prompts})
+        self._surroundings = Surroundings()
         try:
+            variables = prepare_environment(self.config)  # before anything is written: the device may not fit
+            self.run_dir.open(self.config, self.config_name, self.overrides, {"prompt_set": prompts})
             log_dir = self.run_dir.new_log_dir()
-            console = None if self.verbose else divert_output(log_dir / "driver.log")
-            set_up_logging(self.run_dir.path, console)
-            self._diverted = True
-            variables = prepare_environment(self.config)
+            self._surroundings.log_to(self.run_dir.path, None if self.verbose else log_dir / "driver.log")
             logger.info("run directory %s", self.run_dir.path)
             logger.info("starting Ray, Megatron and vLLM on %s", self.config.trainer.device)
-            self._cluster = Cluster(self.config, variables, log_dir, self.verbose, console)
+            self._cluster = Cluster(self.config, variables, log_dir, self.verbose, self._surroundings.console)
             self._watch = Watch(self._cluster.own_processes(), self._cluster.abandon)
             logger.info("Ray is up; importing verl and starting the Megatron workers (a minute or two)")
             self._stop.catch()  # again: Ray installs handlers of its own when it starts
             self._start_trainer(began)
+            self._surroundings.started()
         except BaseException as error:
             if isinstance(error, Exception):
                 self.cause()
+            self._surroundings.failed()
             self.close()
             raise
 
@@ -130,23 +133,23 @@ class MedSeRLTrainer:
 
         from medserl.training.trainer import SelfPlayTrainer
 
-        if self.config.trainer.device == "cpu":
+        config = self.config.copy()  # changed below and by verl; another start begins with the caller's
+        if config.trainer.device == "cpu":
             from medserl.cpu.plugin import assert_active
 
             assert_active()
-        if self.config.trainer.resume_mode != "disable":
-            leave_random_states(self.config, checkpoint.latest_usable(self.run_dir.checkpoints)[0])
-        self.config.transfer_queue.enable = True
-        tq.init(self.config.transfer_queue)
-        trainer = SelfPlayTrainer(self.config)
+        choose_checkpoint(config, self.run_dir.checkpoints)
+        config.transfer_queue.enable = True
+        tq.init(config.transfer_queue)
+        trainer = SelfPlayTrainer(config)
         trainer.init()
-        if self.config.reward.reward_model.enable:
+        if config.reward.reward_model.enable:
             from medserl.serving.judge import point_at
 
-            point_at(self.config, trainer.reward_loop_manager.reward_router_address)
-        manager = load_class_from_fqn(self.config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
+            point_at(config, trainer.reward_loop_manager.reward_router_address)
+        manager = load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class)
         self._manager = manager.create(
-            config=self.config,
+            config=config,
             llm_client=trainer.get_llm_client(),
             teacher_client=None,
             reward_loop_worker_handles=trainer.get_reward_handles(),
@@ -170,12 +173,13 @@ class MedSeRLTrainer:
         )
 
     def close(self) -> None:
-        """End everything that ``start`` started."""
+        """End everything that ``start`` started; standard output and error, the environment, the umask and the log
+        are the caller's again."""
         if self._watch is not None:
             self._watch.closing()
         parts = (self._log, self._manager, _TransferQueue() if self._trainer is not None else None, self._cluster)
         self._trainer = self._manager = self._cluster = self._log = None
-        for part in (*parts, self.run_dir, self._watch):
+        for part in (*parts, self.run_dir, self._watch, self._surroundings):
             try:
                 if part is not None:
                     part.close()
@@ -184,8 +188,8 @@ class MedSeRLTrainer:
 
     @property
     def started(self) -> bool:
-        """Whether output goes to the run directory, so that people look at the log."""
-        return self._diverted
+        """Whether output goes to the run directory, so that people look at the log; not after ``close``."""
+        return self._surroundings is not None and self._surroundings.logging
 
     def cause(self) -> str | None:
         """What has died, in a sentence, when a part of the run did; asked after an exception, before ``close``."""
@@ -298,8 +302,8 @@ class MedSeRLTrainer:
             ConfigError: for the second time in a row there was no time for a single round.
         """
         metrics: dict[str, float] = {}
-        done = checkpoint.latest_step(self.run_dir.checkpoints)
-        if done >= self.planned_rounds:
+        done = checkpoint.latest_step(self.run_dir.checkpoints, content=False)
+        if done >= self.planned_rounds and checkpoint.latest_step(self.run_dir.checkpoints) == done:
             print(f"complete: {done} rounds; for more, raise --max-rounds or --max-epochs, or give a new --run-dir")
             self._stop.received = None  # it ends nothing
             return metrics

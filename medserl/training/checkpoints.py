@@ -70,16 +70,9 @@ class CheckpointedTrainer(PPOTrainerSync):
     def _load_checkpoint(self) -> None:
         logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")
         self.global_steps = 0
-        if self.config.trainer.resume_mode == "disable":
+        if self.config.trainer.resume_mode != "resume_path":  # medserl.run.layout.choose_checkpoint says which
             return
-        latest, complaints = checkpoint.latest_usable(Path(self.config.trainer.default_local_dir))
-        for complaint in complaints:
-            logger.warning(complaint)
-        if latest is None:
-            return
-        with open_dict(self.config):
-            self.config.trainer.resume_mode = "resume_path"
-            self.config.trainer.resume_from_path = str(latest)
+        latest = Path(self.config.trainer.resume_from_path)
         super()._load_checkpoint()
         state = checkpoint.load_state(latest)
         self.advantages.load_state_dict(state["baselines"])

@@ -5,7 +5,6 @@ so an export is a checked copy."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Any
 
 from medserl import __version__
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import whole_folder, write_atomically
 from medserl.run import checkpoint
 
 RECORD = "medserl_export.json"
+INDEX = "model.safetensors.index.json"
+PUBLIC_FILE, PUBLIC_FOLDER = 0o666, 0o777  # without what the umask takes away
 NEEDED = ("config.json", "tokenizer.json")
 _WEIGHTS_INSIDE = ("actor/model/huggingface", "model/huggingface")  # of `medserl train`, of `medserl sft`
 
@@ -33,7 +34,7 @@ def find_checkpoint(path: Path) -> Path:
         return path
     for root in (path, path / "checkpoints"):
         marked = checkpoint.best(root)
-        if marked is not None and (chosen := root / f"{checkpoint.STEP_PREFIX}{marked['step']}").is_dir():
+        if marked is not None and (chosen := checkpoint.folder(root, marked["step"])).is_dir():
             return chosen
         newest, _ = checkpoint.latest_usable(root)
         if newest is not None:
@@ -45,6 +46,9 @@ def find_checkpoint(path: Path) -> Path:
 
 def export_checkpoint(source: Path, out: Path, start: Path | None = None) -> Path:
     """Copy the weights of a checkpoint with tokenizer and configuration to ``out``, which appears whole or not at all.
+
+    Modes follow the umask of the process: a model is there to be served, often by another user than the one of the
+    run, whose own files stay private.
 
     Args:
         source: A checkpoint directory (``global_step_N``).
@@ -61,26 +65,41 @@ def export_checkpoint(source: Path, out: Path, start: Path | None = None) -> Pat
     weights = next((source / inside for inside in _WEIGHTS_INSIDE if (source / inside).is_dir()), None)
     if weights is None:
         raise ConfigError(f"checkpoint {source}: has no weights in Hugging Face's format ({_WEIGHTS_INSIDE[0]})")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(weights, temporary)
+    with whole_folder(out, PUBLIC_FOLDER) as made:
+        _copy(weights, made)
         if start is not None:
             for file in start.iterdir():
-                if file.is_file() and file.suffix not in (".safetensors", ".bin") and not _exists(temporary, file.name):
-                    shutil.copyfile(file, temporary / file.name)
-        _check(temporary, source)
+                if file.is_file() and file.suffix not in (".safetensors", ".bin") and not _exists(made, file.name):
+                    shutil.copyfile(file, made / file.name)
+        _check(made, source)
         record = {
             "checkpoint": source.name,
             "medserl": __version__,
-            "files": sorted(p.name for p in temporary.iterdir()),
+            "files": sorted(p.name for p in made.iterdir()),
         }
-        write_atomically(temporary / RECORD, json.dumps(record, indent=1) + "\n", 0o644)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_atomically(made / RECORD, json.dumps(record, indent=1) + "\n", PUBLIC_FILE)
     return out
+
+
+def readers(folder: Path) -> str:
+    """Who can read an export, in a phrase."""
+    if folder.stat().st_mode & 0o005 == 0o005:
+        return "readable by every user of this machine (umask)"
+    return (
+        "readable by its group (umask)"
+        if folder.stat().st_mode & 0o050 == 0o050
+        else "readable by its owner only (umask)"
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Contents without modes: those of a run are private, an export's follow the umask of who makes it."""
+    for item in source.iterdir():
+        if item.is_dir():
+            (target / item.name).mkdir()
+            _copy(item, target / item.name)
+        else:
+            shutil.copyfile(item, target / item.name)
 
 
 def _exists(folder: Path, name: str) -> bool:
@@ -89,33 +108,55 @@ def _exists(folder: Path, name: str) -> bool:
 
 
 def _check(folder: Path, source: Path) -> None:
-    """Every tensor that the weight files' headers promise must be there in full.
+    """Every tensor that the index and the weight files' headers promise must be there in full.
 
     Raises:
-        ConfigError: a missing or cut file.
+        ConfigError: a missing, cut or unreadable file.
     """
+    where = f"checkpoint {source}"
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         missing.append("*.safetensors")
+    promised = _promised(folder / INDEX, where)
+    missing += sorted(name for name in promised if not (folder / name).is_file())
     if missing:
-        raise ConfigError(f"checkpoint {source}: {', '.join(missing)} missing")
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ConfigError(f"{where}: lacks {', '.join(missing[:3])}{more}; choose another one")
     for file in files:
-        end = max(
-            (entry["data_offsets"][1] for name, entry in _header(file).items() if name != "__metadata__"), default=0
-        )
-        size = file.stat().st_size - 8 - _header_size(file)
+        header, size = _header(file, where)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if size != end:
-            raise ConfigError(f"checkpoint {source}: {file.name} holds {size} bytes of weights instead of {end}")
+            raise ConfigError(f"{where}: {file.name} holds {size} bytes of weights instead of {end}")
+        if lacking := sorted(promised.get(file.name, set()) - header.keys()):
+            raise ConfigError(f"{where}: {file.name} lacks {lacking[0]}, which {INDEX} promises; choose another one")
 
 
-def _header_size(file: Path) -> int:
-    with file.open("rb") as opened:
-        return int(struct.unpack("<Q", opened.read(8))[0])
+def _promised(index: Path, where: str) -> dict[str, set[str]]:
+    """Names of the tensors of each file that an index lists; empty where there is none."""
+    if not index.is_file():
+        return {}
+    promised: dict[str, set[str]] = {}
+    try:
+        for tensor, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            promised.setdefault(str(name), set()).add(tensor)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{where}: {index.name} cannot be read ({type(error).__name__})") from None
+    return promised
 
 
-def _header(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        size = struct.unpack("<Q", opened.read(8))[0]
-        header: dict[str, Any] = json.loads(opened.read(size))
-    return header
+def _header(file: Path, where: str) -> tuple[dict[str, Any], int]:
+    """A weight file's tensors by name, and the bytes behind its header."""
+    try:
+        with file.open("rb") as opened:
+            size = struct.unpack("<Q", opened.read(8))[0]
+            left = file.stat().st_size - 8 - size
+            if left < 0:
+                raise ValueError("the header is cut off")
+            header: dict[str, Any] = json.loads(opened.read(size))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        for entry in tensors.values():
+            int(entry["data_offsets"][1])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error):
+        raise ConfigError(f"{where}: {file.name} is no whole .safetensors file; choose another one") from None
+    return tensors, left

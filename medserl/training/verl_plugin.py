@@ -23,6 +23,7 @@ import pickle
 from types import ModuleType
 from typing import Any
 
+from medserl.files import PRIVATE_UMASK
 from medserl.imports import after_import, spare_scipy
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 from medserl.training.loopback import keep_store_on_loopback
@@ -101,5 +102,7 @@ HOOKS = {
 }
 
 if os.environ.get(RUN_TOKEN):
+    # Also where Ray was started by somebody else, whose umask its workers would have.
+    os.umask(PRIVATE_UMASK)
     after_import(HOOKS)
     spare_scipy()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import platform
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from medserl.files import sha256_of, whole_folder
 from medserl.game.labels import Label, Mode
 from medserl.game.metrics import answer_metrics, confusion, mean
 from medserl.game.parse import ParseFailure, parse_edit
@@ -33,11 +31,6 @@ from medserl.ward.table import load_table
 RECIPE = "recipe.json"
 SECTIONS = ("medserl", "model", "optim")
 EVAL_SEED = 1
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def recipe(run_dir: Path, eval_count: int) -> dict[str, Any]:
@@ -58,8 +51,8 @@ def recipe(run_dir: Path, eval_count: int) -> dict[str, Any]:
         "parallel": engine,
         "table_sha256": load_table().sha256,
         "prompts_sha256": prompts_sha256(),
-        "weights_sha256": sha256(model / "model.safetensors"),
-        "tokenizer_sha256": sha256(model / "tokenizer.json"),
+        "weights_sha256": sha256_of(model / "model.safetensors"),
+        "tokenizer_sha256": sha256_of(model / "tokenizer.json"),
         "parameters": player.model.num_parameters(),
         "versions": {"python": platform.python_version(), **package_versions()},
         "measured": {
@@ -146,15 +139,13 @@ def main() -> None:
     torch.set_num_threads(1)
     written = recipe(arguments.run_dir, arguments.eval_notes)
     out: Path = arguments.out.resolve()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        made = Path(scratch) / "model"
-        shutil.copytree(arguments.run_dir / "model", made, ignore=shutil.ignore_patterns("medserl_export.json"))
+    with whole_folder(out, overwrite=True) as made:
+        leave = shutil.ignore_patterns("medserl_export.json")
+        shutil.copytree(arguments.run_dir / "model", made, ignore=leave, dirs_exist_ok=True)
         (made / RECIPE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
         for file in made.iterdir():
             file.chmod(0o644)
-        if out.exists():
-            os.replace(out, Path(scratch) / "replaced")
-        os.replace(made, out)
+        made.chmod(0o755)
     print(json.dumps(written["measured"], indent=2))
 
 

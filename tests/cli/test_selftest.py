@@ -1,6 +1,7 @@
 """`medserl selftest`: what its checks let through, and what they do not."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def test_a_checkpoint_must_be_whole_the_last_rounds_and_finite(run_dir: Path) ->
     assert check_checkpoint(run_dir, 2).found == "the newest is global_step_1"
     weights = run_dir / "checkpoints" / "global_step_1" / "actor" / "model" / "huggingface" / "model.safetensors"
     write_tensors(weights, w=("F32", struct.pack("<2f", 1.0, float("nan"))))
+    assert "is damaged" in check_checkpoint(run_dir, 1).found, "another content than was saved"
+    staged = checkpoint.staging_dir(run_dir / "checkpoints") / "global_step_1"
+    ignore = shutil.ignore_patterns(checkpoint.MANIFEST)
+    shutil.copytree(run_dir / "checkpoints" / "global_step_1", staged, ignore=ignore)
+    checkpoint.publish(run_dir / "checkpoints", 1, {}, None)
     assert check_checkpoint(run_dir, 1).found == "weights that are not finite: w"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "is damaged" in check_checkpoint(run_dir, 1).found

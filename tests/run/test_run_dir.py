@@ -1,6 +1,7 @@
 """A run directory belongs to one configuration and to one process at a time."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from omegaconf import OmegaConf
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
 from medserl.run import checkpoint
+from medserl.run.identity import differences
 from medserl.run.layout import leave_random_states
-from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE, RunDir, differences
+from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE, RunDir
+from medserl.run.run_log import RunLog
 
 
 def config(**changes: object):  # type: ignore[no-untyped-def]
@@ -182,3 +185,116 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(ConfigError, match=r"cannot be locked \(No locks available\); give a --run-dir on"):
         RunDir(tmp_path / "run").open(config(), "embedded", [])
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000, 0o077])
+@pytest.mark.parametrize("mode", [None, 0o755, 0o777, 0o750, 0o700])
+def test_everything_in_it_is_private_whatever_was_there_and_the_umask(
+    tmp_path: Path, umask: int, mode: int | None
+) -> None:
+    """Files of the process itself, of its children, and those that a library makes without a word about modes."""
+    path, before = tmp_path / "run", os.umask(umask)
+    try:
+        if mode is not None:
+            path.mkdir()
+            path.chmod(mode)
+        run = RunDir(path)
+        run.open(config(), "embedded", [])
+        log = RunLog(path, 0, 3)
+        log.round(1, 0, {"a": 1.0})
+        log.close()
+        staged = checkpoint.staging_dir(run.checkpoints) / "global_step_1/actor"
+        staged.mkdir(parents=True)
+        (staged / "weights").write_text("w")
+        checkpoint.publish(run.checkpoints, 1, {}, None)
+        subprocess.run([sys.executable, "-c", f"open({str(path / 'child')!r}, 'w')"], check=True)
+        run.close()
+        assert os.umask(umask) == umask, "given back"
+    finally:
+        os.umask(before)
+    found = [path, *path.rglob("*")]
+    assert len(found) > 8
+    assert [item for item in found if item.stat().st_mode & 0o077] == []
+
+
+def test_a_directory_of_an_earlier_version_is_closed(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    (tmp_path / "run/checkpoints").mkdir(mode=0o755)
+    (tmp_path / "run/checkpoints/weights").write_text("w")
+    outside = tmp_path / "shared"
+    outside.write_text("somebody's")
+    outside.chmod(0o644)
+    (tmp_path / "run/link").symlink_to(outside)
+    for item in (tmp_path / "run", *(tmp_path / "run").rglob("*")):
+        if not item.is_symlink():
+            item.chmod(item.stat().st_mode | 0o044)
+    run.open(config(), "embedded", [])
+    run.close()
+    assert all(not item.lstat().st_mode & 0o077 for item in (tmp_path / "run").rglob("*") if not item.is_symlink())
+    assert outside.stat().st_mode & 0o777 == 0o644, "what a link leads to is none of the run's"
+
+
+def test_somebody_elses_open_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    path.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(ConfigError, match="belongs to another user .* is open to others"):
+        RunDir(path).open(config(), "embedded", [])
+    assert list(path.iterdir()) == []
+
+
+def test_a_run_that_ended_between_check_and_lock_is_not_overwritten(tmp_path: Path) -> None:
+    first, second = RunDir(tmp_path / "run"), RunDir(tmp_path / "run")
+    lock = second._take_lock
+
+    def late() -> None:
+        first.open(config(medserl__seed=1), "embedded", [])
+        first.close()
+        lock()
+
+    second._take_lock = late  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"medserl\.seed: 1 there, 9 now"):
+        second.open(config(medserl__seed=9), "embedded", [])
+    assert OmegaConf.load(tmp_path / "run" / CONFIG_FILE).medserl.seed == 1
+    third = RunDir(tmp_path / "run")
+    third.open(config(medserl__seed=1), "embedded", [])  # the lock was given back
+    third.close()
+
+
+@pytest.mark.parametrize("mode", ["disable", "resume_path"])
+def test_starting_anew_where_there_are_checkpoints_is_refused(tmp_path: Path, mode: str) -> None:
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    anew = config(trainer__resume_mode=mode)
+    RunDir(tmp_path / "run").check(anew)
+    checkpoint.staging_dir(run.checkpoints).joinpath("global_step_3").mkdir()
+    checkpoint.publish(run.checkpoints, 3, {}, None)
+    held = {item: item.stat().st_mtime_ns for item in (tmp_path / "run").rglob("*")}
+    with pytest.raises(ConfigError, match=f"resume_mode: {mode}, but .* give another --run-dir"):
+        RunDir(tmp_path / "run").open(anew, "embedded", [])
+    assert held == {item: item.stat().st_mtime_ns for item in (tmp_path / "run").rglob("*")}
+    RunDir(tmp_path / "run").check(config(trainer__resume_mode="auto"))
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "\x00" * 20, "7"])
+def test_a_damaged_configuration_is_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / CONFIG_FILE).write_text(content)
+    with pytest.raises(ConfigError, match="give another --run-dir"):
+        RunDir(tmp_path).check(config())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_a_damaged_record_of_starts_is_kept_aside(tmp_path: Path, content: str) -> None:
+    for damaged in (False, True):
+        run = RunDir(tmp_path / "run")
+        if damaged:
+            (run.path / PROVENANCE_FILE).write_text(content)
+        run.open(config(), "embedded", [])
+        run.note_end({"rounds": [0, 1]})
+        run.close()
+    assert (run.path / f"{PROVENANCE_FILE}.damaged").read_text() == content
+    assert len(json.loads((run.path / PROVENANCE_FILE).read_text())["starts"]) == 1

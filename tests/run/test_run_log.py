@@ -1,6 +1,7 @@
 """What a run writes while it works."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from medserl.game import Game
 from medserl.report.round_metrics import GameDump
-from medserl.run.run_log import METRICS_FILE, RunLog, read_metrics, round_line
+from medserl.run.run_log import ASIDE_FILE, METRICS_FILE, RunLog, read_metrics, round_line
 
 
 def test_a_round_line_can_be_grepped_and_shows_undefined_values_as_a_dash() -> None:
@@ -64,3 +65,39 @@ def test_games_of_rounds_that_are_played_again_are_removed(tmp_path: Path) -> No
         first.write(number, games)
     GameDump(tmp_path, resumed_at=1).write(2, games)
     assert sorted(path.name for path in (tmp_path / "games").iterdir()) == ["round_000001.jsonl", "round_000002.jsonl"]
+
+
+ROW = '{"round": %d, "mean_reward": 0.5}'
+
+
+@pytest.mark.parametrize(
+    ("bad", "readable"),
+    [
+        (b'{"round": 2, "ep', []),
+        (b"\0" * 30, []),
+        (b"[1, 2]", []),
+        (b'{"round": "two"}', []),
+        (b'{"epoch": 2}', []),
+        (b"\xff\xfe", []),
+        (b'{"round": 2, "ep{"round": 2, "mean_reward": 0.5}', [2]),  # cut off, and gone on with behind it
+        (b'\0\0\0{"round": 2, "mean_reward": 0.5}', [2]),  # a power cut
+    ],
+)
+def test_a_bad_line_costs_no_other_and_is_kept_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, bad: bytes, readable: list[int]
+) -> None:
+    path = tmp_path / METRICS_FILE
+    path.write_bytes(b"\n".join([(ROW % 1).encode(), bad, *((ROW % n).encode() for n in (3, 4, 5))]) + b"\n")
+    logging.getLogger("medserl").propagate = True
+    RunLog(tmp_path, 4, 9).close()
+    assert [row["round"] for row in read_metrics(path)] == [1, *readable, 3, 4]
+    aside = (tmp_path / ASIDE_FILE).read_bytes()
+    assert (ROW % 5).encode() in aside, "round 5 is played again"
+    if bad.strip(b"\0") and not bad.startswith(b"\0"):
+        assert bad[:5] in aside and f"{path}: line 2 cannot be read" in caplog.text
+
+
+def test_nothing_is_kept_aside_where_nothing_leaves(tmp_path: Path) -> None:
+    play(tmp_path, 0, [1, 2])
+    play(tmp_path, 2, [3])
+    assert not (tmp_path / ASIDE_FILE).exists()

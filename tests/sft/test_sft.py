@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import random
+import shutil
 import stat
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from omegaconf import OmegaConf
 
 from medserl.config.load import is_sft_config, load_config, load_sft_config, sft_settings
 from medserl.config.sft_settings import batches_made, epochs
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, UserError
 from medserl.game import Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
 from medserl.game.demonstrations import (
     NoteDemonstrations,
@@ -25,6 +27,7 @@ from medserl.game.demonstrations import (
 )
 from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
 from medserl.game.referee.base import RulingKind
+from medserl.sft.train import SftFailed, SftRun
 from medserl.ward import MODEL_DIR
 
 NOTES = [
@@ -200,3 +203,38 @@ def test_messages_survive_the_file(tmp_path: Path) -> None:
     write_demonstrations(demos, tmp_path / "d.parquet", LossWeights())
     rows = pq.read_table(tmp_path / "d.parquet").to_pylist()
     assert [tuple(json.loads(row["messages"])) for row in rows] == [demo.messages for demo in demos]
+
+
+def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path) -> None:
+    run = SftRun("sft_embedded", [f"medserl.run_dir={tmp_path / 'run'}", "medserl.steps=40"])
+    weights = tmp_path / "run/checkpoints/global_step_20/model/huggingface"
+    shutil.copytree(MODEL_DIR, weights)
+    tracker = tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt"
+    tracker.write_text("20")
+    with pytest.raises(SftFailed, match="20 of 40 steps .* the same command goes on"):
+        run._publish(MODEL_DIR)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints"]
+    (tmp_path / "run/checkpoints/global_step_20").rename(tmp_path / "run/checkpoints/global_step_40")
+    tracker.write_text("40")
+    run._publish(MODEL_DIR)
+    assert json.loads((tmp_path / "run/finished.json").read_text())["step"] == 40 and run.model_dir.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["medserl.device=cpu", "trainer.device=cuda"], "this machine runs cpu"),
+        (["trainer.nnodes=2"], "2 nodes need MASTER_ADDR"),
+        (["medserl.notes.path=bare.jsonl"], "bare.jsonl: the notes offer no assessor pair"),
+    ],
+)
+def test_what_cannot_start_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = ({"note_id": note.note_id, "text": note.text} for note in NOTES)
+    Path("bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = dict(os.environ)
+    with pytest.raises(UserError, match=sentence):
+        SftRun("sft_embedded", ["medserl.run_dir=run", *overrides]).run()
+    assert not Path("run").exists() and dict(os.environ) == before

@@ -1,6 +1,7 @@
 """Exports are checked copies, whole or absent. Exports of trained checkpoints: tests/e2e."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from medserl.errors import ConfigError
 from medserl.run import checkpoint
-from medserl.training.export import RECORD, export_checkpoint, find_checkpoint
+from medserl.training.export import RECORD, export_checkpoint, find_checkpoint, readers
 from medserl.ward import MODEL_DIR
 
 
@@ -66,3 +67,66 @@ def test_a_damaged_checkpoint_leaves_nothing_behind(run: Path, tmp_path: Path, h
 def test_a_path_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a checkpoint nor a run directory"):
         find_checkpoint(tmp_path)
+
+
+def sharded(model: Path, weight_map: dict[str, str] | str) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    index = weight_map if isinstance(weight_map, str) else json.dumps({"metadata": {}, "weight_map": weight_map})
+    (model / "model.safetensors.index.json").write_text(index)
+
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "sentence"),
+    [
+        ({"model.embed_tokens.weight": FIRST, "model.norm.weight": SECOND}, f"lacks {SECOND}"),
+        ({"model.embed_tokens.weight": FIRST, "model.gone.weight": FIRST}, "lacks model.gone.weight, which model.safe"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"weight_map": 3}', "cannot be read"),
+        ({"model.embed_tokens.weight": FIRST}, ""),
+    ],
+)
+def test_what_an_index_promises_must_be_there(tmp_path: Path, weight_map: dict[str, str] | str, sentence: str) -> None:
+    source = tmp_path / "global_step_1"
+    model = source / "actor/model/huggingface"
+    shutil.copytree(MODEL_DIR, model)
+    sharded(model, weight_map)
+    if not sentence:
+        assert export_checkpoint(source, tmp_path / "out").is_dir()
+        return
+    with pytest.raises(ConfigError, match=sentence):
+        export_checkpoint(source, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["global_step_1"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 4, b"\xff" * 64, b"\x02" + bytes(7) + b"[]", b"version https://git-lfs"]
+)
+def test_weights_that_are_no_safetensors_are_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "global_step_1"
+    model = source / "actor/model/huggingface"
+    shutil.copytree(MODEL_DIR, model)
+    (model / "model.safetensors").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.safetensors is no whole \.safetensors file"):
+        export_checkpoint(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("umask", "folder", "file", "who"),
+    [(0o022, 0o755, 0o644, "every user"), (0o027, 0o750, 0o640, "its group"), (0o077, 0o700, 0o600, "its owner only")],
+)
+def test_modes_follow_the_umask_of_who_exports(tmp_path: Path, umask: int, folder: int, file: int, who: str) -> None:
+    source = tmp_path / "global_step_1"
+    shutil.copytree(MODEL_DIR, source / "actor/model/huggingface")
+    for path in (source, *source.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    before = os.umask(umask)
+    try:
+        out = export_checkpoint(source, tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert out.stat().st_mode & 0o777 == folder and who in readers(out)
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {file}
