@@ -17,7 +17,10 @@ from medserl.config.settings import (
     ORACLE,
     TRAIN_ROLES,
     GameSettings,
+    has_validation_notes,
     labelled_per_round,
+    passes,
+    validation_metrics,
 )
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
@@ -49,6 +52,7 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         ConfigError: settings that contradict each other.
     """
     check_choices(settings)
+    _check_validation(config, settings)
     if settings.referee.name == "auto":
         settings.referee.name = ORACLE if settings.notes.path is None else "instruction"
     if config.data.train_batch_size is not None:
@@ -174,6 +178,22 @@ def check_choices(settings: GameSettings) -> None:
         raise ConfigError(
             f"medserl.vcf: min_jaccard {vcf.min_jaccard} and max_jaccard {vcf.max_jaccard} must satisfy "
             "0 <= min <= max <= 1"
+        )
+
+
+def _check_validation(config: DictConfig, settings: GameSettings) -> None:
+    """What chooses the best checkpoint and ends a run early must be measured, or neither ever happens."""
+    validation = settings.validation
+    measured = [name for kind in passes(validation) for name in validation_metrics(kind)]
+    if validation.best_metric not in measured:
+        raise ConfigError(
+            f"medserl.validation.best_metric: {validation.best_metric} is not measured by this configuration, or is "
+            f"not better when it is greater; choose one of {', '.join(measured)}"
+        )
+    if validation.patience is not None and not (has_validation_notes(settings) and config.trainer.test_freq > 0):
+        raise ConfigError(
+            f"medserl.validation.patience: {validation.patience}, but nothing is validated between rounds; set "
+            "trainer.test_freq and medserl.validation.path, or leave patience out"
         )
 
 

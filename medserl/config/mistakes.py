@@ -175,4 +175,3 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
         if isinstance(child, DictConfig | ListConfig):
             found += _keys(child, f"{name}.")
     return found
-

@@ -16,6 +16,7 @@ from medserl.config.settings import JUDGE, GameSettings, has_validation_notes, l
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.preflight.machine import check_device, check_ray
 from medserl.preflight.prompt_lengths import (
     TOKENS_PER_EDITED_WORD,
     Prompt,
@@ -26,6 +27,10 @@ from medserl.preflight.prompt_lengths import (
 from medserl.run.run_dir import RunDir
 
 ARCHITECTURE = "Qwen3ForCausalLM"
+SHAPE = (
+    *("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads"),
+    "vocab_size",
+)
 
 
 def check_all(config: DictConfig, run_dir: RunDir) -> None:
@@ -38,6 +43,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     """
     settings = game_settings(config)
     check_layout(config)
+    check_device(config)
     make_setup(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         check_judge(config, settings)
@@ -49,6 +55,8 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
         actor.pipeline_model_parallel_size,
         rollout.tensor_model_parallel_size,
     )
+    check_lengths(config, model)
+    check_ray(config)
     run_dir.check(config)
     notes = training_notes(settings)
     check_notes(settings, notes)
@@ -112,7 +120,7 @@ def check_layout(config: DictConfig) -> None:
                 f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
             )
     longest = config.data.max_prompt_length + config.data.max_response_length
-    if rollout.max_model_len is not None and longest > rollout.max_model_len:
+    if longest > rollout.max_model_len:
         raise ConfigError(
             f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
             f"data.max_prompt_length + data.max_response_length = {longest}"
@@ -129,21 +137,12 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     config.json."""
     if not path.is_dir():
         raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
-    try:
-        model: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
-    except ValueError as error:
-        raise ConfigError(f"{key}: {path / 'config.json'} is not JSON ({error})") from None
-    architectures = model.get("architectures") or []
-    if ARCHITECTURE not in architectures:
-        found = ", ".join(architectures) or "no architecture"
-        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
+    model = _model_config(path, key)
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+    if not any(file.is_file() for file in path.glob("*.safetensors")):
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
-    for name in ("num_attention_heads", "num_key_value_heads"):
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
         _divides(model[name], tp, f"the model's {name} {model[name]}", f"tensor_model_parallel_size {tp}")
     heads = model["num_attention_heads"]
     rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
@@ -151,6 +150,40 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     layers = model["num_hidden_layers"]
     _divides(layers, pp, f"the model's num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
     return model
+
+
+def _model_config(path: Path, key: str) -> dict[str, Any]:
+    """A model's config.json, with the numbers that its shape follows from."""
+    file = path / "config.json"
+    try:
+        model = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {file} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"{key}: {file} is not JSON ({error})") from None
+    if not isinstance(model, dict):
+        raise ConfigError(f"{key}: {file} holds no object; give a Hugging Face model directory")
+    architectures = model.get("architectures") or []
+    if not isinstance(architectures, list) or ARCHITECTURE not in architectures:
+        found = ", ".join(map(str, architectures)) if isinstance(architectures, list) else repr(architectures)
+        raise ConfigError(f"{key}: {path} holds {found or 'no architecture'}; MedSeRL trains {ARCHITECTURE}")
+    for name in SHAPE:
+        value = model.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{key}: {file}: {name} is {value!r}, no whole number above 0; the file is damaged")
+    return model
+
+
+def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
+    """What a game may take must fit the model's context; vLLM would refuse it after minutes."""
+    length, longest = config.actor_rollout_ref.rollout.max_model_len, model.get("max_position_embeddings")
+    if isinstance(longest, int) and length > longest:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len: {length} (data.max_prompt_length + data.max_response_length, "
+            f"where it is not set) is more than the model's max_position_embeddings {longest}"
+        )
 
 
 def check_judge(config: DictConfig, settings: GameSettings) -> None:

@@ -216,11 +216,13 @@ def _layers(split: Layout, model: Mapping[str, Any], under_way: int) -> float:
     """Kept for the backward pass of ``under_way`` micro-batches, as many as a pipeline's stage has begun at once."""
     layers = model["num_hidden_layers"] / split.pp
     hidden = split.tokens * model["hidden_size"] / split.split
-    return float(2 * hidden * layers * under_way + 34 * hidden if split.recomputes else 34 * hidden * layers * under_way)
+    return float(
+        2 * hidden * layers * under_way + 34 * hidden if split.recomputes else 34 * hidden * layers * under_way
+    )
 
 
 def _host(split: Layout, share: int) -> tuple[float, float]:
-    """Host bytes of a node at a save and at a load (megatron-core 0.16.1, distrib_optimizer.py and filesystem_async.py).
+    """Host bytes of a node at a save and at a load (megatron-core 0.16.1: distrib_optimizer.py, filesystem_async.py).
 
     Every rank has its own part of the optimizer's state there to be written. In the reshardable form, the first
     data-parallel rank of each share gathers all of that share, and clones it for the writer; at a load, each rank does.

@@ -146,7 +146,8 @@ def _say_layout(plan: Plan, config: DictConfig, shape: Shape) -> None:
     with_cp = f" x CP {cp}" if cp > 1 else ""
     plan.add(
         "layout",
-        f"{shape.nodes} nodes x {config.trainer.n_gpus_per_node} GPUs = {world} = TP {tp} x PP {pp}{with_cp} x DP {dp}; "
+        f"{shape.nodes} nodes x {config.trainer.n_gpus_per_node} GPUs = {world} = "
+        f"TP {tp} x PP {pp}{with_cp} x DP {dp}; "
         f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines{beside}",
     )
     mini = actor.ppo_mini_batch_size * rollout.n

@@ -94,7 +94,7 @@ def test_arithmetic_of_the_shipped_configuration(
 ) -> None:
     code, out, err = render(capsys, *big(tmp_path, model))
     assert code == 0, err
-    assert "2 nodes x 8 GPUs = 16 = TP 2 x PP 2 x DP 4; vLLM TP 2, 8 engines" in out
+    assert "2 nodes x 8 GPUs = 16 = TP 2 x PP 2 x DP 4; vLLM TP 1, 16 engines" in out
     assert "mini-batches of 32 notes x 2 trajectories = 64, 16 on each of 4 replicas" in out
     assert "4.02 G parameters" in out
     assert "limit 24 h, told to save 15 min before it" in out
