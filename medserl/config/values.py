@@ -44,7 +44,7 @@ class Rule:
         if value in self.also and not isinstance(value, bool):
             return None
         if not _is(self.kind, value):
-            return f"{_shown(value)} is no {_NAMES[self.kind]}{_more(self.null)}"
+            return f"{_shown(value)} is no {_NAMES[self.kind]}"
         if self.choices and value not in self.choices:
             return f"{value!r} is none of {', '.join(self.choices)}"
         if self.kind in ("whole", "number"):
@@ -65,10 +65,6 @@ class Rule:
 
 
 _NAMES = {"whole": "whole number", "number": "number", "switch": "true or false", "text": "text", "list": "list"}
-
-
-def _more(null: bool) -> str:
-    return " (null is one more value)" if null else ""
 
 
 def _shown(value: Any) -> str:
@@ -267,41 +263,56 @@ def check_values(config: DictConfig, rules: dict[str, Rule], defaults: DictConfi
     Raises:
         ConfigError: names the first key and its value.
     """
-    _check_types(config, defaults, defaults, rules, "")
+    _check_sections(config, defaults, "")
     for key, rule in rules.items():
         value = _select(config, key)
         if value is not _MISSING and (problem := rule.problem(value)):
             raise ConfigError(f"{key}: {problem}")
+    _check_types(config, defaults, rules)
     _check_finite(config, "")
 
 
-def _check_types(config: DictConfig, node: DictConfig, root: DictConfig, rules: dict[str, Rule], prefix: str) -> None:
-    for name in node:
-        key = f"{prefix}{name}"
-        wanted = node._get_node(name)
-        given = _select(config, key)
-        if given is _MISSING or key in rules:
+def _check_sections(config: DictConfig, node: DictConfig, prefix: str) -> None:
+    """What is a section in verl's configuration must be one still."""
+    for name, wanted in _sections(node):
+        given = _select(config, f"{prefix}{name}")
+        if given is _MISSING:
             continue
-        if isinstance(wanted, DictConfig) and not wanted._is_interpolation():
-            if not isinstance(given, DictConfig):
-                raise ConfigError(f"{key}: {_shown(given)} stands for a section with keys of its own; set one of them")
-            _check_types(config, wanted, root, rules, f"{key}.")
-            continue
-        default = _select(root, key)
-        rule = None if default is _MISSING else _of_type(default)
-        if rule is not None and (problem := rule.problem(given)):
-            raise ConfigError(f"{key}: {problem}")
+        if not isinstance(given, DictConfig):
+            raise ConfigError(
+                f"{prefix}{name}: {_shown(given)} stands for a section with keys of its own; set one of them"
+            )
+        _check_sections(config, wanted, f"{prefix}{name}.")
+
+
+def _sections(node: DictConfig) -> list[tuple[str, DictConfig]]:
+    nodes = ((str(name), node._get_node(name)) for name in node)
+    return [(name, own) for name, own in nodes if isinstance(own, DictConfig) and not own._is_interpolation()]
+
+
+def _check_types(config: DictConfig, defaults: DictConfig, rules: dict[str, Rule]) -> None:
+    """A key without a rule must hold what verl's default is; what follows another key is told there."""
+    pending = [("", defaults)]
+    while pending:
+        prefix, node = pending.pop(0)
+        pending += [(f"{prefix}{name}.", section) for name, section in _sections(node)]
+        for name in node:
+            key, own = f"{prefix}{name}", node._get_node(name)
+            if key in rules or own is None or own._is_interpolation():
+                continue
+            rule, given = _of_type(own), _select(config, key)
+            if rule is not None and given is not _MISSING and (problem := rule.problem(given)):
+                raise ConfigError(f"{key}: {problem}")
 
 
 def _of_type(default: Any) -> Rule | None:
-    """A rule from verl's default alone: its type. A null default says nothing."""
-    if isinstance(default, bool):
-        return Rule("switch", null=True)
-    if isinstance(default, int | float):
-        return Rule("number", null=True)
+    """A rule from the node of verl's default alone: its type. A null default says nothing, nor does a text."""
     if isinstance(default, ListConfig):
         return Rule("list", null=True)
-    return None
+    value = default._value()
+    if isinstance(value, bool):
+        return Rule("switch", null=True)
+    return Rule("number", null=True) if isinstance(value, int | float) else None
 
 
 def _check_finite(config: DictConfig, prefix: str) -> None:

@@ -1,5 +1,6 @@
 """What the GPU configurations resolve to: every setting that a GPU run would fail on, or waste half of itself with."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
 
+@functools.cache
 def resolved(name: str, *overrides: str) -> DictConfig:
     load = load_sft_config if is_sft_config(name) else load_config
     return load(name, [NOTES, *overrides])
@@ -48,7 +50,10 @@ def test_transformer_engine_finds_an_attention(name: str) -> None:
     pins = (ROOT / "requirements" / "gpu.txt").read_text()
     assert "flash-attn==" not in pins
     backends = {engine.override_transformer_config.attention_backend for engine in engines(resolved(name))}
-    assert len(backends) == 1 and backends <= {"fused", "auto"}  # actor and reference share a process, and Megatron asks
+    assert len(backends) == 1 and backends <= {
+        "fused",
+        "auto",
+    }  # actor and reference share a process, and Megatron asks
     check_attention(resolved(name))
 
 
