@@ -24,6 +24,7 @@ from medserl.preflight.prompt_lengths import (
     note_prompts,
     token_lengths,
 )
+from medserl.preflight.weights import check_weights
 from medserl.run.run_dir import RunDir
 
 ARCHITECTURE = "Qwen3ForCausalLM"
@@ -55,6 +56,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
         actor.pipeline_model_parallel_size,
         rollout.tensor_model_parallel_size,
     )
+    check_weights(Path(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path", model)
     check_lengths(config, model)
     check_ray(config)
     run_dir.check(config)

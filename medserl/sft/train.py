@@ -32,6 +32,7 @@ from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
 from medserl.preflight.machine import check_device
+from medserl.preflight.weights import check_weights
 from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
@@ -73,7 +74,8 @@ class SftRun:
         if self.config.model.path != UNTRAINED_WARD:
             engine = self.config.engine
             tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
-            check_model(Path(self.config.model.path), "model.path", tp, pp)
+            model = check_model(Path(self.config.model.path), "model.path", tp, pp)
+            check_weights(Path(self.config.model.path), "model.path", model)
         if self.settings.notes.path is not None:
             load_notes(Path(self.settings.notes.path))
         self.prompts = load_prompt_set(self.settings.prompt_set)

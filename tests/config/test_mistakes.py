@@ -17,7 +17,6 @@ from medserl.config.load import load_config, load_sft_config
 from medserl.config.mistakes import check_overrides, quoted, verl_defaults
 from medserl.config.refused import TRAIN_ONLY, TRAIN_WITHOUT_EFFECT, check_effects, check_supported
 from medserl.errors import ConfigError
-from medserl.training.validate import Validator
 
 
 @functools.cache
@@ -178,8 +177,10 @@ def test_a_metric_that_nobody_measures_is_refused(overrides: list[str], told: st
     assert told in refused(*overrides)
 
 
-def test_the_metrics_that_can_be_chosen_are_those_of_a_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.engine  # imports verl
+def test_the_metrics_that_can_be_chosen_are_those_of_a_validation() -> None:
     from medserl.config.settings import ValidationSettings, passes, validation_metrics
+    from medserl.training.validate import Validator
 
     class Answers(Validator):
         def __init__(self) -> None:
