@@ -38,6 +38,34 @@ DATACLASS_ONLY_KEYS = (
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
 )
 OWN = "medserl"
+_RAY = "ray_kwargs.ray_init"
+# Of ray.init (ray 2.60.0); those that begin with _ are Ray's own affair.
+RAY_OPTIONS = (
+    "address",
+    "num_cpus",
+    "num_gpus",
+    "resources",
+    "labels",
+    "object_store_memory",
+    "local_mode",
+    "ignore_reinit_error",
+    "include_dashboard",
+    "dashboard_host",
+    "dashboard_port",
+    "job_config",
+    "configure_logging",
+    "logging_level",
+    "logging_format",
+    "logging_config",
+    "log_to_driver",
+    "namespace",
+    "runtime_env",
+    "enable_resource_isolation",
+    "cgroup_path",
+    "system_reserved_cpu",
+    "system_reserved_memory",
+    "proxy_server_url",
+)
 
 
 def first_line(error: BaseException) -> str:
@@ -122,6 +150,9 @@ def reject_unknown_keys(config: DictConfig, family: Family) -> None:
     silence."""
     known = {*_all_keys(family), *DATACLASS_ONLY_KEYS, OWN}
     for key in _keys(config):
+        option = key.removeprefix(f"{_RAY}.").split(".")[0]
+        if key.startswith(f"{_RAY}.") and option not in RAY_OPTIONS and not option.startswith("_"):
+            raise ConfigError(f"{key}: ray.init has no option {option}{_hint(option, RAY_OPTIONS)}")
         if key in known or any(key == node or key.startswith(f"{node}.") for node in OPEN_NODES):
             continue
         raise ConfigError(f"configuration key {key}: neither verl nor MedSeRL knows it{_hint(key, known)}")

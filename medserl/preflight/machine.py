@@ -30,7 +30,13 @@ def check_device(config: DictConfig) -> None:
         whose package is not installed.
     """
     wanted = str(config.trainer.device)
-    device = choose_device(config.medserl.device)
+    asked = str(config.medserl.device)
+    device = choose_device(asked)
+    if device != wanted and asked != "auto":
+        raise ConfigError(
+            f"medserl.device: {asked}, but the configuration is for {wanted} (trainer.device); leave the key out, or "
+            "choose another --config"
+        )
     if device != wanted:
         raise ConfigError(
             f"trainer.device: the configuration is for {wanted}, this machine runs {device}; choose another --config "
@@ -41,17 +47,17 @@ def check_device(config: DictConfig) -> None:
     check_attention(config)
     if _joins_a_cluster(config):
         return
-    if vllm_is_cpu_build():
-        raise ConfigError(
-            "trainer.device: cuda, but the installed packages are those for CPUs; run `python3 bootstrap.py --device "
-            "cuda setup`, or choose another --config"
-        )
     there, needed = gpus_here(), _devices(config)
     if there < needed:
         found = f"{there} GPU(s)" if there else "no GPU"
         raise ConfigError(
             f"trainer.n_gpus_per_node: this machine shows {found} (CUDA_VISIBLE_DEVICES counts), the configuration "
             f"needs {needed}; change it, or choose another --config"
+        )
+    if vllm_is_cpu_build():
+        raise ConfigError(
+            "trainer.device: cuda, but the installed packages are those for CPUs; run `python3 bootstrap.py --device "
+            "cuda setup`, or choose another --config"
         )
 
 

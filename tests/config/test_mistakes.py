@@ -78,6 +78,8 @@ def test_an_override_without_a_key(word: str) -> None:
         ("+medserl.vcf.max_edits=3", "medserl.vcf.max_edits"),
         ("medserl.max_round=3", "did you mean medserl.max_rounds"),
         ("++trainer.total_epoch=3", "did you mean trainer.total_epochs"),
+        ("+ray_kwargs.ray_init.foo=1", "ray.init has no option foo"),
+        ("+ray_kwargs.ray_init.num_cpu=1", "did you mean num_cpus"),
     ],
 )
 def test_a_misspelt_key_is_an_error_with_any_sign(override: str, near: str) -> None:
@@ -227,3 +229,18 @@ def test_a_yml_is_not_taken_for_the_yaml_beside_it(tmp_path: Path) -> None:
     for name in ("mine.yml", "mine.yaml"):
         (tmp_path / name).write_text("defaults: [embedded, _self_]\n")
     assert "end in .yaml only" in refused(config=str(tmp_path / "mine.yml"))
+
+
+@pytest.mark.engine  # imports Ray
+def test_the_options_of_ray_are_rays_own() -> None:
+    import inspect
+
+    import ray
+
+    from medserl.config.mistakes import RAY_OPTIONS
+
+    assert set(RAY_OPTIONS) == {name for name in inspect.signature(ray.init).parameters if name != "kwargs"}
+
+
+def test_what_a_launcher_adds_to_rays_options_passes() -> None:
+    load_config("embedded", ["++ray_kwargs.ray_init.address=10.1.1.1:6379", "+ray_kwargs.ray_init._temp_dir=/x"])
