@@ -134,12 +134,6 @@ class Estimate:
         """Bytes of one checkpoint on disk: weights in bf16 and the optimizer's state."""
         return 14.0 * self.parameters
 
-    @property
-    def host(self) -> str:
-        """What a node's host memory must hold, for people."""
-        saving, loading = self.host_saving / GIB, self.host_loading / GIB
-        return f"a node's host needs {saving:.0f} GiB for them at a save, {loading:.0f} at a load"
-
     def rollout(self, vllm: float, graphs: bool) -> float:
         """All that is there while vLLM, with ``vllm`` bytes of its own, generates."""
         return self.resident + vllm + _CONTEXTS + (_GRAPHS if graphs else 0)

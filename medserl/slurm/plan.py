@@ -225,7 +225,8 @@ def _check_memory(plan: Plan, config: DictConfig, need: Estimate, shape: Shape) 
         f"reference {_gib(need.reference)}, activations {_gib(max(need.activations, need.log_probs))}"
     )
     plan.add("memory", f"about {_gib(need.training)} of the fullest GPU in an update ({parts})")
-    plan.add("", f"{_gib(need.resident)} stay there while vLLM generates, with {share:.0%} of the GPU; {need.host}")
+    plan.add("rollout", f"{_gib(need.resident)} stay there while vLLM generates, with {share:.0%} of the GPU")
+    plan.add("host", f"{_gib(need.host_saving)} of a node's memory at a save, {_gib(need.host_loading)} at a load")
     if shape.gpu_memory_gb is not None and need.training > shape.gpu_memory_gb * GIB:
         raise ConfigError(
             f"an update needs about {_gib(need.training)} of each GPU ({parts}), MEDSERL_GPU_MEMORY_GB says "
