@@ -166,6 +166,9 @@ def check_choices(settings: GameSettings) -> None:
         )
     if settings.frozen_injector and settings.injector_url:
         raise ConfigError("medserl.injector_url: medserl.frozen_injector starts a server of its own; give one of them")
+    from medserl.config.judge import api_of
+
+    api_of(settings.injector_url, "medserl.injector_url")
     notes = settings.notes
     if notes.labelled_conditions is not None and (notes.path or notes.labelled_path):
         raise ConfigError(

@@ -28,6 +28,8 @@ def api_of(url: str | None, key: str) -> str | None:
         return None
     if not str(url).startswith(("http://", "https://")):
         raise ConfigError(f"{key}: {url!r} does not start with http:// or https://")
+    if not all(33 <= ord(letter) < 127 for letter in str(url)):
+        raise ConfigError(f"{key}: {url!r} holds a character that no address has; write it as %20 and the like")
     base = str(url).rstrip("/")
     return base if base.endswith("/v1") else f"{base}/v1"
 

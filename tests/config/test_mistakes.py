@@ -244,3 +244,10 @@ def test_the_options_of_ray_are_rays_own() -> None:
 
 def test_what_a_launcher_adds_to_rays_options_passes() -> None:
     load_config("embedded", ["++ray_kwargs.ray_init.address=10.1.1.1:6379", "+ray_kwargs.ray_init._temp_dir=/x"])
+
+
+@pytest.mark.parametrize("url", ["garbage", "http://127.0.0.1:9/a b", "ftp://x"])
+@pytest.mark.parametrize("key", ["medserl.injector_url", "+medserl.referee.options.url"])
+def test_an_address_that_is_none(key: str, url: str) -> None:
+    role = "medserl.train_roles=assessor" if "injector" in key else "medserl.referee.name=judge"
+    assert refused(f'{key}="{url}"', role).startswith(f"{key.lstrip('+')}: {url!r}")
