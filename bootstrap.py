@@ -26,6 +26,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,8 @@ LOCKFILE = {"cpu": "cpu.txt", "cuda": "gpu.txt"}
 # Source packages that compile against the torch of the set, so they come after it and without isolation.
 BUILT_AGAINST_TORCH = frozenset({"transformer-engine-torch"})
 EXIT_USAGE = 2
+# A device as CUDA_VISIBLE_DEVICES names one; at any other word, such as Slurm's NoDevFiles, CUDA stops reading.
+DEVICE = re.compile(r"(\d+|(GPU|MIG)-[0-9A-Za-z/-]+)\s*(,|$)")
 
 
 class SetupError(Exception):
@@ -132,8 +135,9 @@ def check_system(device: str) -> None:
 
 
 def has_nvidia_gpu() -> bool:
-    """True where the NVIDIA driver names a GPU, unless CUDA_VISIBLE_DEVICES is set and empty."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    """True where the NVIDIA driver names a GPU, unless CUDA_VISIBLE_DEVICES is set and names none first."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not DEVICE.match(visible.strip()):
         return False
     return bool(glob.glob("/proc/driver/nvidia/gpus/*")) or answer(["nvidia-smi", "-L"]).startswith("GPU ")
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.game import GameRules, PromptSet, Referee, RewardConfig, load_prompt_set, make_referee
+from medserl.game import (
+    GameRules,
+    Label,
+    PromptSet,
+    Referee,
+    RewardConfig,
+    answer_metrics,
+    load_prompt_set,
+    make_referee,
+)
 
 
 @dataclass
@@ -166,6 +175,7 @@ class GameSettings:
     """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
 
 
+GREEDY, SAMPLED = "greedy", "sampled"
 ORACLE = "oracle"
 JUDGE = "judge"
 BUILTIN_MODEL = "builtin:ward"
@@ -183,6 +193,17 @@ class GameSetup:
     prompts: PromptSet
     referee: Referee
     second_referee: Referee | None
+
+
+def passes(validation: ValidationSettings) -> tuple[str, ...]:
+    """The ways in which held-out notes are judged, as their metrics name them."""
+    return (GREEDY, SAMPLED) if validation.sampled else (GREEDY,)
+
+
+def validation_metrics(kind: str) -> list[str]:
+    """What a validation measures in one of its passes and is better when it is greater."""
+    measured = answer_metrics([(Label.CORRECT, Label.CORRECT)], f"val/{kind}/")
+    return [name for name in measured if not name.endswith("_rate")]
 
 
 def has_validation_notes(settings: GameSettings) -> bool:

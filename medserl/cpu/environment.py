@@ -10,8 +10,10 @@ import gc
 import getpass
 import glob
 import importlib.metadata
+import itertools
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +26,7 @@ from medserl.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
+_DEVICE = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
 PLUGIN_MODULE = "medserl.cpu.plugin"
 NOBODY = "medserl"
 LONGEST_TMPDIR = 26
@@ -37,7 +40,7 @@ def choose_device(requested: str = "auto", environ: Mapping[str, str] = os.envir
     An explicit choice is obeyed unseen: the head of a cluster may have no GPU itself. "auto" says
     "cuda" where all of these hold:
 
-    - ``CUDA_VISIBLE_DEVICES`` does not hide every device (empty, or -1 first);
+    - ``CUDA_VISIBLE_DEVICES`` does not hide every device (empty, -1 first, or a word that names none);
     - the kernel shows an NVIDIA device (``/dev/nvidia0`` …; under WSL ``/dev/dxg`` and a working
       ``nvidia-smi``);
     - the installed vLLM is not the CPU build.
@@ -48,8 +51,8 @@ def choose_device(requested: str = "auto", environ: Mapping[str, str] = os.envir
         raise ConfigError(f"device: {requested!r} is unknown; choose one of {', '.join(DEVICES)}")
     if requested != "auto":
         return requested
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and (not visible.strip() or visible.strip().startswith("-1")):
+    visible = visible_devices(environ)
+    if visible is not None and not visible:
         return "cpu"
     if not _has_nvidia_device():
         return "cpu"
@@ -60,6 +63,29 @@ def choose_device(requested: str = "auto", environ: Mapping[str, str] = os.envir
         )
         return "cpu"
     return "cuda"
+
+
+def visible_devices(environ: Mapping[str, str] = os.environ) -> list[str] | None:
+    """The devices that ``CUDA_VISIBLE_DEVICES`` names, as CUDA reads it; None where it is not set.
+
+    CUDA takes numbers and the beginnings of UUIDs (GPU-…, MIG-…), and stops at the first other word: Slurm, which sets
+    NoDevFiles for a job without GPUs, hides them all.
+    """
+    words = environ.get("CUDA_VISIBLE_DEVICES")
+    if words is None:
+        return None
+    return list(itertools.takewhile(_DEVICE.fullmatch, (word.strip() for word in words.split(","))))
+
+
+def gpus_here(environ: Mapping[str, str] = os.environ) -> int:
+    """GPUs that this process may use, without asking torch."""
+    if not _has_nvidia_device():
+        return 0
+    there = len(glob.glob("/dev/nvidia[0-9]*")) or 1  # under WSL the one that nvidia-smi showed
+    visible = visible_devices(environ)
+    if visible is None:
+        return there
+    return len(visible) if any(word.startswith("MIG") for word in visible) else min(len(visible), there)
 
 
 def _has_nvidia_device() -> bool:

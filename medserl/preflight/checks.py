@@ -15,14 +15,9 @@ from medserl.config.settings import JUDGE, GameSettings, has_validation_notes, l
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.host import check_machine, check_writable
-from medserl.preflight.model_files import (
-    check_chat_template,
-    check_context,
-    check_weights,
-    model_path,
-    read_model_config,
-)
+from medserl.preflight.model_files import check_chat_template, check_weights, model_path, read_model_config
 from medserl.preflight.prompt_lengths import (
     TOKENS_PER_EDITED_WORD,
     Prompt,
@@ -46,6 +41,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     """
     settings = game_settings(config)
     check_layout(config)
+    check_device(config)
     make_setup(settings)
     check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
@@ -60,13 +56,8 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
         rollout.tensor_model_parallel_size,
     )
     check_weights(path, MODEL, model)
-    check_context(
-        path,
-        MODEL,
-        model,
-        config.data.max_prompt_length + config.data.max_response_length,
-        "data.max_prompt_length + data.max_response_length",
-    )
+    check_lengths(config, model)
+    check_ray(config)
     run_dir.check(config)
     check_writable(run_dir.path)
     check_machine(config)
@@ -132,7 +123,7 @@ def check_layout(config: DictConfig) -> None:
                 f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
             )
     longest = config.data.max_prompt_length + config.data.max_response_length
-    if rollout.max_model_len is not None and longest > rollout.max_model_len:
+    if longest > rollout.max_model_len:
         raise ConfigError(
             f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
             f"data.max_prompt_length + data.max_response_length = {longest}"
@@ -150,9 +141,10 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     model = read_model_config(path, key)
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise ConfigError(f"{key}: {path} has no weights (*.safetensors)")
-    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
+    if not any(file.is_file() for file in path.glob("*.safetensors")):
+        old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
+        raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
+    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
         _divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
     heads = model["num_attention_heads"]
     rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
@@ -160,6 +152,16 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     layers = model["num_hidden_layers"]
     _divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
     return model
+
+
+def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
+    """What a game may take must fit the model's context; vLLM would refuse it after minutes."""
+    length, longest = config.actor_rollout_ref.rollout.max_model_len, model.get("max_position_embeddings")
+    if isinstance(longest, int) and length > longest:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len: {length} (data.max_prompt_length + data.max_response_length, "
+            f"where it is not set) is more than the model's max_position_embeddings {longest}"
+        )
 
 
 def check_judge(config: DictConfig) -> None:

@@ -77,11 +77,6 @@ def check_weights(path: Path, key: str, model: dict[str, Any]) -> None:
     Raises:
         ConfigError: says what is damaged, or what does not fit.
     """
-    if not any(path.glob("*.safetensors")) and any(path.glob("*.bin")):
-        raise ConfigError(
-            f"{key}: {path} has its weights as *.bin only, Megatron's bridge reads *.safetensors; save the model again "
-            "with transformers' save_pretrained"
-        )
     try:
         reason = misfit(weight_shapes(path), model)
     except DamagedWeights as error:
@@ -92,18 +87,6 @@ def check_weights(path: Path, key: str, model: dict[str, Any]) -> None:
         ) from None
     if reason is not None:
         raise ConfigError(f"{key}: {path}: {reason}; copy config.json and weights of one model")
-
-
-def check_context(path: Path, key: str, model: dict[str, Any], longest: int, longest_key: str) -> None:
-    """The model's context must hold what the configuration allows.
-
-    Raises:
-        ConfigError: it is shorter.
-    """
-    if longest > model.get(CONTEXT, longest):
-        raise ConfigError(
-            f"{longest_key}: {longest} tokens are more than the {model[CONTEXT]} of {key}: {path} ({CONTEXT}); lower it"
-        )
 
 
 def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dict[str, Any]) -> None:

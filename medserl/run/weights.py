@@ -18,12 +18,6 @@ INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
 _LFS = b"version https://git-lfs"
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
-# Tensors of the first layer, and what config.json says of their first and second side.
-_SIDES = (
-    ("model.embed_tokens.weight", "vocab_size", "hidden_size"),
-    ("model.layers.0.mlp.gate_proj.weight", "intermediate_size", "hidden_size"),
-    ("model.layers.0.mlp.down_proj.weight", "hidden_size", "intermediate_size"),
-)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -93,7 +87,7 @@ def header(file: Path) -> dict[str, Any]:
 
 
 def misfit(shapes: Shapes, config: Mapping[str, Any]) -> str | None:
-    """Where the weights of a dense decoder are not of the shape that config.json says, in a phrase; else None.
+    """Where the weights of a Qwen3 model are not those that config.json describes, in a phrase; else None.
 
     Args:
         shapes: Of `weight_shapes`.
@@ -102,16 +96,35 @@ def misfit(shapes: Shapes, config: Mapping[str, Any]) -> str | None:
     layers = 1 + max((int(found[1]) for name in shapes if (found := _LAYER.match(name))), default=-1)
     if layers != config["num_hidden_layers"]:
         return f"the weights have {layers} layers, config.json says num_hidden_layers {config['num_hidden_layers']}"
-    heads = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    wanted = [(name, (config[rows], rows), (config[columns], columns)) for name, rows, columns in _SIDES]
-    for letter, key in (("q", "num_attention_heads"), ("k", "num_key_value_heads"), ("v", "num_key_value_heads")):
-        name = f"model.layers.0.self_attn.{letter}_proj.weight"
-        wanted.append((name, (config[key] * heads, f"{key} x head_dim"), (config["hidden_size"], "hidden_size")))
-    for name, *sides in wanted:
-        shape = shapes.get(name)
-        if shape is None:
+    for name, shape in expected(config).items():
+        if name not in shapes:
             return f"the weights have no {name}"
-        for size, (expected, key) in zip(shape, sides, strict=False):
-            if size != expected:
-                return f"{name} has {size} where config.json says {key} {expected}"
+        if shapes[name] != shape:
+            return f"{name} is {list(shapes[name])} in the weights and {list(shape)} by config.json"
     return None
+
+
+def expected(config: Mapping[str, Any]) -> Shapes:
+    """Names and shapes of a Qwen3 model's tensors, as transformers names them."""
+    hidden, inner, words = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    head = config.get("head_dim") or hidden // heads
+    shapes: Shapes = {"model.embed_tokens.weight": (words, hidden), "model.norm.weight": (hidden,)}
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = (words, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        for name, shape in (
+            ("input_layernorm", (hidden,)),
+            ("post_attention_layernorm", (hidden,)),
+            ("self_attn.q_proj", (heads * head, hidden)),
+            ("self_attn.k_proj", (groups * head, hidden)),
+            ("self_attn.v_proj", (groups * head, hidden)),
+            ("self_attn.o_proj", (hidden, heads * head)),
+            ("self_attn.q_norm", (head,)),
+            ("self_attn.k_norm", (head,)),
+            ("mlp.gate_proj", (inner, hidden)),
+            ("mlp.up_proj", (inner, hidden)),
+            ("mlp.down_proj", (hidden, inner)),
+        ):
+            shapes[f"model.layers.{layer}.{name}.weight"] = shape
+    return shapes

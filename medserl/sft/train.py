@@ -31,6 +31,7 @@ from medserl.files import PRIVATE_FILE, put_in_place, replace_durably, sync, wri
 from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
+from medserl.preflight.devices import check_device
 from medserl.preflight.model_files import check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
@@ -70,6 +71,7 @@ class SftRun:
         self.settings: SftSettings = sft_settings(self.config)
         self.run_dir = RunDir(Path(self.settings.run_dir))
         self.run_dir.check(self.config)
+        check_device(self.config)
         if self.config.model.path != UNTRAINED_WARD:
             engine = self.config.engine
             tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.report.terminal import Table
@@ -120,25 +120,41 @@ def plan_evaluation(model: str | None, data: Sequence[str], tensor_parallel: int
 
 
 def _check_shape(config: DictConfig, shape: Shape) -> None:
+    beside = served_devices(config)
     for key, wanted, there in (
         ("trainer.nnodes", config.trainer.nnodes, shape.nodes),
         ("trainer.n_gpus_per_node", config.trainer.n_gpus_per_node, shape.gpus_per_node),
     ):
-        if wanted != there:
+        if wanted != there and not (beside and wanted < there and key.endswith("per_node")):
             raise ConfigError(f"{key}: {wanted}, but the job has {there}; leave the key to the launcher")
+    left = shape.gpus_per_node - config.trainer.n_gpus_per_node
+    if beside > left:
+        raise ConfigError(
+            f"medserl.referee, medserl.frozen_injector: the frozen model that verl serves needs {beside} GPU(s) beside "
+            f"those of the training, on one node, where {left} are left; "
+            f"set trainer.n_gpus_per_node={max(1, shape.gpus_per_node - beside)} or serve it yourself (url)"
+        )
+
+
+def served_devices(config: DictConfig) -> int:
+    """GPUs of the frozen model that verl serves beside the training, as judge or injector; all on one node."""
+    model = config.reward.reward_model
+    return int(model.n_gpus_per_node * model.nnodes) if model.enable else 0
 
 
 def _say_layout(plan: Plan, config: DictConfig, shape: Shape) -> None:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     cp = actor.megatron.context_parallel_size
-    world = shape.nodes * shape.gpus_per_node
+    world = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    beside = f", {served} GPU(s) for a frozen model" if (served := served_devices(config)) else ""
     dp = world // (tp * pp * cp)
     with_cp = f" x CP {cp}" if cp > 1 else ""
     plan.add(
         "layout",
-        f"{shape.nodes} nodes x {shape.gpus_per_node} GPUs = {world} = TP {tp} x PP {pp}{with_cp} x DP {dp}; "
-        f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines",
+        f"{shape.nodes} nodes x {config.trainer.n_gpus_per_node} GPUs = {world} = "
+        f"TP {tp} x PP {pp}{with_cp} x DP {dp}; "
+        f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines{beside}",
     )
     mini = actor.ppo_mini_batch_size * rollout.n
     plan.add(
@@ -208,16 +224,32 @@ def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Estimate | Non
 
 
 def _check_memory(plan: Plan, config: DictConfig, need: Estimate, shape: Shape) -> None:
-    share = config.actor_rollout_ref.rollout.gpu_memory_utilization
+    rollout = config.actor_rollout_ref.rollout
+    share = rollout.gpu_memory_utilization
     parts = (
         f"weights {_gib(need.weights)}, gradients {_gib(need.gradients)}, optimizer {_gib(need.optimizer)}, "
-        f"reference {_gib(need.reference)}, activations {_gib(need.activations)}"
+        f"reference {_gib(need.reference)}, activations {_gib(max(need.activations, need.log_probs))}"
     )
-    plan.add("memory", f"about {_gib(need.training)} of each GPU in an update ({parts}); vLLM {share:.0%} in a rollout")
+    plan.add("memory", f"about {_gib(need.training)} of the fullest GPU in an update ({parts})")
+    plan.add("rollout", f"{_gib(need.resident)} stay there while vLLM generates, with {share:.0%} of the GPU")
+    plan.add("host", f"{_gib(need.host_saving)} of a node's memory at a save, {_gib(need.host_loading)} at a load")
     if shape.gpu_memory_gb is not None and need.training > shape.gpu_memory_gb * GIB:
         raise ConfigError(
             f"an update needs about {_gib(need.training)} of each GPU ({parts}), MEDSERL_GPU_MEMORY_GB says "
             f"{shape.gpu_memory_gb:g}; raise TP or PP, or lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+        )
+    if shape.gpu_memory_gb is None:
+        return
+    total = shape.gpu_memory_gb * GIB
+    cache = OmegaConf.select(config, "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes")
+    weights = 2.0 * need.parameters / rollout.tensor_model_parallel_size
+    vllm = weights + cache + GIB if cache else share * total
+    if (in_rollout := need.rollout(vllm, graphs=not rollout.enforce_eager)) > total:
+        raise ConfigError(
+            f"a rollout needs about {_gib(in_rollout)} of each GPU ({_gib(need.resident)} that training keeps there, "
+            f"{_gib(vllm)} for vLLM, contexts and CUDA graphs), MEDSERL_GPU_MEMORY_GB says {shape.gpu_memory_gb:g}; "
+            "lower actor_rollout_ref.rollout.gpu_memory_utilization, or set "
+            "actor_rollout_ref.actor.megatron.param_offload and optimizer_offload"
         )
 
 

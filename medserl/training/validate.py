@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.rollout.llm_server import LLMServerClient
 
+from medserl.config.settings import GREEDY, passes
 from medserl.game import LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
 from medserl.game.metrics import mean
 from medserl.game.parse import AssessorAnswer, read_answer
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
 
 IN_FLIGHT = 512
-GREEDY, SAMPLED = "greedy", "sampled"
 
 
 class Validator:
@@ -51,8 +51,8 @@ class Validator:
     def __call__(self) -> dict[str, float]:
         """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong."""
         metrics: dict[str, float] = {}
-        passes = [(GREEDY, 0.0)] + ([(SAMPLED, self._temperature)] if self._settings.sampled else [])
-        for name, temperature in passes:
+        for name in passes(self._settings):
+            temperature = 0.0 if name == GREEDY else self._temperature
             answers = _in_own_loop(self._ask_all(temperature))
             pairs = [(note.label, answer.label) for note, answer in zip(self.labelled, answers, strict=True)]
             metrics |= answer_metrics(pairs, f"val/{name}/")

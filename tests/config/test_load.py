@@ -48,7 +48,7 @@ def test_the_configurations_are_the_promised_ones() -> None:
         ("medserl.vcf.min_jaccard=2", "min_jaccard 2.0"),
         ("medserl.train_roles=nobody", "'nobody' is none of both, assessor, alternate"),
         ("medserl.advantage.normalisation=batch", "is none of global, per_role, role_baseline"),
-        ("medserl.labelled_share=1.5", "labelled_share: 1.5 is not between 0 and 1"),
+        ("medserl.labelled_share=1.5", "labelled_share: 1.5 is more than 1"),
         ("data.train_batch_size=8", "set that one instead"),
         ("medserl.max_rounds=0", "less than 1"),
     ],

@@ -28,9 +28,18 @@ def test_auto_takes_the_gpu() -> None:
 
 
 @pytest.mark.usefixtures("gpu_machine")
-@pytest.mark.parametrize("hidden", ["", " ", "-1", "-1,0"])
+@pytest.mark.parametrize("hidden", ["", " ", "-1", "-1,0", "NoDevFiles", "none", "all", "void", "GPU", "x0", ",0"])
 def test_auto_respects_hidden_gpus(hidden: str) -> None:
     assert choose_device("auto", {"CUDA_VISIBLE_DEVICES": hidden}) == "cpu"
+
+
+@pytest.mark.usefixtures("gpu_machine")
+@pytest.mark.parametrize(
+    "shown", ["0", " 1,0", "GPU-8932f937", "MIG-8932f937", "MIG-GPU-8932f937/1/0", "0,-1", "0,none"]
+)
+def test_auto_takes_the_devices_that_cuda_reads(shown: str) -> None:
+    assert choose_device("auto", {"CUDA_VISIBLE_DEVICES": shown}) == "cuda"
+    assert environment.gpus_here({"CUDA_VISIBLE_DEVICES": shown}) == 1
 
 
 @pytest.mark.usefixtures("gpu_machine")

@@ -133,8 +133,12 @@ def test_device_follows_the_machine_unless_asked(bootstrap: ModuleType, monkeypa
 
 def test_hidden_gpus_are_no_gpus(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "answer", lambda _: "GPU 0: something")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not bootstrap.has_nvidia_gpu()
+    for hidden in ("", " ", "-1", "NoDevFiles", "none", "GPU"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not bootstrap.has_nvidia_gpu(), hidden
+    for shown in ("0", "0,1", "1,-1", "GPU-8932f937", "MIG-8932f937"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        assert bootstrap.has_nvidia_gpu(), shown
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert bootstrap.has_nvidia_gpu()
 

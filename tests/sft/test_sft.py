@@ -223,7 +223,7 @@ def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["medserl.device=cpu", "trainer.device=cuda"], "this machine runs cpu"),
+        (["medserl.device=cpu", "trainer.device=cuda"], "medserl.device: cpu, but the configuration is for cuda"),
         (["trainer.nnodes=2"], "2 nodes need MASTER_ADDR"),
         (["medserl.notes.path=bare.jsonl"], "bare.jsonl: the notes offer no assessor pair"),
     ],

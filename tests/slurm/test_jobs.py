@@ -94,7 +94,7 @@ def test_arithmetic_of_the_shipped_configuration(
 ) -> None:
     code, out, err = render(capsys, *big(tmp_path, model))
     assert code == 0, err
-    assert "2 nodes x 8 GPUs = 16 = TP 2 x PP 2 x DP 4; vLLM TP 2, 8 engines" in out
+    assert "2 nodes x 8 GPUs = 16 = TP 2 x PP 2 x DP 4; vLLM TP 1, 16 engines" in out
     assert "mini-batches of 32 notes x 2 trajectories = 64, 16 on each of 4 replicas" in out
     assert "4.02 G parameters" in out
     assert "limit 24 h, told to save 15 min before it" in out
@@ -261,3 +261,39 @@ def test_launchers_append_their_output_and_say_what_a_site_must_not_edit(name: s
         assert options["open-mode"] == "append"
         assert "requeue" in options
         assert str(options["signal"]).startswith("B:USR1@")
+
+
+def test_a_rollout_that_does_not_fit_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GPUs keep 40 GB of training, so that 60 % for vLLM fail at the first wake-up; an update alone would fit."""
+    site.write_text("MEDSERL_GPU_MEMORY_GB=80\n")
+    monkeypatch.setenv("MEDSERL_CONFIG", "qwen3_4b_1node")
+    job = ["--nodes=1", "--gpus-per-node=2", *big(tmp_path, model)]
+    code, out, err = render(capsys, *job)
+    assert code == 2 and not out
+    assert "a rollout needs about" in err and "gpu_memory_utilization" in err and err.count("\n") == 1
+    code, out, err = render(capsys, *job, "actor_rollout_ref.rollout.gpu_memory_utilization=0.35")
+    assert code == 0, err
+    assert "of the fullest GPU in an update" in out and "37.5 GiB stay there while vLLM generates" in out
+    assert "134.9 GiB of a node's memory at a save, 89.9 GiB at a load" in out
+
+
+def test_a_served_judge_needs_a_gpu_beside_the_training(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDSERL_CONFIG", "qwen3_4b_1node")
+    judge = [*big(tmp_path, model), "medserl.second_referee.name=null", "medserl.referee.name=judge"]
+    code, _, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *judge)
+    assert code == 2
+    assert "needs 1 GPU(s) beside those of the training" in err and "trainer.n_gpus_per_node=7" in err
+    four = [
+        *judge,
+        "trainer.n_gpus_per_node=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=16",
+    ]
+    code, out, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *four)
+    assert code == 0, err
+    assert "1 nodes x 4 GPUs = 4 = TP 2 x PP 1 x DP 2" in out and "1 GPU(s) for a frozen model" in out
+    code, _, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *big(tmp_path, model), "trainer.n_gpus_per_node=4")
+    assert code == 2 and "trainer.n_gpus_per_node: 4, but the job has 8" in err

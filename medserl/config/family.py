@@ -1,0 +1,130 @@
+"""The two families of configurations, the folders that they lie in, and how Hydra composes one of them.
+
+Imports Hydra and OmegaConf only, never torch or verl: verl's YAML files are found on disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from medserl.config.settings import GameSettings
+from medserl.config.sft_settings import SftSettings
+from medserl.errors import ConfigError
+
+BASES = ("base", "base_gpu", "sft_base")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Configurations that stand on the same defaults of verl's."""
+
+    base: str
+    """verl's configuration, in verl/trainer/config."""
+    chosen: tuple[str, ...]
+    """Overrides on it that choose Megatron, for the list of known keys."""
+    settings: type
+    """Our ``medserl`` section."""
+    group: str
+    """Name under which files name that section's defaults."""
+
+
+TRAIN = Family("ppo_trainer", ("model_engine=megatron",), GameSettings, "defaults")
+SFT = Family("sft_trainer_engine", ("engine=megatron", "optim=megatron"), SftSettings, "sft")
+
+
+def configs_dir() -> Path:
+    """The folder of shipped configurations: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for candidate in (package / "configs", package.parent / "configs"):
+        if (candidate / "base.yaml").is_file():
+            return candidate
+    raise ConfigError(f"no configs folder beside {package}; reinstall medserl")
+
+
+def verl_config_dir() -> Path:
+    """The folder of verl's own configuration files, found without importing verl."""
+    spec = importlib.util.find_spec("verl")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError("verl is not installed; run `python3 bootstrap.py train` or install requirements/cpu.txt")
+    return Path(next(iter(spec.submodule_search_locations))) / "trainer" / "config"
+
+
+def available_configs() -> list[str]:
+    """Names that ``--config`` takes."""
+    return sorted(p.stem for p in configs_dir().glob("*.yaml") if p.stem not in BASES)
+
+
+def config_path(name_or_path: str) -> Path:
+    """The file that ``--config`` names, read once, so that a file that is none is told from here.
+
+    Raises:
+        ConfigError: no such configuration; a file that cannot be read, is no YAML, or stands on no configuration.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".yml" and path.is_file():
+        raise ConfigError(f"--config {name_or_path}: Hydra finds files that end in .yaml only; rename it")
+    if path.suffix == ".yaml" and path.is_file():
+        _check_file(path)
+        return path.resolve()
+    known = configs_dir() / f"{name_or_path}.yaml"
+    if known.is_file() and name_or_path not in BASES:
+        return known
+    raise ConfigError(f"--config {name_or_path}: no such configuration; known: {', '.join(available_configs())}")
+
+
+def _check_file(path: Path) -> None:
+    from omegaconf._utils import get_yaml_loader  # OmegaConf's own, which refuses a key that is there twice
+
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {path}: is not YAML{_where(error)}; mend it") from None
+    defaults = content.get("defaults") if isinstance(content, dict) else None
+    if not isinstance(defaults, list) or not any(isinstance(item, str) and item != "_self_" for item in defaults):
+        raise ConfigError(
+            f"--config {path}: names no configuration that it stands on; begin with `defaults: [embedded, _self_]`"
+        )
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None)
+    line = f" in line {mark.line + 1}" if mark is not None else ""
+    return f"{line} ({what})" if what else line
+
+
+def compose(directory: Path, name: str, overrides: Sequence[str], family: Family) -> DictConfig:
+    """What Hydra makes of a file and overrides.
+
+    Raises:
+        ConfigError: an override that is none, or that names what is not there; a value of the wrong type.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    from medserl.config.mistakes import check_overrides, explain
+
+    check_overrides(overrides)
+    search_path = f"hydra.searchpath=[file://{configs_dir()},file://{verl_config_dir()}]"
+    for known in (TRAIN, SFT):
+        ConfigStore.instance().store(group="medserl", name=known.group, node=known.settings)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(directory), version_base=None):
+            return hydra_compose(config_name=name, overrides=[search_path, *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides, family)) from None

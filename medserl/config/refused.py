@@ -1,0 +1,121 @@
+"""What verl can do and MedSeRL does not: other engines and estimators, and keys of verl's that have no effect here.
+
+Left alone, a run that names one of them would pass every check and then train something else than it says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from medserl.errors import ConfigError
+
+_REINFORCE = "MedSeRL trains by REINFORCE++, which needs no critic"
+# Key, the one value that was tested here, why there is no other.
+TRAIN_ONLY: tuple[tuple[str, Any, str], ...] = (
+    ("model_engine", "megatron", "MedSeRL trains with Megatron only"),
+    ("actor_rollout_ref.actor.strategy", "megatron", "MedSeRL trains with Megatron only"),
+    ("actor_rollout_ref.ref.strategy", "megatron", "MedSeRL trains with Megatron only"),
+    ("actor_rollout_ref.rollout.name", "vllm", "MedSeRL generates with vLLM only"),
+    ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
+    ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL's models go in and out through mbridge only"),
+    ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
+    ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
+    ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
+    ("algorithm.adv_estimator", "reinforce_plus_plus", _REINFORCE),
+    ("critic.enable", False, _REINFORCE),
+    ("trainer.use_v1", True, "MedSeRL is a trainer of verl's v1 only"),
+    ("trainer.v1.trainer_mode", "sync", "MedSeRL trains on-policy, round by round, only"),
+    ("trainer.val_only", False, "use `medserl evaluate` to judge a model"),
+    ("reward.num_workers", 0, "the game scores its own trajectories"),
+)
+SFT_ONLY: tuple[tuple[str, Any, str], ...] = (
+    ("engine.strategy", "megatron", "MedSeRL fine-tunes with Megatron only"),
+    ("engine.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
+    ("engine.context_parallel_size", 1, "context parallelism was not tested here"),
+    ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
+)
+_OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself"
+_OWN_GAMES = "use medserl.dump_games=true, which writes every game to RUN_DIR/games"
+_ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
+# Key, what to use instead.
+TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
+    ("trainer.logger", _OWN_LOGS),
+    ("trainer.rollout_data_dir", _OWN_GAMES),
+    ("trainer.validation_data_dir", _OWN_GAMES),
+    ("trainer.log_val_generations", _OWN_GAMES),
+    ("trainer.default_local_dir", "it follows from medserl.run_dir (--run-dir)"),
+    ("trainer.experiment_name", "it follows from medserl.run_dir (--run-dir)"),
+    ("trainer.resume_from_path", "a run goes on in its own --run-dir"),
+    ("custom_reward_function.path", "rewards are medserl.rewards and the referee's (medserl.plugins registers one)"),
+    ("reward.custom_reward_function.path", "rewards are medserl.rewards and the referee's (medserl.plugins)"),
+    ("reward_model.enable", "for a model that judges use medserl.referee.name=judge"),
+    ("reward.reward_model.enable", "for a model that judges use medserl.referee.name=judge"),
+    ("data.train_files", "notes come from medserl.notes.path (--prompt-data)"),
+    ("data.val_files", "held-out notes come from medserl.validation.path"),
+    ("data.seed", "set medserl.seed"),
+    ("actor_rollout_ref.rollout.seed", "set medserl.seed"),
+    ("actor_rollout_ref.actor.data_loader_seed", "set medserl.seed"),
+    ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
+    ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
+)
+SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
+    ("optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
+    ("trainer.logger", "`medserl sft` reads verl's console lines and writes TensorBoard"),
+    ("trainer.default_local_dir", "it follows from medserl.run_dir (--run-dir)"),
+    ("trainer.experiment_name", "it follows from medserl.run_dir (--run-dir)"),
+    ("trainer.total_epochs", "set medserl.steps (--steps)"),
+    ("trainer.total_training_steps", "set medserl.steps (--steps)"),
+    ("trainer.seed", "set medserl.seed"),
+    ("engine.seed", "set medserl.seed"),
+    ("data.train_files", "demonstrations are made from medserl.notes.path (--data)"),
+    ("data.val_files", "`medserl evaluate` judges the finished model"),
+    ("data.custom_cls.path", "demonstrations are MedSeRL's own"),
+)
+
+
+def check_supported(config: DictConfig, only: tuple[tuple[str, Any, str], ...]) -> None:
+    """Refuse what was never tested here.
+
+    Raises:
+        ConfigError: names the key, the value that works, and why.
+    """
+    for key, works, why in only:
+        given = OmegaConf.select(config, key)
+        if given is not None and given != works:
+            raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {_plain(works)!r}; {why}")
+
+
+def check_effects(
+    config: DictConfig, base: DictConfig, defaults: DictConfig, without_effect: tuple[tuple[str, str], ...]
+) -> None:
+    """Refuse a value for a key that nothing reads, or that MedSeRL sets itself.
+
+    Args:
+        config: The configuration that was asked for.
+        base: The file that every configuration of its family stands on.
+        defaults: verl's own configuration, for what that file leaves alone.
+        without_effect: ``TRAIN_WITHOUT_EFFECT`` or ``SFT_WITHOUT_EFFECT``.
+
+    Raises:
+        ConfigError: names the key and what to use instead.
+    """
+    for key, instead in without_effect:
+        given = _written(config, key)
+        if given != _written(base, key, _written(defaults, key)):
+            hint = instead.format(key.rpartition(".")[0])
+            raise ConfigError(f"{key}: {_plain(given)!r} has no effect; {hint}")
+
+
+def _written(config: DictConfig, key: str, default: Any = None) -> Any:
+    """A key's value as it is written, interpolations left alone."""
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, section) if section else config
+    if not isinstance(parent, DictConfig) or (node := parent._get_node(name)) is None:
+        return default
+    return node if isinstance(node, DictConfig | ListConfig) else node._value()
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if isinstance(value, DictConfig | ListConfig) else value

@@ -1,0 +1,130 @@
+"""Whether this machine has what a configuration asks of it: a GPU, attention for it, room in Ray. No torch.
+
+Looked at where this process brings up its own Ray only: the head of a cluster may have no GPU, and whoever started
+that cluster has counted its devices.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+
+from omegaconf import DictConfig, OmegaConf
+
+from medserl.cpu.environment import choose_device, gpus_here, vllm_is_cpu_build
+from medserl.errors import ConfigError
+
+CPUS_PER_WORKER = 3
+"""Logical CPUs that verl's placement bundles ask Ray for with each worker (verl 0.9.1, RayResourcePool)."""
+CPUS_BESIDE = 2
+"""Of TransferQueue's controller and storage unit."""
+_FLASH = ("flash-attn", "flash-attn-3", "flash-attn-4")
+_BACKENDS = ("auto", "fused", "flash", "unfused", "local")
+
+
+def check_device(config: DictConfig) -> None:
+    """The device must be the configuration's, and a GPU must be here where this process is to use one.
+
+    Raises:
+        ConfigError: devices that contradict each other, too few GPUs, packages for CPUs, or an attention backend
+        whose package is not installed.
+    """
+    wanted = str(config.trainer.device)
+    asked = str(config.medserl.device)
+    device = choose_device(asked)
+    if device != wanted and asked != "auto":
+        raise ConfigError(
+            f"medserl.device: {asked}, but the configuration is for {wanted} (trainer.device); leave the key out, or "
+            "choose another --config"
+        )
+    if device != wanted:
+        raise ConfigError(
+            f"trainer.device: the configuration is for {wanted}, this machine runs {device}; choose another --config "
+            f"or set medserl.device={wanted}"
+        )
+    if device != "cuda":
+        return
+    check_attention(config)
+    if _joins_a_cluster(config):
+        return
+    there, needed = gpus_here(), _devices(config)
+    if there < needed:
+        found = f"{there} GPU(s)" if there else "no GPU"
+        raise ConfigError(
+            f"trainer.n_gpus_per_node: this machine shows {found} (CUDA_VISIBLE_DEVICES counts), the configuration "
+            f"needs {needed}; change it, or choose another --config"
+        )
+    if vllm_is_cpu_build():
+        raise ConfigError(
+            "trainer.device: cuda, but the installed packages are those for CPUs; run `python3 bootstrap.py --device "
+            "cuda setup`, or choose another --config"
+        )
+
+
+def check_attention(config: DictConfig) -> None:
+    """Transformer Engine must have what the chosen attention backend needs.
+
+    Raises:
+        ConfigError: ``flash`` without the package flash-attn: Megatron switches all other backends off then, and the
+        first forward pass raises "No dot product attention backend is available", after minutes.
+    """
+    keys = [f"actor_rollout_ref.{part}.megatron" for part in ("actor", "ref")] + ["engine"]
+    for key in keys:
+        name = f"{key}.override_transformer_config.attention_backend"
+        backend = OmegaConf.select(config, name)
+        if backend is None:
+            continue
+        if backend not in _BACKENDS:
+            raise ConfigError(f"{name}: {backend!r} is none of {', '.join(_BACKENDS)}")
+        if backend == "flash" and not any(map(_installed, _FLASH)):
+            raise ConfigError(f"{name}: flash needs the package flash-attn, which is not installed; use fused or auto")
+        if backend == "local":
+            raise ConfigError(f"{name}: local is for CPUs; Transformer Engine takes fused or auto")
+
+
+def check_ray(config: DictConfig) -> None:
+    """A Ray of this run's own must have the devices and CPUs that the workers ask for, or they wait for ever.
+
+    Raises:
+        ConfigError: names what is too little.
+    """
+    if _joins_a_cluster(config):
+        return
+    if config.trainer.nnodes > 1:
+        raise ConfigError(
+            f"trainer.nnodes: {config.trainer.nnodes}, but a Ray that this run starts has one node; give "
+            "+ray_kwargs.ray_init.address=HOST:PORT, or start it with `medserl slurm submit`"
+        )
+    ray, devices = config.ray_kwargs.ray_init, _devices(config)
+    logical = ray.get("num_gpus")
+    if logical is not None and logical < devices:
+        raise ConfigError(
+            f"ray_kwargs.ray_init.num_gpus: {logical} is less than the {devices} workers of trainer.n_gpus_per_node "
+            "and the served models; raise it"
+        )
+    cpus, least = ray.get("num_cpus"), CPUS_PER_WORKER * devices + CPUS_BESIDE
+    there = cpus if cpus is not None else os.cpu_count() or 1
+    if there < least:
+        raise ConfigError(
+            f"ray_kwargs.ray_init.num_cpus: {there} is less than the {least} logical CPUs that {devices} workers ask "
+            f"Ray for; set ray_kwargs.ray_init.num_cpus={least} or more"
+        )
+
+
+def _joins_a_cluster(config: DictConfig) -> bool:
+    return bool(OmegaConf.select(config, "ray_kwargs.ray_init.address"))
+
+
+def _devices(config: DictConfig) -> int:
+    """Devices on one node: those of the training, and of a frozen model that verl serves beside it."""
+    served = OmegaConf.select(config, "reward.reward_model")
+    beside = served.n_gpus_per_node * served.nnodes if served is not None and served.enable else 0
+    return int(config.trainer.n_gpus_per_node + beside)
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
