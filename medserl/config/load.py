@@ -17,19 +17,23 @@ from typing import Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from medserl.config.plugins import resolved_source
 from medserl.config.settings import (
     BUILTIN_MODEL,
     DEVICES,
+    FILES,
     INJECTOR_FORMATS,
     JUDGE,
     NORMALISATIONS,
     ORACLE,
     TRAIN_ROLES,
+    WARD,
     GameSettings,
     labelled_per_round,
 )
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
+from medserl.game.registry import AUTO
 
 DEFAULT_CONFIG = "embedded"
 DEFAULT_SFT_CONFIG = "sft_embedded"
@@ -253,8 +257,9 @@ def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
     from omegaconf import open_dict
 
     _check_choices(settings)
-    if settings.referee.name == "auto":
-        settings.referee.name = ORACLE if settings.notes.path is None else "instruction"
+    settings.notes.source = resolved_source(settings.notes)
+    if settings.referee.name == AUTO:
+        settings.referee.name = ORACLE if settings.notes.source == WARD else "instruction"
     if config.data.train_batch_size is not None:
         raise ConfigError("data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead")
     with open_dict(config):
@@ -280,13 +285,10 @@ def _complete(config: DictConfig, settings: GameSettings) -> DictConfig:
 def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
     if JUDGE not in (settings.referee.name, settings.second_referee.name) and not settings.frozen_injector:
         return
-    from medserl.config.judge import JudgeOptions, judge_of, serve_with_verl
+    from medserl.config.judge import judge_of, judge_options, serve_with_verl
 
-    try:
-        judge = judge_of(settings)
-        options = JudgeOptions(**judge.options) if judge else None
-    except TypeError as error:
-        raise ConfigError(f"referee 'judge' does not take these options: {error}") from None
+    judge = judge_of(settings)
+    options = judge_options(judge.options) if judge else None
     served = options if options is not None and options.url is None else None
     if served is not None or settings.frozen_injector:
         serve_with_verl(config, served, injector=settings.frozen_injector)
@@ -302,8 +304,11 @@ def _complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
         raise ConfigError(
             f"medserl.injector_format: {settings.injector_format!r} is none of {', '.join(INJECTOR_FORMATS)}"
         )
-    for key in ("labelled_path", "labelled_conditions"):
-        if getattr(settings.notes, key) is not None:
+    settings.notes.source = resolved_source(settings.notes)
+    if settings.notes.source not in (FILES, WARD):
+        raise ConfigError(f"medserl.notes.source: fine-tuning reads {FILES} or the {WARD}, not a source of your own")
+    for key in ("labelled_path", "labelled_conditions", "options"):
+        if getattr(settings.notes, key):
             raise ConfigError(f"medserl.notes.{key}: fine-tuning learns from medserl.notes alone; leave it out")
     late = settings.late_mixture
     if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft_settings.batch_size(settings):

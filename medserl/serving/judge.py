@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from medserl.config.judge import JudgeOptions, api_of
+from medserl.config.judge import api_of, judge_options
 from medserl.config.settings import JUDGE, GameSettings
 from medserl.errors import ConfigError
 from medserl.game.prompts import Message, PromptSet
@@ -31,7 +31,7 @@ class JudgeReferee(Judge):
 
     def __init__(self, prompts: PromptSet, **options: Any) -> None:
         super().__init__(self._post, prompts)
-        self.options = JudgeOptions(**options)
+        self.options = judge_options(options)
         prompts.judge("A.", "A.", "B.")  # ConfigError where the set has none
         self._model = self.options.model if self.options.url is not None else None
 
@@ -72,7 +72,7 @@ def check_servers(settings: GameSettings) -> None:
     for key, referee in (("referee", settings.referee), ("second_referee", settings.second_referee)):
         if referee.name != JUDGE:
             continue
-        options = JudgeOptions(**referee.options)
+        options = judge_options(referee.options)
         if options.api is None:
             continue
         where = f"medserl.{key}.options"
