@@ -15,6 +15,7 @@ from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, 
 from medserl.run.stop_signals import StopSignals
 
 if TYPE_CHECKING:
+    from medserl.config.settings import GameSettings
     from medserl.training.api import MedSeRLTrainer
 
 EXIT_SIGNAL_BASE = 128
@@ -127,9 +128,9 @@ def plan(trainer: MedSeRLTrainer) -> str:
         (
             *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
             f"model      {config.actor_rollout_ref.model.path}",
-            f"notes      {settings.notes.path or f'{settings.notes.count} synthetic notes'}",
+            f"notes      {notes_line(settings)}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
-            f"referee {settings.referee.name}; {length}",
+            f"referee {settings.referee.name}, reward {settings.rewards.name}; {length}",
             f"held out   {held_out(trainer)}",
             f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: "
             f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
@@ -138,13 +139,22 @@ def plan(trainer: MedSeRLTrainer) -> str:
     )
 
 
+def notes_line(settings: GameSettings) -> str:
+    """Where the notes of a run come from."""
+    from medserl.config.plugins import described
+    from medserl.config.settings import WARD
+
+    return f"{settings.notes.count} synthetic notes" if settings.notes.source == WARD else described(settings.notes)
+
+
 def held_out(trainer: MedSeRLTrainer) -> str:
     """What the run is validated on, and how often."""
-    from medserl.config.settings import has_validation_notes
+    from medserl.config.plugins import has_validation_notes
 
     settings, every = trainer.settings.validation, trainer.config.trainer.test_freq
     if not has_validation_notes(trainer.settings):
         return "nothing: no medserl.validation.path"
     if every <= 0:
         return "nothing: trainer.test_freq is off"
-    return f"{settings.path or f'{settings.count} synthetic patients'}, every {every} rounds"
+    own = f"{settings.count} synthetic patients" if trainer.settings.notes.source == "ward" else "the note source's own"
+    return f"{settings.path or own}, every {every} rounds"

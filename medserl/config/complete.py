@@ -8,22 +8,25 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config import sft_settings as sft
+from medserl.config.plugins import has_validation_notes, resolved_source
 from medserl.config.settings import (
     BUILTIN_MODEL,
     DEVICES,
+    FILES,
     INJECTOR_FORMATS,
     JUDGE,
     NORMALISATIONS,
     ORACLE,
     TRAIN_ROLES,
+    WARD,
     GameSettings,
-    has_validation_notes,
     labelled_per_round,
     passes,
     validation_metrics,
 )
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
+from medserl.game.registry import AUTO
 
 PATHS = (
     "medserl.run_dir",
@@ -53,8 +56,9 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
     """
     check_choices(settings)
     _check_validation(config, settings)
-    if settings.referee.name == "auto":
-        settings.referee.name = ORACLE if settings.notes.path is None else "instruction"
+    settings.notes.source = resolved_source(settings.notes)
+    if settings.referee.name == AUTO:
+        settings.referee.name = ORACLE if settings.notes.source == WARD else "instruction"
     if config.data.train_batch_size is not None:
         raise ConfigError("data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead")
     with open_dict(config):
@@ -91,13 +95,10 @@ def _builtin_model() -> str:
 def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
     if JUDGE not in (settings.referee.name, settings.second_referee.name) and not settings.frozen_injector:
         return
-    from medserl.config.judge import JudgeOptions, judge_of, serve_with_verl
+    from medserl.config.judge import judge_of, judge_options, serve_with_verl
 
-    try:
-        judge = judge_of(settings)
-        options = JudgeOptions(**judge.options) if judge else None
-    except TypeError as error:
-        raise ConfigError(f"referee 'judge' does not take these options: {error}") from None
+    judge = judge_of(settings)
+    options = judge_options(judge.options) if judge else None
     served = options if options is not None and options.url is None else None
     if served is not None or settings.frozen_injector:
         serve_with_verl(config, served, injector=settings.frozen_injector)
@@ -128,8 +129,11 @@ def complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
 def _check_sft(config: DictConfig, settings: SftSettings) -> None:
     check_one_of("injector_format", settings.injector_format, INJECTOR_FORMATS)
     check_one_of("device", settings.device, DEVICES)
-    for key in ("labelled_path", "labelled_conditions"):
-        if getattr(settings.notes, key) is not None:
+    settings.notes.source = resolved_source(settings.notes)
+    if settings.notes.source not in (FILES, WARD):
+        raise ConfigError(f"medserl.notes.source: fine-tuning reads {FILES} or the {WARD}, not a source of your own")
+    for key in ("labelled_path", "labelled_conditions", "options"):
+        if getattr(settings.notes, key):
             raise ConfigError(f"medserl.notes.{key}: fine-tuning learns from medserl.notes alone; leave it out")
     if sft.batch_size(settings) == 0:
         raise ConfigError(

@@ -8,14 +8,17 @@ updates, behind a router.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
 from medserl.config.servers import api_of
 from medserl.config.settings import BUILTIN_MODEL, JUDGE, GameSettings, RefereeSettings
 from medserl.errors import ConfigError
+from medserl.game.registry import build
 
 # What the judge's vLLM shares with the policy's: both run on the same kind of machine.
 _SHARED_KEYS = ("name", "dtype", "enforce_eager", "enable_sleep_mode", "enable_chunked_prefill",
@@ -64,12 +67,17 @@ class JudgeOptions:
         return api_of(self.url, "medserl.referee.options.url")
 
 
+def judge_options(options: Mapping[str, Any]) -> JudgeOptions:
+    """The options of a judge, as a user wrote them; ConfigError for one that there is not, or of another type."""
+    return build(JudgeOptions, "referee 'judge'", options, {})
+
+
 def judge_of(settings: GameSettings) -> RefereeSettings | None:
     """The referee that is a judge, if there is one; ConfigError where both are and would need two servers."""
     judges = [referee for referee in (settings.referee, settings.second_referee) if referee.name == JUDGE]
-    if len(judges) == 2 and any(JudgeOptions(**judge.options).url is None for judge in judges):
+    if len(judges) == 2 and any(judge_options(judge.options).url is None for judge in judges):
         raise ConfigError("medserl.second_referee: two judges need a medserl.*.options.url each; verl starts one only")
-    return next((judge for judge in judges if JudgeOptions(**judge.options).url is None), next(iter(judges), None))
+    return next((judge for judge in judges if judge_options(judge.options).url is None), next(iter(judges), None))
 
 
 def serve_with_verl(config: DictConfig, options: JudgeOptions | None, *, injector: bool = False) -> None:

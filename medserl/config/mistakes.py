@@ -30,6 +30,8 @@ OPEN_NODES = (
     "model.override_config",
     # A referee's own options, which the referee checks.
     "medserl.referee.options",
+    "medserl.rewards.options",
+    "medserl.notes.options",
     "medserl.second_referee.options",
 )
 # Keys of verl's configuration dataclasses that its YAML files do not list.

@@ -3,20 +3,16 @@ place."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from medserl.errors import ConfigError
 from medserl.game import (
     GameRules,
     Label,
     PromptSet,
     Referee,
-    RewardConfig,
     answer_metrics,
     load_prompt_set,
-    make_referee,
 )
 
 
@@ -24,16 +20,20 @@ from medserl.game import (
 class NotesSettings:
     """Where the notes come from."""
 
+    source: str = "auto"
+    """A registered note source; ``auto``: ``files`` where ``path`` names one, else ``ward``, the synthetic notes that
+    ship with the package."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of a note source of your own."""
     path: str | None = None
-    """A .jsonl, .csv or .parquet file of notes; null: synthetic notes of the ward that ships with the
-    package."""
+    """A .jsonl, .csv or .parquet file of notes, for the source ``files``."""
     count: int = 384
-    """Number of synthetic notes, when ``path`` is null."""
+    """Number of synthetic notes, for the source ``ward``."""
     seed: int = 7
-    """Seed of the synthetic notes, when ``path`` is null."""
+    """Seed of the synthetic notes, for the source ``ward``."""
     labelled_path: str | None = None
-    """Gold-labelled notes for the assessor; null: the gold error variants of the training notes
-    themselves."""
+    """Gold-labelled notes for the assessor, whatever the source; null: those that the source has, by default the gold
+    error variants of the training notes themselves."""
     labelled_conditions: int | None = None
     """Ward only: gold labels are known for the notes of this many of its conditions only; null: for all notes."""
 
@@ -52,9 +52,13 @@ class VcfSettings:
 
 @dataclass
 class RewardSettings:
-    """Rewards of a game: the fields, defaults and meanings of medserl.game.RewardConfig (a test compares
-    them)."""
+    """Rewards of a game. The numbers are those of the reward ``zero_sum``, with the defaults and meanings of
+    medserl.game.RewardConfig (a test compares them); another reward gets those that it takes."""
 
+    name: str = "zero_sum"
+    """A registered reward scheme."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of a reward scheme of your own."""
     assessor_right: float = 1.0
     assessor_wrong: float = -1.0
     format_bonus: float = 0.1
@@ -96,9 +100,10 @@ class ValidationSettings:
     """Held-out labelled notes, judged every ``trainer.test_freq`` rounds."""
 
     path: str | None = None
-    """Notes with gold errors; null: held-out patients of the ward, when the training notes are the ward's."""
+    """Notes with gold errors; null: those that the note source holds out, such as patients of the ward."""
     count: int = 100
-    """Held-out patients of the ward, when ``path`` is null; each is judged with and without its error."""
+    """Held-out patients of the ward, when ``path`` is null and the notes are its; each is judged with and without its
+    error."""
     seed: int = 11
     """Seed of the held-out patients."""
     sampled: bool = True
@@ -120,7 +125,7 @@ class GameSettings:
     run_dir: str = "outputs/run"
     """Everything a run writes lies here."""
     plugins: list[str] = field(default_factory=list)
-    """Modules to import first in every process, e.g. one that registers a referee of your own."""
+    """Modules to import first in every process, e.g. one that registers a referee of your own (docs/extending.md)."""
     notes: NotesSettings = field(default_factory=NotesSettings)
     rollout_batch_size: int = 64
     """Notes per round, half of them benign and half error mode."""
@@ -176,6 +181,8 @@ class GameSettings:
 
 
 GREEDY, SAMPLED = "greedy", "sampled"
+FILES = "files"
+WARD = "ward"
 ORACLE = "oracle"
 JUDGE = "judge"
 BUILTIN_MODEL = "builtin:ward"
@@ -206,11 +213,6 @@ def validation_metrics(kind: str) -> list[str]:
     return [name for name in measured if not name.endswith("_rate")]
 
 
-def has_validation_notes(settings: GameSettings) -> bool:
-    """Whether there are held-out notes: a named file, or the ward's own where the training notes are the ward's."""
-    return settings.validation.path is not None or settings.notes.path is None
-
-
 def labelled_per_round(settings: GameSettings) -> int:
     """Number of gold-labelled notes per round, even, so that both classes have the same count."""
     if settings.labelled_batch_size is not None:
@@ -219,42 +221,29 @@ def labelled_per_round(settings: GameSettings) -> int:
 
 
 def make_setup(settings: GameSettings) -> GameSetup:
-    """Build rules, prompts and referees.
+    """Load the plug-ins, then build rules, prompts and referees.
 
     Raises:
-        ConfigError: an unknown referee, prompt set or option.
+        ConfigError: a plug-in that fails, an unknown referee, reward, prompt set or option.
     """
+    from medserl.config.plugins import choose_referee, choose_reward, load_plugins
+
+    load_plugins(settings.plugins)
     rules = GameRules(
         min_jaccard=settings.vcf.min_jaccard,
         max_jaccard=settings.vcf.max_jaccard,
         max_word_edits=settings.vcf.max_word_edits,
         max_attempts=settings.max_attempts,
         injector_format=settings.injector_format,
-        rewards=RewardConfig(**vars(settings.rewards)),
+        rewards=choose_reward(settings.rewards),
     )
-    plugins = list(settings.plugins)
-    for name, module in ((ORACLE, "medserl.ward.oracle"), (JUDGE, "medserl.serving.judge")):
-        if name in (settings.referee.name, settings.second_referee.name):
-            plugins.append(module)
-    for plugin in plugins:
-        try:
-            importlib.import_module(plugin)
-        except ImportError as error:
-            raise ConfigError(f"medserl.plugins: {plugin} cannot be imported ({error})") from None
-    if settings.referee.name is None:
-        raise ConfigError("medserl.referee.name: a game needs a referee; name one")
     prompts = load_prompt_set(settings.prompt_set)
     prompts.check_error_types(settings.error_types or ())
     return GameSetup(
         rules=rules,
         prompts=prompts,
-        referee=_make_referee(settings.referee.name, settings.referee.options, prompts),
-        second_referee=_make_referee(settings.second_referee.name, settings.second_referee.options, prompts)
+        referee=choose_referee(settings.referee, prompts, "medserl.referee"),
+        second_referee=choose_referee(settings.second_referee, prompts, "medserl.second_referee")
         if settings.second_referee.name
         else None,
     )
-
-
-def _make_referee(name: str, options: dict[str, Any], prompts: PromptSet) -> Referee:
-    own: dict[str, Any] = {"prompts": prompts} if name == JUDGE else {}
-    return make_referee(name, **own, **options)

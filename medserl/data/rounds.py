@@ -10,9 +10,20 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from medserl.config.settings import GameSettings, labelled_per_round
+from medserl.config.plugins import note_source
+from medserl.config.settings import FILES, WARD, GameSettings, labelled_per_round
 from medserl.errors import DataError
-from medserl.game import Batch, LabelledNote, Note, NoteStream, check_disjoint, labelled_from_notes, load_notes
+from medserl.game import (
+    Batch,
+    LabelledNote,
+    Note,
+    NoteSource,
+    NoteStream,
+    check_disjoint,
+    labelled_from_notes,
+    load_notes,
+)
+from medserl.game.sources import checked_notes
 
 
 @dataclass(frozen=True)
@@ -32,45 +43,37 @@ def training_notes(settings: GameSettings) -> list[Note]:
     """The notes that the injector edits.
 
     Raises:
+        ConfigError: an unknown note source, or an option that it does not take.
         DataError: a file that is missing, empty, malformed, has bad rows, or was prepared as another split than
-            train.
+            train; a source that gives notes that no game can be played on.
     """
-    if settings.notes.path is not None:
-        return load_notes(Path(settings.notes.path), split="train")
-    from medserl.ward import ward_notes
-
-    return ward_notes("train", settings.notes.count, settings.notes.seed)
+    source = note_source(settings)
+    return _notes_of(source, source.training())
 
 
 def labelled_notes(settings: GameSettings, training: list[Note]) -> list[Note]:
     """Notes with gold labels, for the assessor's labelled share."""
     if settings.notes.labelled_path is not None:
         return load_notes(Path(settings.notes.labelled_path), split="train")
-    if settings.notes.labelled_conditions is not None:
-        from medserl.ward import ward_notes
-        from medserl.ward.generator import some_conditions
-        from medserl.ward.table import load_table
-
-        table = load_table()
-        known = some_conditions(table, settings.notes.labelled_conditions)
-        return ward_notes("train", settings.notes.count, settings.notes.seed, table, known)
-    return [note for note in training if note.error_text is not None]
+    source = note_source(settings)
+    return _notes_of(source, source.gold(training))
 
 
 def validation_notes(settings: GameSettings) -> list[Note]:
-    """The held-out notes; empty where a run on a file of notes names no ``medserl.validation.path``.
+    """The held-out notes; empty where ``medserl.validation.path`` names none and the note source has none.
 
     Raises:
         DataError: a file that cannot be read.
     """
-    chosen = settings.validation
-    if chosen.path is not None:
-        return load_notes(Path(chosen.path))
-    if settings.notes.path is not None:
-        return []
-    from medserl.ward import ward_notes
+    if settings.validation.path is not None:
+        return load_notes(Path(settings.validation.path))
+    source = note_source(settings)
+    return _notes_of(source, source.held_out())
 
-    return ward_notes("validation", chosen.count, chosen.seed)
+
+def _notes_of(source: NoteSource, notes: Sequence[Note]) -> list[Note]:
+    """What the built-in sources make is right already; a user's is looked at."""
+    return list(notes) if source.name in (FILES, WARD) else checked_notes(notes, source.where)
 
 
 def check_no_leak(training: Sequence[Note], held_out: Sequence[Note], where: str) -> None:
@@ -97,7 +100,7 @@ def planned_rounds(config: DictConfig, settings: GameSettings) -> int:
     return per_epoch * int(config.trainer.total_epochs)
 
 
-class NoteSource:
+class RoundSource:
     """An endless supply of rounds; stands where verl expects its stateful data loader.
 
     verl saves ``state_dict()`` into every checkpoint (``data.pt``) and calls ``load_state_dict()`` on resume.

@@ -115,7 +115,7 @@ def engine_config(request: Request) -> DictConfig:
     """
     from medserl.config.load import load_config
 
-    overrides = ["medserl.notes.path=null", *request.overrides]
+    overrides = ["medserl.notes.path=null", "medserl.notes.source=auto", *request.overrides]
     if request.config is not None:
         return load_config(request.config, overrides)
     return load_config(default_config(), ["actor_rollout_ref.rollout.tensor_model_parallel_size=1", *overrides])

@@ -1,7 +1,7 @@
 """What a round reports, computed from its games. Pure; every value is a float.
 
-The set of keys depends on ``max_attempts`` only. A value that a round cannot know (no decisive game, no
-second referee, no token counts) is NaN; TensorBoard and JSON writers leave such points out.
+The set of keys depends on ``max_attempts`` and on the registered metrics only. A value that a round cannot know (no
+decisive game, no second referee, no token counts) is NaN; TensorBoard and JSON writers leave such points out.
 """
 
 from __future__ import annotations
@@ -121,6 +121,24 @@ def mean(values: Iterable[float]) -> float:
     return sum(listed) / len(listed) if listed else nan
 
 
+Metrics = Callable[[Sequence["Game"]], dict[str, float]]
+"""Metrics of a round's games by name; the names are the same for any games, gold-labelled games have no mode."""
+
+_OWN: dict[str, Metrics] = {}
+
+
+def register_metric[M: Metrics](function: M) -> M:
+    """Decorator: compute ``function`` every round, under names of its own beside the game's.
+
+    ValueError where another module has registered a function of this name.
+    """
+    known = _OWN.get(function.__name__)
+    if known is not None and known.__module__ != function.__module__:
+        raise ValueError(f"metrics named {function.__name__!r} are registered already, by {known.__module__}")
+    _OWN[function.__name__] = function
+    return function
+
+
 def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, float]:
     """Metrics of one round's games. Gold-labelled games count under ``labelled/`` only.
 
@@ -142,6 +160,11 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     metrics["labelled/games"] = float(len(labelled))
     metrics["labelled/mean_reward"] = mean(t.reward for t in training_trajectories(labelled))
     metrics.update(_assessor_metrics(labelled, "labelled/"))
+    for name, function in _OWN.items():
+        added = function(games)
+        if clash := added.keys() & metrics.keys():
+            raise ValueError(f"metrics {name!r}: {', '.join(sorted(clash))} is there already; choose another name")
+        metrics.update({key: float(value) for key, value in added.items()})
     return metrics
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import isfinite
 from random import Random
 from typing import Any
 
@@ -13,7 +14,7 @@ from medserl.game.prompts import FORMATS, Message, PromptSet
 from medserl.game.records import LabelledNote, Note
 from medserl.game.referee.base import Referee, Ruling
 from medserl.game.reply import Form
-from medserl.game.rewards import GameScore, RewardConfig, score_game, score_labelled
+from medserl.game.rewards import GameScore, RewardConfig, RewardScheme
 from medserl.game.vcf import (
     MAX_JACCARD,
     MAX_WORD_EDITS,
@@ -60,7 +61,7 @@ class GameRules:
     """Injector attempts per note in total, the first one included."""
     injector_format: str = "edit"
     """"edit" (one numbered sentence) or "note" (the whole note)."""
-    rewards: RewardConfig = field(default_factory=RewardConfig)
+    rewards: RewardScheme = field(default_factory=RewardConfig)
 
     def __post_init__(self) -> None:
         check_bounds(self.min_jaccard, self.max_jaccard, self.max_word_edits)
@@ -200,14 +201,15 @@ async def play_game(
     ruling = await referee.arule(note, mode, accepted)
     second = None if second_referee is None else await second_referee.arule(note, mode, accepted)
     truth = ruling.label
-    turn, question, score = None, list[Message](), None
+    turn, question = None, list[Message]()
     if truth is not None:
         question = prompts.assessor(accepted)
         turn = await _ask_assessor(question, generate)
-        strict = {"assessor_strict": turn.strict, "injector_strict": attempts[-1].strict}
-        score = score_game(rules.rewards, mode, truth, turn.answer, **strict)
-    game = Game(note.note_id, mode, tuple(attempts), accepted, ruling, second, truth, turn, score, error_type=asked)
-    return _with_trajectories(game, request, question, rules.rewards)
+    game = Game(note.note_id, mode, tuple(attempts), accepted, ruling, None, truth, turn, error_type=asked)
+    if truth is not None:
+        game = replace(game, score=rules.rewards.decided(game))
+    # The second opinion comes last: rewards cannot see it.
+    return replace(_with_trajectories(game, request, question, rules.rewards), second_ruling=second)
 
 
 def draw_error_type(types: Sequence[str] | None, seed: int | str, note_id: str) -> str | None:
@@ -219,9 +221,8 @@ async def assess_labelled(labelled: LabelledNote, *, generate: Generate, prompts
     """Let the assessor answer on a gold-labelled note; the game has one assessor trajectory."""
     question = prompts.assessor(labelled.text)
     turn = await _ask_assessor(question, generate)
-    score = score_labelled(rules.rewards, labelled.label, turn.answer, strict=turn.strict)
-    game = Game(labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn, score=score)
-    return _with_trajectories(game, [], question, rules.rewards)
+    game = Game(labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn)
+    return _with_trajectories(replace(game, score=rules.rewards.labelled(game)), [], question, rules.rewards)
 
 
 async def _ask_assessor(question: list[Message], generate: Generate) -> AssessorTurn:
@@ -230,7 +231,7 @@ async def _ask_assessor(question: list[Message], generate: Generate) -> Assessor
     return AssessorTurn(reply, found.label, found.form)
 
 
-def _with_trajectories(game: Game, request: list[Message], question: list[Message], rewards: RewardConfig) -> Game:
+def _with_trajectories(game: Game, request: list[Message], question: list[Message], rewards: RewardScheme) -> Game:
     trajectories = [_injector_trajectory(game, index, request, rewards) for index in range(len(game.attempts))]
     if game.assessor is not None and game.score is not None:
         trajectories.append(
@@ -248,15 +249,15 @@ def _with_trajectories(game: Game, request: list[Message], question: list[Messag
     return replace(game, trajectories=tuple(trajectories))
 
 
-def _injector_trajectory(game: Game, index: int, request: list[Message], rewards: RewardConfig) -> Trajectory:
+def _injector_trajectory(game: Game, index: int, request: list[Message], rewards: RewardScheme) -> Trajectory:
     attempt = game.attempts[index]
     task, local = 0.0, None
     if attempt.verdict.passed and game.score is not None:
         task, local = game.score.injector_task, game.score.injector_local
-    elif game.exhausted:
-        local = rewards.exhausted
-    elif game.decisive and not attempt.verdict.passed:
-        local = rewards.retried
+    elif not attempt.verdict.passed and (game.exhausted or game.decisive):
+        local = rewards.rejected(game, index + 1)
+        if local is not None and not isfinite(local):
+            raise ValueError(f"the reward of a rejected attempt is {local}, no finite number")
     trains = local is not None
     local = local if local is not None else 0.0
     outcome = attempt.verdict.reason.value if attempt.verdict.reason is not None else "accepted"

@@ -1,14 +1,99 @@
-"""Rewards of one game: a zero-sum task term, and role-local terms that are never part of the zero sum."""
+"""Rewards of one game. The default is a zero-sum task term, and role-local terms that are never part of it."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from medserl.errors import ConfigError
 from medserl.game.labels import Label, Mode
+from medserl.game.registry import Registry, parameters
+
+if TYPE_CHECKING:
+    from medserl.game.play import Game
 
 
 @dataclass(frozen=True, slots=True)
-class RewardConfig:
-    """Every number of the reward. The injector's task term is the assessor's, negated."""
+class GameScore:
+    """Rewards of the two roles, split into the task term and the role's own terms; ValueError unless all are finite."""
+
+    assessor_task: float
+    injector_task: float
+    assessor_local: float
+    injector_local: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not isfinite(getattr(self, field.name)):
+                raise ValueError(f"the reward {field.name} is {getattr(self, field.name)}, no finite number")
+
+    @property
+    def assessor(self) -> float:
+        return self.assessor_task + self.assessor_local
+
+    @property
+    def injector(self) -> float:
+        return self.injector_task + self.injector_local
+
+
+class RewardScheme(ABC):
+    """Says what both roles are paid for a game.
+
+    The game calls it, and asks nothing of it for a game that was not decided (void, lossy): there nothing trains. What
+    it is shown holds everything that happened but the second referee's word, which never trains.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def decided(self, game: "Game") -> GameScore:
+        """Both rewards of a game whose edit was ruled on (``game.truth``) and assessed (``game.assessor``)."""
+
+    @abstractmethod
+    def labelled(self, game: "Game") -> GameScore:
+        """The assessor's reward on a note with a gold label; no injector takes part."""
+
+    def rejected(self, game: "Game", attempt: int) -> float | None:
+        """The injector's reward for its attempt number ``attempt`` (from 1), which the filter rejected; None: that
+        attempt does not train. ``game.exhausted`` tells whether any attempt was accepted."""
+        return None
+
+
+REWARDS: Registry[RewardScheme] = Registry("reward", RewardScheme)
+
+
+def register_reward[S: RewardScheme](cls: type[S]) -> type[S]:
+    """Class decorator: make a reward scheme known under its ``name``, for ``medserl.rewards.name``.
+
+    A parameter of the class that has the name of a number of `RewardConfig` is set by ``medserl.rewards`` and must have
+    that number's default; all others are its own options. Raises ValueError otherwise, and as `Registry.add` does.
+    """
+    numbers = {field.name: field.default for field in fields(RewardConfig)} if cls.__name__ != "RewardConfig" else {}
+    for name, parameter in parameters(cls).items():
+        if name in numbers and parameter.default not in (numbers[name], parameter.empty):
+            raise ValueError(
+                f"the reward {cls.__name__}: {name} is medserl.rewards.{name}, whose default is {numbers[name]}, "
+                f"not {parameter.default}; take that default or another name"
+            )
+    return REWARDS.add(cls)
+
+
+def reward_names() -> list[str]:
+    """Names of the registered reward schemes, sorted."""
+    return REWARDS.names()
+
+
+def make_reward(name: str, **options: Any) -> RewardScheme:
+    """Build the reward scheme ``name``; ConfigError for an unknown name or an option that it does not take."""
+    return REWARDS.make(name, options)
+
+
+@register_reward
+@dataclass(frozen=True, slots=True)
+class RewardConfig(RewardScheme):
+    """``zero_sum``, the default, with every number of it. The injector's task term is the assessor's, negated."""
+
+    name: ClassVar[str] = "zero_sum"
 
     assessor_right: float = 1.0
     assessor_wrong: float = -1.0
@@ -30,28 +115,26 @@ class RewardConfig:
     """The assessor on a note with a gold label (no injector takes part)."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not isfinite(value):
+                raise ConfigError(f"rewards.{field.name}: {value} is no finite number")
         if self.assessor_right <= self.assessor_wrong:
             raise ConfigError("rewards.assessor_right must be greater than rewards.assessor_wrong")
         if self.labelled_right <= self.labelled_wrong:
             raise ConfigError("rewards.labelled_right must be greater than rewards.labelled_wrong")
 
+    def decided(self, game: "Game") -> GameScore:
+        assert game.mode is not None and game.truth is not None and game.assessor is not None
+        strict = {"assessor_strict": game.assessor.strict, "injector_strict": game.attempts[-1].strict}
+        return score_game(self, game.mode, game.truth, game.assessor.answer, **strict)
 
-@dataclass(frozen=True, slots=True)
-class GameScore:
-    """Rewards of the two roles, split into the zero-sum task term and the role's own terms."""
+    def labelled(self, game: "Game") -> GameScore:
+        assert game.truth is not None and game.assessor is not None
+        return score_labelled(self, game.truth, game.assessor.answer, strict=game.assessor.strict)
 
-    assessor_task: float
-    injector_task: float
-    assessor_local: float
-    injector_local: float
-
-    @property
-    def assessor(self) -> float:
-        return self.assessor_task + self.assessor_local
-
-    @property
-    def injector(self) -> float:
-        return self.injector_task + self.injector_local
+    def rejected(self, game: "Game", attempt: int) -> float | None:
+        return self.exhausted if game.exhausted else self.retried
 
 
 def score_game(

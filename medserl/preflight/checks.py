@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from medserl.config.load import game_settings
-from medserl.config.settings import JUDGE, GameSettings, has_validation_notes, labelled_per_round, make_setup
+from medserl.config.plugins import described, has_validation_notes
+from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, make_setup
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
@@ -176,7 +177,7 @@ def check_judge(config: DictConfig) -> None:
 
 def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
     """There must be at least one round's worth of notes, and gold labels where they are to be mixed in."""
-    source = settings.notes.path or "the synthetic ward"
+    source = described(settings.notes)
     if len(notes) < settings.rollout_batch_size:
         raise DataError(
             f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
@@ -198,10 +199,10 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
     if (config.trainer.test_freq <= 0 and not config.trainer.val_before_train) or not has_validation_notes(settings):
         return []
     held_out = validation_notes(settings)
-    where = settings.validation.path or "the synthetic ward"
+    where = settings.validation.path or described(settings.notes)
     if not any(note.error_text is not None for note in held_out):
         raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
-    check_no_leak([*notes, *_labelled_extra(settings)], held_out, where)
+    check_no_leak([*notes, *_labelled_extra(settings, notes)], held_out, where)
     return held_out
 
 
@@ -220,21 +221,25 @@ def check_prompt_lengths(
     limit = config.data.max_prompt_length
     slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
     options = dict(config.data.apply_chat_template_kwargs)
-    for chunk in _chunks(_prompts(settings, [*notes, *_labelled_extra(settings)]), 512):
+    for chunk in _chunks(_prompts(settings, [*notes, *_labelled_extra(settings, notes)]), 512):
         lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options)
         for (note, prompt), length in zip(chunk, lengths, strict=True):
             needed = length + (slack if prompt.grows else 0)
             if needed > limit:
                 room = f" ({length} and room for an edit of {slack})" if prompt.grows else ""
                 raise DataError(
-                    f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: its {prompt.kind} "
+                    f"{described(settings.notes)}: note {note.note_id}: its {prompt.kind} "
                     f"prompt needs {needed} tokens{room}, data.max_prompt_length is {limit}; raise it or "
                     "leave the note out"
                 )
 
 
-def _labelled_extra(settings: GameSettings) -> list[Note]:
-    return labelled_notes(settings, []) if settings.notes.labelled_path and labelled_per_round(settings) else []
+def _labelled_extra(settings: GameSettings, notes: Sequence[Note]) -> list[Note]:
+    """Gold-labelled notes that are none of the training notes."""
+    if not labelled_per_round(settings):
+        return []
+    known = set(notes)
+    return [note for note in labelled_notes(settings, list(notes)) if note not in known]
 
 
 def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, Prompt]]:

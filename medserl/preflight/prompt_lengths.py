@@ -138,7 +138,9 @@ def prompt_counter(
         prompts = load_prompt_set(prompt_set or "clinical")
         return PromptCounter(load_tokenizer(model, "--model"), str(model), prompts)
     quoted = str(notes).replace("\\", "\\\\").replace("'", "\\'")
-    config = load_config(config_name or DEFAULT_CONFIG, [f"medserl.notes.path='{quoted}'", *overrides])
+    config = load_config(
+        config_name or DEFAULT_CONFIG, [f"medserl.notes.path='{quoted}'", "medserl.notes.source=files", *overrides]
+    )
     settings = game_settings(config)
     path = str(model or config.actor_rollout_ref.model.path)
     return PromptCounter(

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from medserl.config.judge import JudgeOptions
+from medserl.config.judge import judge_options
 from medserl.config.settings import JUDGE
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.referee import Judge, JudgeFailed, register_referee
@@ -25,7 +25,7 @@ class JudgeReferee(Judge):
 
     def __init__(self, prompts: PromptSet, **options: Any) -> None:
         super().__init__(self._post, prompts)
-        self.options = JudgeOptions(**options)
+        self.options = judge_options(options)
         prompts.judge("A.", "A.", "B.")  # ConfigError where the set has none
         self._model = self.options.model if self.options.url is not None else None
 

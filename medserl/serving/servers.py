@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from medserl.config.judge import JudgeOptions
+from medserl.config.judge import judge_options
 from medserl.config.servers import api_of, host_of, is_readable_on_the_way
 from medserl.config.settings import JUDGE, GameSettings
 from medserl.errors import ConfigError
@@ -42,7 +42,7 @@ def servers_of(settings: GameSettings) -> Iterator[Server]:
     for key, referee in (("referee", settings.referee), ("second_referee", settings.second_referee)):
         if referee.name != JUDGE:
             continue
-        options = JudgeOptions(**referee.options)
+        options = judge_options(referee.options)
         if options.api is not None:
             yield Server("judge", f"medserl.{key}.options.url", options.api, JUDGE_KEY, options.model)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
-from medserl.config.settings import has_validation_notes
+from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set

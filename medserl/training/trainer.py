@@ -26,7 +26,7 @@ from verl.workers.utils.padding import response_to_nested
 
 from medserl.config.load import game_settings
 from medserl.config.settings import make_setup
-from medserl.data.rounds import NoteSource, Round, planned_rounds, validation_notes
+from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
 from medserl.report.round_metrics import referee_complaint
@@ -132,7 +132,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _init_dataloader(self) -> None:
         """Notes instead of verl's prompt file; steps and epochs follow from them."""
-        self.train_dataloader = NoteSource(self.settings)
+        self.train_dataloader = RoundSource(self.settings)
         self.val_dataloader = None
         self.steps_per_epoch = self.train_dataloader.rounds_per_epoch
         total = planned_rounds(self.config, self.settings)

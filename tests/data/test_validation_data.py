@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from medserl.config.load import game_settings, load_config
-from medserl.config.settings import has_validation_notes
-from medserl.data.rounds import NoteSource, training_notes, validation_notes
+from medserl.config.plugins import has_validation_notes
+from medserl.data.rounds import RoundSource, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.preflight.checks import check_validation
 from medserl.ward import ward_notes
@@ -53,21 +53,21 @@ def test_a_run_on_a_file_without_held_out_notes_does_not_validate(tmp_path: Path
 def test_a_run_on_labelled_notes_only_has_rounds() -> None:
     config = load_config("embedded", ["medserl.rollout_batch_size=0", "medserl.labelled_batch_size=16"])
     settings = game_settings(config)
-    source = NoteSource(settings)
+    source = RoundSource(settings)
     round_ = source.next_round()
     assert len(round_.batch.notes) == 0 and len(round_.labelled) == 16 == config.data.train_batch_size
 
 
 def test_gold_labels_can_be_known_for_some_conditions_only() -> None:
     settings = game_settings(load_config("embedded", ["medserl.notes.labelled_conditions=14"]))
-    source = NoteSource(settings)
+    source = RoundSource(settings)
     chosen = some_conditions(load_table(), 14)
     known = {n.note_id for n in ward_notes("train", settings.notes.count, settings.notes.seed, conditions=chosen)}
     rounds = [source.next_round() for _ in range(3)]
     assert all(note.note_id in known for round_ in rounds for note in round_.labelled)
     assert not all(note.note_id in known for round_ in rounds for note in round_.batch.notes)
     with pytest.raises(ConfigError, match="labelled_conditions: 57, but the table has 56"):
-        NoteSource(game_settings(load_config("embedded", ["medserl.notes.labelled_conditions=57"])))
+        RoundSource(game_settings(load_config("embedded", ["medserl.notes.labelled_conditions=57"])))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from medserl.errors import ConfigError
 from medserl.game.labels import Label, Mode
 from medserl.game.records import Note
 from medserl.game.referee import (
+    REFEREES,
     Referee,
     Ruling,
     RulingKind,
@@ -267,3 +268,22 @@ def test_words_that_exclude_each_other_are_never_synonyms() -> None:
         assert lexicon.tokens(a) != lexicon.tokens(b)
     assert lexicon.exclusive_class("left", "left") is None
     assert lexicon.exclusive_class("left", "right") == lexicon.exclusive_class("right", "left") == "laterality"
+
+
+def test_what_a_constructor_raises_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REFEREES, "_classes", dict(REFEREES._classes))
+
+    @register_referee
+    class Mine(Referee):
+        name: ClassVar[str] = "test-mine"
+
+        def __init__(self, size: int = 1) -> None:
+            len(size)  # type: ignore[arg-type]
+
+        def rule(self, note: Note, mode: Mode, modified: str) -> Ruling:
+            raise AssertionError
+
+    with pytest.raises(TypeError, match="has no len"):
+        make_referee("test-mine")
+    with pytest.raises(ConfigError, match=r"colour.*it takes size"):
+        make_referee("test-mine", colour=1)

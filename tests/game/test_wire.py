@@ -37,6 +37,7 @@ SECRET = "Weißkittel ☤"
 TEXTS = st.text() | st.text(st.characters(min_codepoint=0xD800, max_codepoint=0xDBFF), max_size=3)  # lone surrogates
 REPLIES = st.builds(Reply, TEXTS, st.none(), st.none() | st.integers(0, 9999), st.none() | st.integers(0, 9999))
 NUMBERS = st.floats(allow_nan=False)  # a NaN comes back too, but is not equal to itself
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNTS = st.none() | st.integers(0, 999)
 VERDICTS = st.builds(
     VcfVerdict, st.booleans(), st.none() | st.sampled_from(Reason), COUNTS, st.none() | NUMBERS, COUNTS, COUNTS
@@ -51,7 +52,7 @@ GAMES = st.builds(
     second_ruling=st.none() | st.from_type(Ruling),
     truth=st.none() | st.sampled_from(Label),
     assessor=st.none() | st.builds(AssessorTurn, REPLIES, st.none() | st.sampled_from(Label)),
-    score=st.none() | st.builds(GameScore, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    score=st.none() | st.builds(GameScore, FINITE, FINITE, FINITE, FINITE),
     trajectories=st.lists(
         st.builds(
             Trajectory,

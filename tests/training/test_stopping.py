@@ -40,7 +40,7 @@ class Run(MedSeRLTrainer):
         self._out_of_time, self._stop, self._best = None, StopSignals(), BestSoFar("none")
         self._trainer = self._log = self._manager = self._cluster = self._watch = None
         self.signalled_in = signalled_in
-        self._finished, self._diverted = 0, True
+        self._finished, self._surroundings = 0, SimpleNamespace(logging=True, close=lambda: None)
 
     def start(self) -> None:
         self.run_dir.open(self.config, "test", [])

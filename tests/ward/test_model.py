@@ -32,12 +32,17 @@ def test_prompts_are_those_that_the_model_learnt() -> None:
 def test_the_recipe_is_the_shipped_configuration() -> None:
     from omegaconf import OmegaConf
 
-    from medserl.config.load import load_sft_config
+    from medserl.config.load import load_sft_config, sft_settings
+    from medserl.config.plugins import resolved_source
+    from medserl.config.sft_settings import SftSettings
 
-    game = OmegaConf.to_container(load_sft_config("sft_embedded").medserl)
-    assert isinstance(game, dict)
-    game.pop("run_dir")
-    assert RECIPE["settings"]["game"] == game
+    now = sft_settings(load_sft_config("sft_embedded"))
+    # A setting that came after the model was made must stand at its default, which is what the run had.
+    recorded = {**RECIPE["settings"]["game"], "run_dir": now.run_dir}
+    then = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SftSettings), recorded))
+    assert isinstance(then, SftSettings)
+    then.notes.source = resolved_source(then.notes)
+    assert then == now
 
 
 def test_shipped_files_are_small_and_shaped_for_parallel_layouts() -> None:

@@ -4,6 +4,7 @@ from medserl.game.referee import instruction as _instruction
 from medserl.game.referee import rules as _rules
 from medserl.game.referee.base import (
     FAILED,
+    REFEREES,
     Referee,
     Ruling,
     RulingKind,
@@ -18,6 +19,7 @@ RulesReferee = _rules.RulesReferee
 
 __all__ = [
     "FAILED",
+    "REFEREES",
     "InstructionReferee",
     "Judge",
     "JudgeFailed",

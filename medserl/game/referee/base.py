@@ -1,14 +1,13 @@
 """What a referee is, and the register of the known ones."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from medserl.errors import ConfigError
 from medserl.game.labels import Label, Mode
 from medserl.game.records import Note
+from medserl.game.registry import Registry
 
 
 class RulingKind(StrEnum):
@@ -76,32 +75,23 @@ class Referee(ABC):
         return self.rule(note, mode, modified)
 
 
-_REGISTER: dict[str, Callable[..., Referee]] = {}
+REFEREES: Registry[Referee] = Registry("referee", Referee)
 
 
 def register_referee[R: Referee](cls: type[R]) -> type[R]:
-    """Class decorator: make a referee known under its ``name``.
+    """Class decorator: make a referee known under its ``name``, for ``medserl.referee.name``.
 
-    Raises ValueError for a second class of the same name.
+    Raises TypeError and ValueError as `Registry.add` does.
     """
-    known = _REGISTER.get(cls.name)
-    if known is not None and known is not cls:
-        raise ValueError(f"a referee named {cls.name!r} is registered already: {known!r}")
-    _REGISTER[cls.name] = cls
-    return cls
+    return REFEREES.add(cls)
 
 
 def referee_names() -> list[str]:
     """Names of the registered referees, sorted."""
-    return sorted(_REGISTER)
+    return REFEREES.names()
 
 
 def make_referee(name: str, **options: Any) -> Referee:
-    """Build the referee ``name``; ConfigError for an unknown name or an option that it does not take."""
-    factory = _REGISTER.get(name)
-    if factory is None:
-        raise ConfigError(f"referee={name!r} is not known; choose one of: {', '.join(referee_names())}")
-    try:
-        return factory(**options)
-    except TypeError as error:
-        raise ConfigError(f"referee {name!r} does not take these options: {error}") from error
+    """Build the referee ``name``; ConfigError for an unknown name or an option that it does not take. What its
+    constructor raises goes through."""
+    return REFEREES.make(name, options)
