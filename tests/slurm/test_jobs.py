@@ -160,7 +160,7 @@ def test_single_node_and_evaluation(capsys: pytest.CaptureFixture[str], tmp_path
     assert "1 nodes x 8 GPUs = 8 = TP 2 x PP 1 x DP 4" in out
     code, _, err = render(capsys, "--nodes=2", "train_singlenode", *words)
     assert (code, "submit train_multinode" in err) == (2, True)
-    evaluate = ["evaluate", "--model", "/models/x", "--data", str(tmp_path / "notes.jsonl")]
+    evaluate = ["evaluate", "--model", model.partition("=")[2], "--data", str(tmp_path / "notes.jsonl")]
     assert render(capsys, *evaluate)[0] == 0
     code, _, err = render(capsys, *evaluate, "actor_rollout_ref.rollout.tensor_model_parallel_size=4")
     assert (code, "is more than the job's 1 GPUs" in err) == (2, True)
