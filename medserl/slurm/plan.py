@@ -142,11 +142,13 @@ def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
     """The model must be there, as ``medserl evaluate`` looks for it; a container has a disk of its own."""
     from medserl.evaluation.run import model_directory
 
-    outside = host_path(model or "", shape.binds)
-    if model and shape.in_container and not outside.is_dir():
+    outside = host_path(model, shape.binds) if model else None
+    if outside is not None and outside.is_dir():
+        model_directory(str(outside))
+    elif model and shape.in_container:
         plan.add("note", f"model {model}: not seen from here; the preflight looks for it in the container")
-        return
-    model_directory(str(outside) if outside.is_dir() else model)
+    else:
+        model_directory(model)
 
 
 def _check_numbers(config: DictConfig) -> None:
