@@ -60,9 +60,11 @@ clean_up() {
     if ((${#containers[@]} > 0)); then
       timeout 60 "${step[@]}" "$runtime" rm --force "${containers[@]}" >/dev/null 2>&1 || true
     fi
-    timeout 60 "${step[@]}" rm -rf "$tmp" || say "could not remove $tmp on every node"
+    node_words
+    timeout 60 "${step[@]}" "${words[@]}" remove_folder "$tmp" "$SLURM_JOB_ID" "$cluster" ||
+      say "could not remove $tmp on every node"
   else
-    rm -rf "$tmp" # Slurm starts no more steps; the next job of this user takes away what is left on other nodes
+    remove_folder "$tmp" "$SLURM_JOB_ID" "$cluster" # Slurm starts no more steps; the next job of this user takes away what is left on other nodes
   fi
   say "done after $SECONDS s, exit code $code"
   if [[ $requeue == yes ]]; then
@@ -138,6 +140,7 @@ leave_for_attach() {
     # shellcheck disable=SC2016
     echo 'exec "${command[@]}" "$@"'
   } | on_all_write "$tmp/attach.sh"
+  echo "$tmp" >"$job_dir/folder" # for attach.sh, which is not told where the job's folders are
 }
 
 # on_all_write FILE: what is read, into a file of this user's own on each node; through a pipe, no shared disk sees it

@@ -17,8 +17,10 @@
 set -euo pipefail
 
 # sbatch runs a copy in its spool: the library lies beside the file that was submitted, or in the submit directory.
-submitted=$(scontrol -o show job "${SLURM_JOB_ID:-0}" 2>/dev/null | sed -n 's/.* Command=\([^ ]*\)\/[^/ ]*.*/\1/p') || true
-for lib in "${MEDSERL_LAUNCHER:-}" "${BASH_SOURCE[0]%/*}" "$submitted" "${SLURM_SUBMIT_DIR:-.}/slurm" ""; do
+submitted=$(scontrol -o show job "${SLURM_JOB_ID:-0}" 2>/dev/null |
+  sed -n 's/.* Command=\(.*\) WorkDir=.*/\1/;T;s/\/[^/ ]*\.sh\( .*\)\{0,1\}$//p;t;s/\/[^/ ]*\( .*\)\{0,1\}$//p') || true
+places=("${BASH_SOURCE[0]%/*}" "$submitted" "${SLURM_SUBMIT_DIR:-.}/slurm")
+for lib in "${MEDSERL_LAUNCHER:-${places[@]}}" ""; do
   if [[ -n $lib && -r $lib/lib.sh ]]; then break; fi
 done
 # shellcheck source=slurm/lib.sh

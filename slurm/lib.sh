@@ -12,7 +12,10 @@ SITE_SETTINGS=(
   MEDSERL_GPU_MEMORY_GB MEDSERL_GPUS_PER_NODE MEDSERL_RAY_CPUS
 )
 # Variables that a container is given where its runtime does not pass all of them on.
-PASSED_ON='^(MEDSERL|RAY|SLURM|NCCL|GLOO|UCX|FI|IB|HF|CUDA|NVIDIA|TRITON|TORCH|TORCHINDUCTOR|FLASHINFER|VLLM|VERL|OMP|MKL|ONEDNN|PYTHON|TMPDIR|WANDB|LANG|LC)(_|[A-Z]*$)'
+PASSED_ON='^(MEDSERL|RAY|SLURM|NCCL|GLOO|UCX|FI|IB|HF|CUDA|NVIDIA|TRITON|TORCH|TORCHINDUCTOR|FLASHINFER|VLLM|VERL|OMP|MKL|ONEDNN|PYTHON|TMPDIR|WANDB|LANG|LC|USER|LOGNAME)(_|[A-Z]*$)'
+
+kind="" # of a job's folders on the nodes, and how long their names may be; the launchers may say otherwise
+tmp_limit=40
 
 say() { printf '%(%H:%M:%S)T launcher: %s\n' -1 "$*"; }
 die() {
@@ -44,6 +47,24 @@ site_file() {
   done
 }
 
+# read_site FILE: sources it; refuses what an editor elsewhere made of it, and one that ends the shell
+read_site() {
+  if LC_ALL=C grep -q $'\r$' "$1"; then
+    refuse "$1 has Windows line ends; run: sed -i 's/\\r\$//' $(printf %q "$1")"
+  fi
+  if [[ $(head -c 3 "$1" | od -An -tx1) =~ ^\ (ef\ bb\ bf|ff\ fe|fe\ ff) ]]; then
+    refuse "$1 begins with the byte order mark of Windows editors; save it as plain UTF-8 without one"
+  fi
+  # shellcheck disable=SC2064  # the name of now
+  trap "refuse $(printf %q "$1: it ends the shell (exit, or a variable that is not set); it should only set variables")" EXIT
+  # shellcheck disable=SC1090  # the user's
+  source "$1" || {
+    trap - EXIT
+    refuse "$1: its last command failed; it should only set variables"
+  }
+  trap - EXIT
+}
+
 load_site() {
   local file name
   local -A given=()
@@ -51,10 +72,7 @@ load_site() {
     if [[ -n ${!name+set} ]]; then given[$name]=${!name}; fi
   done
   file=$(site_file)
-  if [[ -n $file ]]; then
-    # shellcheck disable=SC1090  # the user's
-    source "$file" || refuse "$file: its last command failed; it should only set variables"
-  fi
+  if [[ -n $file ]]; then read_site "$file"; fi
   for name in "${!given[@]}"; do printf -v "$name" %s "${given[$name]}"; done
   for name in "${SITE_SETTINGS[@]}"; do
     if [[ -n ${!name+set} ]]; then export "${name?}"; fi
@@ -62,7 +80,7 @@ load_site() {
   MEDSERL_RUNTIME=${MEDSERL_RUNTIME:-none}
   case $MEDSERL_RUNTIME in
     none | apptainer | docker | podman | pyxis) ;;
-    *) refuse "MEDSERL_RUNTIME=$MEDSERL_RUNTIME is none of apptainer, docker, podman, pyxis, none" ;;
+    *) refuse "MEDSERL_RUNTIME=${MEDSERL_RUNTIME@Q} is none of apptainer, docker, podman, pyxis, none" ;;
   esac
 }
 
@@ -91,6 +109,7 @@ load_modules() {
 begin() {
   [[ -n ${SLURM_JOB_ID:-} ]] || refuse "no Slurm job here; submit it: medserl slurm submit, or sbatch slurm/$(basename "$0")"
   cd "$SLURM_SUBMIT_DIR"
+  forget_outer_job
   load_site
   load_modules
   runtime=$MEDSERL_RUNTIME
@@ -111,7 +130,9 @@ begin() {
   # Beside the run directory, which is medserl's own; a folder of each job's, so that a second one spoils no log.
   job_dir=$run_dir.launcher/$SLURM_JOB_ID
   attempt_dir=$job_dir/attempt-$restarts
-  tmp=${MEDSERL_TMP:-${MEDSERL_SCRATCH:-/tmp}/medserl-$SLURM_JOB_ID}
+  # A folder of the job's own below what the settings name, which is the user's.
+  tmp=$(scratch_folder)/medserl-$kind$SLURM_JOB_ID
+  cluster=${SLURM_CLUSTER_NAME:-cluster}
   check_settings
   set_environment
   mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
@@ -125,21 +146,65 @@ begin() {
   say "job $SLURM_JOB_ID, attempt $restarts: ${#hosts[@]} node(s) (${hosts[*]}), $gpus workers each, runtime $runtime, run in $run_dir"
 }
 
+# scratch_folder: the folder of the settings below which a job has its own, without a slash at its end
+scratch_folder() {
+  local folder=${MEDSERL_TMP:-${MEDSERL_SCRATCH:-/tmp}}
+  while [[ $folder == */ ]]; do folder=${folder%/}; done
+  echo "$folder"
+}
+
+# forget_outer_job: where sbatch was called from inside another job, its variables are here too; srun reads these of them,
+# and Slurm replaces them only where this job asks for the same
+forget_outer_job() {
+  local name
+  for name in $(compgen -e SLURM_CPU_BIND) $(compgen -e SLURM_MEM_) $(compgen -e SRUN_) SLURM_DISTRIBUTION SLURM_HINT \
+    SLURM_THREADS_PER_CORE SLURM_CORE_SPEC SLURM_GPU_BIND SLURM_GPU_FREQ SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU \
+    SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_SOCKET SLURM_CPUS_PER_GPU SLURM_TRES_PER_TASK SLURM_EXCLUSIVE SLURM_EXACT; do
+    unset "$name"
+  done
+}
+
+# count_of LIST: GPUs in "8", "a100:8" or "a100:4,h100:4"
+count_of() {
+  local part parts sum=0
+  IFS=, read -ra parts <<<"$1"
+  for part in "${parts[@]}"; do
+    part=${part##*:}
+    if [[ $part =~ ^[0-9]+$ ]]; then sum=$((sum + 10#$part)); else sum=$((sum + 1)); fi # "a100" is one
+  done
+  echo "$sum"
+}
+
+# cpus_of_nodes: the least that a node of this job has; Slurm writes "64(x2),40"
+cpus_of_nodes() {
+  local least="" part parts
+  IFS=, read -ra parts <<<"${SLURM_JOB_CPUS_PER_NODE:-}"
+  for part in "${parts[@]}"; do
+    part=${part%%(*}
+    if [[ $part =~ ^[1-9][0-9]*$ ]] && { [[ -z $least ]] || ((part < least)); }; then least=$part; fi
+  done
+  echo "${least:-${SLURM_CPUS_ON_NODE:-$(nproc)}}"
+}
+
 check_settings() {
   # "8", "a100:8" or, where a job asked in another way, what is on this node.
-  local asked=${SLURM_GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-}}
-  asked=${asked##*:}
+  local asked
+  asked=$(count_of "${SLURM_GPUS_PER_NODE:-${SLURM_GPUS_ON_NODE:-}}")
   gpus=${MEDSERL_GPUS_PER_NODE:-$asked}
   with_gpus=no
   if [[ $asked =~ ^[1-9] ]]; then with_gpus=yes; fi
-  cpus=${MEDSERL_RAY_CPUS:-${SLURM_CPUS_ON_NODE:-$(nproc)}}
+  cpus=${MEDSERL_RAY_CPUS:-$(cpus_of_nodes)}
+  [[ $cpus =~ ^[1-9][0-9]*$ ]] || refuse "MEDSERL_RAY_CPUS=${cpus@Q} is no number of CPUs"
   [[ $gpus =~ ^[1-9][0-9]*$ ]] || refuse "no GPUs in this job; ask with --gpus-per-node, or set MEDSERL_GPUS_PER_NODE"
   # Ray's longest socket name below its folder takes about 65 of the 107 bytes that a socket path may have.
-  ((${#tmp} <= ${tmp_limit:=40})) || refuse "MEDSERL_TMP=$tmp is too long for socket paths; $tmp_limit characters at most"
+  [[ $tmp == /* ]] || refuse "MEDSERL_SCRATCH=$(scratch_folder): give a folder from the root on, which each node has on its disk"
+  ((${#tmp} <= tmp_limit)) ||
+    refuse "$tmp is too long for socket paths; $tmp_limit characters at most: set MEDSERL_SCRATCH to a shorter folder"
   [[ ${MEDSERL_INTERFACE:-} =~ ^[A-Za-z0-9._@-]*$ ]] ||
     refuse "MEDSERL_INTERFACE=$MEDSERL_INTERFACE must be one interface by its name: Gloo knows no lists and no ^"
   [[ ${MEDSERL_PREFLIGHT:=full} =~ ^(full|quick|none)$ ]] ||
     refuse "MEDSERL_PREFLIGHT=$MEDSERL_PREFLIGHT is none of full, quick, none"
+  [[ $timeout =~ ^[1-9][0-9]*$ ]] || refuse "MEDSERL_START_TIMEOUT=$timeout is no number of seconds"
   [[ ${MEDSERL_MAX_REQUEUES:=20} =~ ^[0-9]+$ ]] || refuse "MEDSERL_MAX_REQUEUES=$MEDSERL_MAX_REQUEUES is no number"
   if [[ $runtime == none ]]; then
     venv=$(realpath -m "${MEDSERL_VENV:-.venv}")
@@ -163,6 +228,8 @@ set_environment() {
     inner_tmp=/tmp
     unset PYTHONPATH PYTHONHOME VIRTUAL_ENV LD_PRELOAD # of the host
   fi
+  # An account that a node or a container does not know: torch looks for a name as it is imported.
+  export USER=${USER:-$(id -un 2>/dev/null || echo medserl)}
   export PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1} RAY_USAGE_STATS_ENABLED=0
   # A shared disk is slow to import from: Ray's helpers have time. A raylet that has not joined after a minute is dead (it
   # waits 15 s for each of their four ports), which `ray start` does not see before this time is over.
@@ -215,6 +282,8 @@ refuse_second_job() {
   fi
 }
 
+# shellcheck source=slurm/folder.sh
+source "$(dirname "${BASH_SOURCE[0]}")/folder.sh"
 # shellcheck source=slurm/nodes.sh
 source "$(dirname "${BASH_SOURCE[0]}")/nodes.sh"
 # shellcheck source=slurm/ends.sh

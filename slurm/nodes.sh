@@ -47,9 +47,10 @@ enter() {
       inside=(apptainer --quiet exec --pwd "$PWD")
       if [[ $with_gpus == yes ]]; then inside+=(--nv); fi
       for bind in "${binds[@]}"; do inside+=(--bind "$bind"); done
-      # An image's own environment beats the variables of the node, but not these: its caches lie in the home directory.
+      # An image's own environment beats the variables of the node, but not these: its caches lie in the home directory,
+      # its temporary files where MEDSERL_TMP says, which is a folder of the node.
       inside+=(--env "XDG_CACHE_HOME=$inner_tmp")
-      for name in TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR FLASHINFER_WORKSPACE_BASE HF_HUB_OFFLINE; do
+      for name in TMPDIR TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR FLASHINFER_WORKSPACE_BASE HF_HUB_OFFLINE; do
         inside+=(--env "$name=${!name}")
       done
       inside+=("${options[@]}" "$image")
@@ -88,47 +89,71 @@ inside_on() {
   "${step[@]}" "${inside[@]}" "$@"
 }
 
+# node_words: bash with the functions of folder.sh, in `words`; the name of one and its arguments follow
+node_words() {
+  words=(bash -c "umask 077; $(declare -f is_of_job remove_folder sweep make_folder see_folder prepare_node)
+    \"\$@\"" bash)
+}
+
+# see_folder FILE JOB: the file that the first node wrote, which a shared disk may take its time to show
+# shellcheck disable=SC2329  # node_words sends it
+see_folder() {
+  local _
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [[ $(cat "$1" 2>/dev/null) != "$2" ]] || return 0
+    sleep 0.5
+  done
+  echo "$SLURMD_NODENAME does not see $1"
+  return 1
+}
+
+# prepare_node FOLDER JOB CLUSTER ATTEMPT CANARY RUNNING [MOUNT POINT…]
+# shellcheck disable=SC2329  # node_words sends it
+prepare_node() {
+  local tmp=$1 job=$2 cluster=$3 attempt=$4 canary=$5 running
+  read -ra running <<<"$6"
+  shift 6
+  # Where Slurm ended a job by itself (scancel, a lost node), no step could take its folder away. A list of jobs that
+  # lacks this one is none.
+  if [[ " ${running[*]} " == *" $job "* ]]; then sweep "$tmp" "$cluster" "$canary" "${running[@]}"; fi
+  make_folder "$tmp" "$job" "$cluster" "$attempt" || return
+  mkdir -p "$tmp" "$@" || return 1
+  see_folder "$canary" "$job"
+}
+
 # prepare_nodes: a private folder on each node's own disk, and a look at the run directory from there. What this node
 # writes every other must see: a run directory on a local disk is the commonest way to lose checkpoints.
 prepare_nodes() {
-  local canary=$attempt_dir/canary bind inner=() running
+  local canary=$attempt_dir/canary bind inner=() running code=0
   echo "$SLURM_JOB_ID" >"$canary"
   list_binds
   for bind in "${binds[@]:1}"; do # a mount point below a mounted /tmp must be there
     bind=${bind#*:}
     if [[ $runtime != none && $bind == /tmp/* ]]; then inner+=("$tmp/${bind#/tmp/}"); fi
   done
-  # Where Slurm ended a job by itself (scancel, a lost node), no step could take its folder away.
-  running=$(squeue --noheader --user="$(id -un)" --format=%A 2>/dev/null | tr '\n' ' ') || running=""
-  # shellcheck disable=SC2016  # expands on the nodes
-  everywhere bash -c '
-    umask 077
-    tmp=$1 job=$2 canary=$3 running=" $4"
-    shift 4
-    if [[ $running == *" $job "* && $tmp == */medserl-"$job" ]]; then
-      for folder in "${tmp%/*}"/medserl-[0-9]*; do
-        [[ ! -O $folder || $running == *" ${folder##*-} "* ]] || rm -rf "$folder"
-      done
-    fi
-    rm -rf "$tmp" && mkdir "$tmp" && mkdir -p "$tmp" "$@" || { echo "$SLURMD_NODENAME cannot make $tmp"; exit 1; }
-    for _ in 1 2 3 4 5 6 7 8 9 10; do # a shared disk may take its time to show a file
-      [[ $(cat "$canary" 2>/dev/null) != "$job" ]] || exit 0
-      sleep 0.5
-    done
-    echo "$SLURMD_NODENAME does not see $canary"
-    exit 1' bash "$tmp" "$SLURM_JOB_ID" "$canary" "$running" "${inner[@]}" ||
-    die "the nodes named above cannot make $tmp, or do not see $run_dir: it must lie on a file system that all nodes share"
+  running=$(squeue --noheader --user="$(id -u)" --format=%A 2>/dev/null | tr '\n' ' ') || running=""
+  node_words
+  everywhere "${words[@]}" prepare_node "$tmp" "$SLURM_JOB_ID" "$cluster" "$restarts" "$canary" "$running" "${inner[@]}" ||
+    code=$?
   rm -f "$canary"
+  if ((code == 2)); then refuse "the nodes named above have another $tmp; the job starts nothing"; fi
+  ((code == 0)) ||
+    die "the nodes named above cannot make $tmp, or do not see $run_dir: it must lie on a file system that all nodes share"
 }
 
 # find_network: the address and the interface of each node in `address` and `interface`: what MEDSERL_INTERFACE names,
 # else what leads to the other nodes. One concrete interface, for Ray, Gloo and NCCL alike.
 declare -A address=() interface=()
 find_network() {
-  local host ip name
+  local host line
+  # What prologs and modules print stands beside a step's own lines: those bear a mark, and count before all others.
+  local -A sure=()
   # shellcheck disable=SC2016  # expands on the nodes
-  while read -r host ip name; do
-    address[$host]=$ip interface[$host]=$name
+  while read -r line; do
+    [[ $line =~ ^(network\ )?([^ ]+)\ (none|[0-9]+(\.[0-9]+){3})(\ ([^ ]+))?$ ]] || continue
+    host=${BASH_REMATCH[2]}
+    [[ " ${hosts[*]} " == *" $host "* && (-n ${BASH_REMATCH[1]} || -z ${sure[$host]:-}) ]] || continue
+    address[$host]=${BASH_REMATCH[3]} interface[$host]=${BASH_REMATCH[6]} sure[$host]=${BASH_REMATCH[1]}
   done < <(everywhere bash -c '
     name=$1 first=$2 second=$3
     if [[ -z $name ]]; then
@@ -145,7 +170,7 @@ find_network() {
       ip=$({ hostname --ip-address; hostname -I; } 2>/dev/null | tr " " "\n" | grep -E "^[0-9.]+$" |
         grep -vE "^(127\.|172\.17\.)" | head -n 1)
     fi
-    echo "$SLURMD_NODENAME ${ip:-none} $name"' bash "${MEDSERL_INTERFACE:-}" "$head" "${hosts[1]:-$head}")
+    printf "\nnetwork %s %s %s\n" "$SLURMD_NODENAME" "${ip:-none}" "$name"' bash "${MEDSERL_INTERFACE:-}" "$head" "${hosts[1]:-$head}")
   for host in "${hosts[@]}"; do
     [[ ${address[$host]:-none} != none ]] ||
       die "found no IPv4 address of $host${MEDSERL_INTERFACE:+ on $MEDSERL_INTERFACE}; set MEDSERL_INTERFACE to the network that the nodes share"
@@ -194,8 +219,15 @@ preflight() {
   say "preflight passed after $SECONDS s"
 }
 
-# free_port: the first of three free ports on the head, in `port`, which follow from the job's number
+# free_port: the first of three free ports on the head, in `port`, which follow from the job's number; whatever else the
+# node prints is no line with a port's number alone
 free_port() {
-  port=$(inside_on "$head" port medserl slurm step free-port "${address[$head]}" "$SLURM_JOB_ID") ||
+  local line said
+  said=$(inside_on "$head" port medserl slurm step free-port "${address[$head]}" "$SLURM_JOB_ID") ||
     die "no free port on $head for job $SLURM_JOB_ID"
+  port=""
+  while read -r line; do
+    if [[ $line =~ ^[1-9][0-9]{3,4}$ ]] && ((line <= 65533)); then port=$line; fi
+  done <<<"$said"
+  [[ -n $port ]] || die "no free port on $head for job $SLURM_JOB_ID: its step said ${said@Q}"
 }

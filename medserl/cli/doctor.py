@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medserl.errors import EXIT_FAILURE, EXIT_OK, UserError
+from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError, UserError
 
 if TYPE_CHECKING:
     from medserl.preflight.node_checks import Check
@@ -40,6 +41,9 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
     print("looking at this machine, which takes some seconds", file=sys.stderr, flush=True)
     found = machine_checks(options, overrides)
     show(machine_table(found, tool_checks()))
+    for check in found:
+        if check.remark:
+            print(f"remark: {check.name}: {check.remark}", file=sys.stderr)
     bad = [check for check in found if check.problem]
     for check in bad:
         print(f"bad: {check.name}: {check.problem}", file=sys.stderr)
@@ -157,9 +161,21 @@ def checkpoint_bytes(config: Any) -> float:
 
 def has_other_nodes(environ: Mapping[str, str]) -> bool:
     """Whether this is an allocation of several nodes, and not one of several tasks that srun started in it."""
-    nodes = environ.get("SLURM_JOB_NUM_NODES") or "1"
-    tasks = environ.get("SLURM_STEP_NUM_TASKS") or "1"
-    return bool(environ.get("SLURM_JOB_ID")) and int(nodes) > 1 and int(tasks) == 1
+    if not environ.get("SLURM_JOB_ID"):
+        return False
+    counts = []
+    for name in ("SLURM_JOB_NUM_NODES", "SLURM_STEP_NUM_TASKS"):
+        value = environ.get(name) or "1"
+        if not (value.isascii() and value.isdigit()):
+            raise ConfigError(f"{name}={value}: Slurm sets a number here; unset it, or look at one machine with --here")
+        counts.append(int(value))
+    return counts[0] > 1 and counts[1] == 1
+
+
+def least_cpus(listed: str) -> str | None:
+    """The least of what Slurm lists, ``64(x2),40`` being two nodes of 64 and one of 40; None for no such list."""
+    counts = [re.fullmatch(r"([0-9]+)(\(x[0-9]+\))?", part) for part in listed.split(",")]
+    return str(min(int(count[1]) for count in counts if count)) if all(counts) else None
 
 
 def look_at_all_nodes(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -172,7 +188,7 @@ def look_at_all_nodes(options: argparse.Namespace, overrides: list[str]) -> None
 
     launchers = launchers_dir()
     job = os.environ["SLURM_JOB_ID"]
-    scratch = site_settings(launchers).get("MEDSERL_SCRATCH", "/tmp")
+    site_settings(launchers)  # refuses a file of the site's that is no good
     run_dir = getattr(options, "medserl.run_dir")
     words = [word for word in overrides if not run_dir or not word.startswith("medserl.run_dir='")]  # main's quoting
     if options.config:
@@ -185,12 +201,11 @@ def look_at_all_nodes(options: argparse.Namespace, overrides: list[str]) -> None
     os.environ.update({name: value for name, value in given.items() if value})
     usual = {
         "MEDSERL_RUN_DIR": f"outputs/doctor-{job}",
-        "MEDSERL_TMP": f"{scratch}/medserl-doctor-{job}",
         "SLURM_SUBMIT_DIR": os.getcwd(),
     }
     if (Path(sys.prefix) / "bin" / "medserl").is_file():
         usual["MEDSERL_VENV"] = sys.prefix
-    if cpus := os.environ.get("SLURM_JOB_CPUS_PER_NODE", "").partition("(")[0]:  # "64(x2)"
+    if cpus := least_cpus(os.environ.get("SLURM_JOB_CPUS_PER_NODE", "")):
         usual["SLURM_CPUS_ON_NODE"] = cpus
     for name, value in usual.items():
         os.environ.setdefault(name, value)

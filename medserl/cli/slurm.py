@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError
 
@@ -29,8 +32,6 @@ SBATCH_OPTIONS = (
     ("--qos", "quality of service (default: the site's file)"),
     ("--job-name", "name of the job"),
 )
-
-REQUESTED = ("nodes", "gpus-per-node", "cpus-per-task", "mem", "time", "account", "partition")
 
 
 def add_slurm(commands: argparse._SubParsersAction) -> None:
@@ -111,8 +112,7 @@ def run_job(options: argparse.Namespace, overrides: list[str]) -> int:
     }
     request = make_request(options.script, chosen, options.sbatch, options.arguments)
     plan = plan_of_request(request)
-    asked = (f"--{name}={request.options[name] or ''}" for name in REQUESTED if name in request.options)
-    plan.add("request", " ".join(asked))
+    plan.add("request", request.asked)
     if options.action == "submit" and not options.dry_run:
         show(plan.table())
         job = submit(request)
@@ -128,14 +128,13 @@ def plan_of_request(request: JobRequest) -> Plan:
     from medserl.slurm.plan import Plan, Shape, binds_of
     from medserl.slurm.request import DEFAULT_CONFIGS
 
-    memory = request.settings.get("MEDSERL_GPU_MEMORY_GB")
     shape = Shape(
         nodes=request.nodes,
         gpus_per_node=request.gpus_per_node,
         cpus_per_node=request.cpus_per_node,
         time_limit=request.time_limit,
         lead=request.lead,
-        gpu_memory_gb=float(memory) if memory else None,
+        gpu_memory_gb=gpu_memory(request.settings),
         binds=binds_of(request.settings),
         in_container=request.settings.get("MEDSERL_RUNTIME", "none") != "none",
     )
@@ -159,8 +158,11 @@ def plan_of_words(words: Sequence[str], shape: Shape) -> Plan:
     from medserl.cli.arguments import add_train, parse_arguments
     from medserl.cli.evaluate import add_evaluate
     from medserl.config.load import load_config
+    from medserl.evaluation.run import Request, engine_config
     from medserl.slurm.plan import plan_evaluation, plan_training
 
+    if not words:
+        raise ConfigError("no command; give train or evaluate with its arguments, behind --")
     if words[0] not in ("train", "evaluate"):
         raise ConfigError(f"medserl {words[0]}: the launchers run train and evaluate")
     parser = argparse.ArgumentParser(prog="medserl")
@@ -170,19 +172,34 @@ def plan_of_words(words: Sequence[str], shape: Shape) -> Plan:
     options, overrides = parse_arguments(parser, words)
     if options.command == "train":
         return plan_training(load_config(options.config, overrides), shape)
-    parallel = next(
-        (o.split("=")[1] for o in reversed(overrides) if o.startswith("actor_rollout_ref.rollout.tensor_model_par")),
-        "1",
-    )
-    return plan_evaluation(options.model, options.data, int(parallel), shape)
+    # The job takes another configuration where its node has GPUs and this machine none; both say TP 1.
+    request = Request(model=options.model, config=options.config, overrides=tuple(overrides))
+    return plan_evaluation(options.model, options.data, engine_config(request), shape)
+
+
+def gpu_memory(settings: Mapping[str, str]) -> float | None:
+    """MEDSERL_GPU_MEMORY_GB; None where it is not set.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    given = settings.get("MEDSERL_GPU_MEMORY_GB")
+    if not given:
+        return None
+    with contextlib.suppress(ValueError):
+        if 0 < float(given) < math.inf:
+            return float(given)
+    raise ConfigError(f"MEDSERL_GPU_MEMORY_GB={given}: is no size; give a GPU's memory in GiB, e.g. 80")
 
 
 def run_attach(options: argparse.Namespace, overrides: list[str]) -> int:
     """Become ``slurm/attach.sh``."""
     from medserl.slurm.request import launchers_dir
 
-    script = str(launchers_dir() / "attach.sh")
-    os.execv(script, [script, options.job, *options.arguments, *overrides])
+    script, bash = launchers_dir() / "attach.sh", shutil.which("bash")
+    if bash is None:
+        raise ConfigError("bash is not on PATH; the launchers are written in it")
+    os.execv(bash, [bash, str(script), options.job, *options.arguments, *overrides])
 
 
 # ------------------------------------------------------------------------------------------ steps on nodes
@@ -192,7 +209,8 @@ def run_free_port(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print the first port."""
     from medserl.slurm.ray_steps import free_port
 
-    print(free_port(options.address, options.job))
+    # A line of its own, whatever the node has printed before without an end of line.
+    print(f"\n{free_port(options.address, options.job)}")
     return EXIT_OK
 
 
@@ -209,10 +227,7 @@ def run_plan(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.slurm.plan import Shape
 
     words = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
-    memory = os.environ.get("MEDSERL_GPU_MEMORY_GB")
-    shape = Shape(
-        options.nodes, options.gpus_per_node, options.cpus_per_node, gpu_memory_gb=float(memory) if memory else None
-    )
+    shape = Shape(options.nodes, options.gpus_per_node, options.cpus_per_node, gpu_memory_gb=gpu_memory(os.environ))
     plan = plan_of_words([*words, *overrides], shape)
     options.out.write_text(plan.to_json(), encoding="utf-8")
     print("\n".join(line for line in plan.lines if not line.startswith("time ")))
@@ -224,9 +239,9 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.files import write_atomically
     from medserl.preflight import node_checks as checks
 
-    plan = json.loads(options.plan.read_text(encoding="utf-8")) if options.plan.is_file() else {}
+    plan = read_plan(options.plan) if options.plan.is_file() else {}
     nodes = options.nodes.split(",")
-    found = checks.gpu_checks(options.gpus) + checks.host_checks(options.tmp)
+    found = checks.gpu_checks(options.gpus) + checks.host_checks(options.tmp, plan.get("cpus", 0))
     on_disk, skew = checks.run_dir_checks(options.run_dir, plan.get("checkpoint_bytes", 0.0))
     found += on_disk + checks.content_checks(plan.get("model"), plan.get("files", []))
     found += checks.software_checks(options.interface)
@@ -240,6 +255,21 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
     record = checks.as_record(options.node, skew, found)
     write_atomically(options.out / f"{options.node}.json", json.dumps(record, indent=1))
     return EXIT_OK
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """What ``step plan`` left.
+
+    Raises:
+        ConfigError: it did not leave that.
+    """
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        plan = None
+    if not isinstance(plan, dict):
+        raise ConfigError(f"--plan {path}: is no plan; medserl slurm step plan writes one")
+    return plan
 
 
 def run_report(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -37,6 +37,8 @@ class Check:
     name: str
     value: str
     problem: str | None = None
+    remark: str | None = None
+    """A phrase about what may be meant."""
 
 
 def gpu_checks(wanted: int, show_unasked: bool = False) -> list[Check]:
@@ -80,8 +82,29 @@ def read_gpus(rows: Sequence[Sequence[str]], wanted: int) -> list[Check]:
     ]
 
 
-def host_checks(tmp: Path) -> list[Check]:
-    """Processors, memory, limits and node-local disk."""
+def cpu_check(told: int = 0) -> Check:
+    """Processors that this process may use, where srun, taskset or a control group left it some of the machine's only.
+
+    Args:
+        told: How many Ray is told that there are, 0 where that is not known. More than a whole machine has may be told
+            on purpose (MEDSERL_RAY_CPUS).
+    """
+    usable, there = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    if usable >= there:
+        return Check("CPUs", str(usable))
+    cause = "srun --cpus-per-task, SLURM_CPU_BIND"
+    may = f"{usable} CPU{'s' if usable > 1 else ''} may be used"
+    problem = f"{may}, Ray is told {told} ({cause})" if usable < told else None
+    return Check("CPUs", f"{usable} of {there}", problem, None if problem else f"{may} of {there} ({cause}, taskset)")
+
+
+def host_checks(tmp: Path, cpus: int = 0) -> list[Check]:
+    """Processors, memory, limits and node-local disk.
+
+    Args:
+        tmp: The folder for temporary files.
+        cpus: How many Ray is told of; 0 where that is not known.
+    """
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
     available = fields["MemAvailable"]
@@ -89,7 +112,7 @@ def host_checks(tmp: Path) -> list[Check]:
     shared = shutil.disk_usage("/dev/shm").free
     scratch = shutil.disk_usage(tmp).free
     return [
-        Check("CPUs", str(len(os.sched_getaffinity(0)))),
+        cpu_check(cpus),
         Check("memory", f"{available / GIB:.0f} GiB"),
         Check(
             "/dev/shm",

@@ -18,6 +18,21 @@ from medserl.slurm.memory import GIB, Estimate, estimate
 CPUS_PER_WORKER = 3
 """Logical CPUs that verl's placement bundles ask Ray for with each GPU (verl 0.9.1, RayResourcePool)."""
 
+COUNTS = (
+    "trainer.nnodes",
+    "trainer.n_gpus_per_node",
+    "data.train_batch_size",
+    "data.max_prompt_length",
+    "data.max_response_length",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size",
+    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size",
+    "actor_rollout_ref.actor.megatron.context_parallel_size",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size",
+    "actor_rollout_ref.rollout.n",
+)
+"""Keys that the arithmetic divides by, or multiplies."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -45,6 +60,8 @@ class Plan:
     model: str | None = None
     files: list[str] = field(default_factory=list)
     checkpoint_bytes: float = 0.0
+    cpus: int = 0
+    """Logical CPUs that Ray is told of on each node; 0 where there is no Ray."""
 
     def add(self, name: str, text: str) -> None:
         """One line of the plan."""
@@ -63,6 +80,7 @@ class Plan:
                 "model": self.model,
                 "files": self.files,
                 "checkpoint_bytes": self.checkpoint_bytes,
+                "cpus": self.cpus,
             }
         )
 
@@ -75,7 +93,8 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
     """
     from medserl.preflight.checks import check_layout
 
-    plan = Plan(device=config.trainer.device)
+    plan = Plan(device=config.trainer.device, cpus=shape.cpus_per_node)
+    _check_numbers(config)
     _check_shape(config, shape)
     check_layout(config)
     _say_layout(plan, config, shape)
@@ -96,27 +115,58 @@ def note_files(config: DictConfig) -> list[str]:
     return [str(path) for path in (notes.path, notes.labelled_path, config.medserl.validation.path) if path]
 
 
-def plan_evaluation(model: str | None, data: Sequence[str], tensor_parallel: int, shape: Shape) -> Plan:
-    """The plan of ``medserl evaluate``: vLLM in one process, with ``tensor_parallel`` GPUs.
+def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, shape: Shape) -> Plan:
+    """The plan of ``medserl evaluate``: vLLM in one process.
+
+    Args:
+        config: What the engine's settings come from.
 
     Raises:
-        ConfigError: more GPUs wanted than there are, or data that is not there.
+        ConfigError: more GPUs wanted than there are, a model or data that is not there.
     """
     plan = Plan(model=model)
     if shape.nodes != 1:
         raise ConfigError(f"medserl evaluate runs on one node, the job has {shape.nodes}")
+    _check_numbers(config)
+    tensor_parallel = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     if tensor_parallel > shape.gpus_per_node:
         raise ConfigError(
             f"actor_rollout_ref.rollout.tensor_model_parallel_size: {tensor_parallel} is more than the job's "
             f"{shape.gpus_per_node} GPUs; change it or --gpus-per-node"
         )
     plan.add("layout", f"1 node x {shape.gpus_per_node} GPUs, vLLM TP {tensor_parallel}")
+    _check_evaluated(plan, model, shape)
     plan.files = [source for source in data if not source.startswith("ward:")]
     for path in plan.files:
         _look_for(plan, path, "data", shape)
     if shape.time_limit:
         plan.add("time", f"limit {_duration(shape.time_limit)}")
     return plan
+
+
+def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
+    """The model must be there, as ``medserl evaluate`` looks for it; a container has a disk of its own."""
+    from medserl.evaluation.run import model_directory
+
+    outside = host_path(model, shape.binds) if model else None
+    if outside is not None and outside.is_dir():
+        model_directory(str(outside))
+    elif model and shape.in_container:
+        plan.add("note", f"model {model}: not seen from here; the preflight looks for it in the container")
+    else:
+        model_directory(model)
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """What the arithmetic is done with; verl would find it out as late as in its workers."""
+    for key in COUNTS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key}: {value} is no count; give a whole number from 1 on")
+    key = "actor_rollout_ref.rollout.gpu_memory_utilization"
+    value = OmegaConf.select(config, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigError(f"{key}: {value} is no share of a GPU's memory; give a number above 0 and up to 1")
 
 
 def _check_shape(config: DictConfig, shape: Shape) -> None:

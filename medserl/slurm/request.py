@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medserl.errors import ConfigError
+from medserl.slurm import sbatch_options
 
 SCRIPTS = ("train_multinode", "train_singlenode", "evaluate", "preflight")
 DEFAULT_CONFIGS = {"train_multinode": "qwen3_4b_multinode", "train_singlenode": "qwen3_4b_1node"}
 SITE_OPTIONS = {"MEDSERL_ACCOUNT": "account", "MEDSERL_PARTITION": "partition", "MEDSERL_QOS": "qos"}
 RUN_VARIABLES = ("MEDSERL_CONFIG", "MEDSERL_RUN_DIR")
 _DIRECTIVE = re.compile(r"^#SBATCH\s+--([a-z-]+)(?:=(.*\S))?\s*$")
-_OPTION = re.compile(r"--([a-z-]+)(?:=(.*))?", re.DOTALL)
+_SLURMS_OWN = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+"""Of the variables SLURM_…, those that are a user's and not a job's."""
 _TIMES = (
     (re.compile(r"^(\d+)$"), (60,)),
     (re.compile(r"^(\d+):(\d+)$"), (60, 1)),
@@ -42,28 +44,41 @@ class JobRequest:
     arguments: tuple[str, ...]
     """Arguments of ``medserl train`` or ``medserl evaluate``."""
 
+    replaced: bool = False
+    """Some option of the script itself does not hold: sbatch is given the resolved script in its place."""
+    taken: tuple[str, ...] = ()
+    """Variables that sbatch would read as options and that stand in ``options`` already."""
+
     @property
     def name(self) -> str:
         """The launcher's name."""
         return self.script.stem
 
     @property
+    def asked(self) -> str:
+        """What Slurm is asked for, in the words of sbatch."""
+        names = ("nodes", *(name for group in sbatch_options.RESOURCES for name in group))
+        asked = (name for name in (*names, "time", "account", "partition") if name in self.options)
+        return " ".join(f"--{name}={self.options[name] or ''}" for name in asked)
+
+    @property
     def nodes(self) -> int:
         """Nodes of the job."""
-        return _count("--nodes", self.options.get("nodes") or "1")
+        return sbatch_options.number("nodes", self.options.get("nodes") or "1", 1)
 
     @property
     def gpus_per_node(self) -> int:
         """Worker processes on each node: what the settings say, else the GPUs that Slurm is asked for."""
-        value = self.settings.get("MEDSERL_GPUS_PER_NODE") or (self.options.get("gpus-per-node") or "0")
-        return _count("--gpus-per-node", value.rsplit(":", 1)[-1])
+        if given := self.settings.get("MEDSERL_GPUS_PER_NODE"):
+            return sbatch_options.number("MEDSERL_GPUS_PER_NODE", given, 1)
+        return sbatch_options.gpus_per_node(dict(self.options))
 
     @property
     def cpus_per_node(self) -> int:
         """Logical CPUs that Ray is given on each node."""
-        tasks = _count("--ntasks-per-node", self.options.get("ntasks-per-node") or "1")
-        asked = _count("--cpus-per-task", self.options.get("cpus-per-task") or "1") * tasks
-        return int(self.settings.get("MEDSERL_RAY_CPUS") or asked)
+        if given := self.settings.get("MEDSERL_RAY_CPUS"):
+            return sbatch_options.number("MEDSERL_RAY_CPUS", given, 1)
+        return sbatch_options.cpus_per_node(dict(self.options))
 
     @property
     def time_limit(self) -> int | None:
@@ -73,8 +88,7 @@ class JobRequest:
     @property
     def lead(self) -> int:
         """Seconds before the limit at which Slurm signals the job."""
-        signal = self.options.get("signal") or ""
-        return int(signal.rpartition("@")[2]) if "@" in signal else 0
+        return sbatch_options.lead_of(self.options.get("signal"))
 
 
 def seconds_of(time: str | None) -> int | None:
@@ -95,11 +109,12 @@ def launchers_dir() -> Path:
     package = Path(__file__).resolve().parent.parent
     candidates = [package / "launchers", package.parent / "slurm"]
     if given := os.environ.get("MEDSERL_LAUNCHER"):
-        candidates.insert(0, Path(given).absolute())
+        candidates = [Path(given).absolute()]
     for candidate in candidates:
         if (candidate / "lib.sh").is_file():
             return candidate
-    raise ConfigError(f"no launchers (lib.sh) in {' or '.join(map(str, candidates))}; set MEDSERL_LAUNCHER")
+    places = " or ".join(map(str, candidates))
+    raise ConfigError(f"no launchers (lib.sh) in {places}; set MEDSERL_LAUNCHER to the folder that holds them")
 
 
 def site_settings(launchers: Path) -> dict[str, str]:
@@ -110,7 +125,10 @@ def site_settings(launchers: Path) -> dict[str, str]:
     """
     read = 'source "$1/lib.sh"; load_site; for name in "${SITE_SETTINGS[@]}"; do '
     read += '[[ -z ${!name:-} ]] || printf "%s=%s\\0" "$name" "${!name}"; done'
-    done = subprocess.run(["bash", "-c", read, "bash", launchers], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["bash", "-c", read, "bash", launchers], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ConfigError("bash is not on PATH; the launchers are written in it") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"{launchers}/lib.sh failed"]
         raise ConfigError(lines[-1].partition("launcher: ")[2] or lines[-1])
@@ -142,29 +160,35 @@ def make_request(
     launchers = launchers_dir()
     script = launchers / f"{name}.sh"
     settings = site_settings(launchers)
-    given: dict[str, str | None] = {
-        option: settings[variable] for variable, option in SITE_OPTIONS.items() if variable in settings
-    }
-    given |= _options_of(shlex.split(settings.get("MEDSERL_SBATCH_OPTIONS", "")))
-    given |= _options_of(extra)
-    given |= {option: value for option, value in chosen.items() if value is not None}
+    own = directives(script)
+    taken = {variable: option for variable, option in sbatch_options.ENVIRONMENT.items() if os.environ.get(variable)}
+    layers: list[Mapping[str, str | None]] = [
+        {option: os.environ[variable] for variable, option in taken.items()},
+        {option: settings[variable] for variable, option in SITE_OPTIONS.items() if variable in settings},
+        sbatch_options.options_of(_words_of(settings.get("MEDSERL_SBATCH_OPTIONS", ""))),
+        sbatch_options.options_of(extra),
+        {option: value for option, value in chosen.items() if value is not None},
+    ]
+    options = sbatch_options.merged(own, *layers)
+    named = {option for layer in layers for option in layer}
     return JobRequest(
         script=script,
-        options={**directives(script), **given},
-        given=tuple(f"--{key}" if value is None else f"--{key}={value}" for key, value in given.items()),
+        options=options,
+        given=tuple(
+            f"--{key}" if value is None else f"--{key}={value}" for key, value in options.items() if key in named
+        ),
         settings=settings,
         arguments=tuple(arguments),
+        replaced=not own.keys() <= options.keys(),
+        taken=tuple(taken),
     )
 
 
-def _options_of(words: Sequence[str]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for word in words:
-        match = _OPTION.fullmatch(word)
-        if match is None:
-            raise ConfigError(f"sbatch option {word!r}: write it as --name=value")
-        found[match[1]] = match[2]
-    return found
+def _words_of(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"MEDSERL_SBATCH_OPTIONS={text}: {error}; close the quotes") from None
 
 
 def resolved_script(request: JobRequest, notes: Sequence[str]) -> str:
@@ -176,12 +200,8 @@ def resolved_script(request: JobRequest, notes: Sequence[str]) -> str:
     """
     text = request.script.read_text(encoding="utf-8").splitlines()
     body = [line for line in text[1:] if not _DIRECTIVE.match(line)]
-    head = [text[0]]
-    head += [
-        f"#SBATCH --{key}" if value is None else f"#SBATCH --{key}={_quoted(value)}"
-        for key, value in request.options.items()
-    ]
-    head += ["#", *(f"# {line}".rstrip() for line in notes), "#"]
+    head = [text[0], *(sbatch_options.directive(key, value) for key, value in request.options.items())]
+    head += ["#", *(f"# {line}".rstrip() for note in notes for line in note.splitlines() or [""]), "#"]
     variables = {name: os.environ[name] for name in RUN_VARIABLES if os.environ.get(name)}
     variables |= {**request.settings, "MEDSERL_LAUNCHER": str(request.script.parent)}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
@@ -191,14 +211,10 @@ def resolved_script(request: JobRequest, notes: Sequence[str]) -> str:
     return "\n".join([*head, *body[:at], "", *exports, *body[at:]]) + "\n"
 
 
-def _quoted(value: str) -> str:
-    """sbatch splits #SBATCH lines at spaces and knows double quotes."""
-    return f'"{value}"' if " " in value else value
-
-
 def command_line(request: JobRequest) -> list[str]:
-    """The sbatch command that submits the unmodified script."""
-    return ["sbatch", "--parsable", *request.given, str(request.script), *request.arguments]
+    """The sbatch command: with the unmodified script, or without a name where it is given the resolved one."""
+    script = [] if request.replaced else [str(request.script), *request.arguments]
+    return ["sbatch", "--parsable", *request.given, *script]
 
 
 def submit(request: JobRequest) -> str:
@@ -207,9 +223,13 @@ def submit(request: JobRequest) -> str:
     Raises:
         ConfigError: sbatch is not here, or refuses the job.
     """
-    environment = {**os.environ, "MEDSERL_LAUNCHER": str(request.script.parent)}
+    environment = outside_of_jobs(os.environ, request.taken)
+    environment["MEDSERL_LAUNCHER"] = str(request.script.parent)
+    script = resolved_script(request, []) if request.replaced else ""
     try:
-        done = subprocess.run(command_line(request), env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command_line(request), env=environment, input=script, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise ConfigError("sbatch is not on PATH; run this on a login node of the cluster") from None
     if done.returncode != 0:
@@ -217,8 +237,10 @@ def submit(request: JobRequest) -> str:
     return done.stdout.strip().split(";")[0]
 
 
-def _count(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ConfigError(f"{name}={value}: give one number, so that the layout can be checked") from None
+def outside_of_jobs(environ: Mapping[str, str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """The environment without what belongs to a job that this process is part of, which sbatch would hand on."""
+    kept = {name: value for name, value in environ.items() if name not in taken}
+    if not any(name in environ for name in ("SLURM_JOB_ID", "SLURM_JOBID")):
+        return kept
+    jobs = re.compile(r"(SLURM_|SLURMD_|SRUN_|PMI_|PMIX_)|(MEDSERL_DEADLINE|CUDA_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL)$")
+    return {name: value for name, value in kept.items() if name in _SLURMS_OWN or not jobs.match(name)}

@@ -130,6 +130,11 @@ class Cluster:
         (folder / "latest_checkpointed_iteration.txt").write_text(str(number))
 
     @property
+    def node_folder(self) -> str:
+        """The job's own folder on its nodes."""
+        return f"{self.environment['MEDSERL_TMP']}/medserl-4711"
+
+    @property
     def run_dir(self) -> Path:
         return self.folder / "outputs" / "game-4711"
 

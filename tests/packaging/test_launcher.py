@@ -18,8 +18,12 @@ pytestmark = pytest.mark.engine  # processes that wait for one another: seconds 
 @pytest.fixture
 def cluster(root: Path, tmp_path: Path) -> Iterator[Cluster]:
     scratch = Path(f"/tmp/ml-{os.getpid()}")
+    scratch.mkdir()
+    (scratch / "mine").touch()
     yield make_cluster(root, tmp_path)
-    assert not scratch.exists(), "the launcher left its node-local folder behind"
+    assert [path.name for path in scratch.iterdir()] == ["mine"], "the launcher left its folder behind, or took another"
+    (scratch / "mine").unlink()
+    scratch.rmdir()
 
 
 def test_runs_the_driver_on_the_whole_cluster(cluster: Cluster) -> None:
@@ -47,7 +51,7 @@ def test_environment_of_the_driver(cluster: Cluster) -> None:
     """Node-local caches and temporary files, no user site, no network, no variables that verl refuses."""
     cluster.run(SLURM_JOB_END_TIME="1900000000")
     environment = dict(line.removeprefix("env ").split("=", 1) for line in cluster.lines("env "))
-    tmp = cluster.environment["MEDSERL_TMP"]
+    tmp = cluster.node_folder
     assert environment["RAY_ADDRESS"] == "10.1.1.1:31110"  # not the one that was there
     assert environment["PYTHONNOUSERSITE"] == environment["HF_HUB_OFFLINE"] == "1"
     assert environment["TMPDIR"] == tmp
@@ -327,7 +331,7 @@ def in_container(cluster: Cluster, runtime: str) -> list[str]:
 
 def test_apptainer(cluster: Cluster) -> None:
     words = in_container(cluster, "apptainer")
-    folder, tmp = str(cluster.folder), cluster.environment["MEDSERL_TMP"]
+    folder, tmp = str(cluster.folder), cluster.node_folder
     assert words[1:7] == ["--quiet", "exec", "--pwd", folder, "--nv", "--bind"]
     binds = [words[index + 1] for index, word in enumerate(words) if word == "--bind"]
     assert binds == [
@@ -366,7 +370,7 @@ def test_pyxis_is_options_of_srun(cluster: Cluster) -> None:
     code, output = cluster.run(MEDSERL_RUNTIME="pyxis", MEDSERL_IMAGE="registry#medserl:gpu")
     assert code == 0, output
     (driver,) = [line for line in cluster.lines("srun") if "medserl train" in line]
-    folder, tmp = cluster.folder, cluster.environment["MEDSERL_TMP"]
+    folder, tmp = cluster.folder, cluster.node_folder
     assert (
         f"--container-image=registry#medserl:gpu --container-workdir={folder} --no-container-mount-home "
         f"--container-mounts={tmp}:/tmp,{folder}:{folder}" in driver

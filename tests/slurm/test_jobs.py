@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from medserl.cli.main import main
 from medserl.errors import ConfigError
-from medserl.slurm.request import directives, launchers_dir, seconds_of
+from medserl.slurm.request import directives, launchers_dir, make_request, seconds_of
+from medserl.slurm.sbatch_options import GPU_OPTIONS, directive
 
 PIPELINE = (
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
@@ -121,6 +122,14 @@ def test_overrides_of_train_count(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["--time=soon"], [], "is no time of Slurm's"),
         (["--nodes=2-4"], [], "--nodes=2-4: give one number"),
         (["--gpus-per-node=0"], [], "--gpus-per-node: 0"),
+        (["--gpus-per-node=-8"], [], "--gpus-per-node=-8: give 0 or more"),
+        (["--nodes=0"], [], "--nodes=0: give 1 or more"),
+        (["--sbatch=--signal=B:USR1@soon"], [], "'soon' is no number of seconds"),
+        (["--account=a\ntouch pwned"], [], "line breaks and other control characters"),
+        (["--sbatch=--comment=a\nb"], [], "line breaks and other control characters"),
+        (["--sbatch=--gpus=7"], [], "cannot be divided by 2 nodes"),
+        ([], ["actor_rollout_ref.actor.megatron.tensor_model_parallel_size=two"], "two is no count"),
+        ([], ["actor_rollout_ref.rollout.gpu_memory_utilization=lots"], "lots is no share"),
         (["--sbatch", "nice"], [], "write it as --name=value"),
         ([], ["actor_rollout_ref.actor.ppo_mini_batch_sise=3"], "did you mean"),
         ([], ["--prompt-data", "/nowhere.jsonl"], "notes /nowhere.jsonl: is not there"),
@@ -160,10 +169,17 @@ def test_single_node_and_evaluation(capsys: pytest.CaptureFixture[str], tmp_path
     assert "1 nodes x 8 GPUs = 8 = TP 2 x PP 1 x DP 4" in out
     code, _, err = render(capsys, "--nodes=2", "train_singlenode", *words)
     assert (code, "submit train_multinode" in err) == (2, True)
-    evaluate = ["evaluate", "--model", "/models/x", "--data", str(tmp_path / "notes.jsonl")]
+    evaluate = ["evaluate", "--model", model.partition("=")[2], "--data", str(tmp_path / "notes.jsonl")]
     assert render(capsys, *evaluate)[0] == 0
-    code, _, err = render(capsys, *evaluate, "actor_rollout_ref.rollout.tensor_model_parallel_size=4")
-    assert (code, "is more than the job's 1 GPUs" in err) == (2, True)
+    key = "actor_rollout_ref.rollout.tensor_model_parallel_size"
+    for more in ([f"{key}=4"], [f"++{key}=4"], ["--config", "qwen3_4b_1node"]):
+        code, _, err = render(capsys, *evaluate, *more)
+        assert (code, "is more than the job's 1 GPUs" in err) == (2, True)
+    code, _, err = render(capsys, *evaluate, f"{key}=two")
+    assert (code, f"{key}: two is no count" in err) == (2, True)
+    for words in (["--model", "/nowhere"], []):
+        code, _, err = render(capsys, "evaluate", *words, "--data", "ward:test")
+        assert (code, "--model" in err, err.count("\n")) == (2, True, 1)
 
 
 def test_speed_so_far_tells_what_fits_into_an_attempt(
@@ -297,3 +313,145 @@ def test_a_served_judge_needs_a_gpu_beside_the_training(
     assert "1 nodes x 4 GPUs = 4 = TP 2 x PP 1 x DP 2" in out and "1 GPU(s) for a frozen model" in out
     code, _, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *big(tmp_path, model), "trainer.n_gpus_per_node=4")
     assert code == 2 and "trainer.n_gpus_per_node: 4, but the job has 8" in err
+
+
+# -------------------------------------------------------------------------------------------------- sbatch's options
+
+
+@pytest.mark.parametrize(
+    ("option", "gpus"),
+    [
+        ("--gres=gpu:2", 2),
+        ("--gres=gpu:a100:2", 2),
+        ("--gres=gpu:a100:4(S:0-1),lscratch:100", 4),
+        ("--gres=gpu", 1),
+        ("--gres=gpu:a100:1,gpu:h100:1", 2),
+        ("--gpus=2", 2),
+        ("--gpus=a100:2", 2),
+        ("--gpus-per-task=2", 2),
+        ("--gpus-per-node=a100:1,h100:1", 2),
+        ("--tres-per-task=cpu=4,gres/gpu=2", 2),
+        ("--tres-per-node=gres/gpu:a100:2", 2),
+    ],
+)
+def test_another_way_to_ask_for_gpus_replaces_the_scripts(option: str, gpus: int) -> None:
+    request = make_request("train_singlenode", {}, [option], [])
+    assert request.gpus_per_node == gpus
+    assert [f"--{name}={value}" for name, value in request.options.items() if name in GPU_OPTIONS] == [option]
+
+
+def test_other_resources_stand_beside_the_gpus() -> None:
+    request = make_request("train_singlenode", {}, ["--gres=lscratch:100"], [])
+    assert (request.gpus_per_node, request.options["gres"]) == (8, "lscratch:100")
+    request = make_request("train_singlenode", {"gpus-per-node": "4"}, ["--gres=gpu:2,lscratch:100"], [])
+    assert (request.gpus_per_node, request.options["gres"]) == (4, "lscratch:100")
+
+
+def test_memory_replaces_memory_and_options_of_the_script_can_be_left_out(site: Path) -> None:
+    site.write_text("MEDSERL_SBATCH_OPTIONS='--no-exclusive --mem-per-cpu=4G'\n")
+    request = make_request("train_singlenode", {}, ["--no-requeue"], [])
+    assert not {"exclusive", "mem", "requeue", "no-exclusive"} & request.options.keys()
+    assert request.given == ("--mem-per-cpu=4G", "--no-requeue")
+
+
+def test_what_replaces_the_scripts_own_is_submitted_as_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/words\nenv > {tmp_path}/seen\ncat > {tmp_path}/job\necho 42\n'
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=":")
+    outer = {"SLURM_JOB_ID": "99", "SLURM_CPU_BIND": "mask_cpu:0x1", "SLURM_MEM_PER_CPU": "4096", "SLURM_CONF": "/c"}
+    for name, value in {**outer, "MEDSERL_DEADLINE": "1", "MEDSERL_CONFIG": "embedded", "SBATCH_GRES": "gpu:2"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["slurm", "submit", "--nodes", "1", "train_multinode", "medserl.seed=3"]) == 0, capsys.readouterr().err
+    options = directives_of((tmp_path / "job").read_text())
+    assert (options["gres"], "gpus-per-node" in options) == ("gpu:2", False)
+    assert "set -- medserl.seed=3" in (tmp_path / "job").read_text()
+    assert (tmp_path / "words").read_text() == "--parsable --gres=gpu:2 --nodes=1\n"
+    names = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    assert {name for name in names if name.startswith(("SLURM_", "SBATCH_", "MEDSERL_DEADLINE"))} == {"SLURM_CONF"}
+
+
+@given(st.text(st.characters(blacklist_categories=("C", "Z"), whitelist_characters=" "), min_size=1))
+def test_values_survive_sbatchs_reading_of_a_script(value: str) -> None:
+    line = directive("comment", value)
+    assert "\n" not in line
+    assert read_as_sbatch(line.removeprefix("#SBATCH ")) == [f"--comment={value}"]
+
+
+def read_as_sbatch(line: str) -> list[str]:
+    """Words as sbatch splits a line: a backslash takes the next one as it is, quotes keep blanks, # ends it."""
+    words, word, quote, escaped = [], "", "", False
+    for character in line:
+        if escaped:
+            word, escaped = word + character, False
+        elif character == "\\":
+            escaped = True
+        elif quote:
+            word, quote = (word, "") if character == quote else (word + character, quote)
+        elif character in "\"'":
+            quote = character
+        elif character == "#":
+            break
+        elif character == " ":
+            words, word = [*words, word], ""
+        else:
+            word += character
+    return [*words, word]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("MEDSERL_RAY_CPUS", "many", "MEDSERL_RAY_CPUS=many: give one number"),
+        ("MEDSERL_GPUS_PER_NODE", "-1", "MEDSERL_GPUS_PER_NODE=-1: give 1 or more"),
+        ("MEDSERL_GPU_MEMORY_GB", "lots", "MEDSERL_GPU_MEMORY_GB=lots: is no size"),
+        ("MEDSERL_LAUNCHER", "/nowhere", "no launchers (lib.sh) in /nowhere"),
+        ("MEDSERL_SBATCH_OPTIONS", "'--a", "close the quotes"),
+    ],
+)
+def test_settings_that_are_none_are_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    sentence: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, _, err = render(capsys, *big(tmp_path, model))
+    assert (code, sentence in err, err.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"MEDSERL_RUNTIME=none\r\n", "has Windows line ends; run: sed -i"),
+        (b"# ours\r\n\r\n", "has Windows line ends; run: sed -i"),
+        (b"\xef\xbb\xbfMEDSERL_ACCOUNT=clinic\n", "byte order mark"),
+        (b"exit 3\n", "it ends the shell"),
+        (b"MEDSERL_ACCOUNT=$NOT_SET_ANYWHERE\n", "it ends the shell"),
+        (b"false\n", "its last command failed"),
+    ],
+)
+def test_site_file_that_is_no_good_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str, site: Path, text: bytes, sentence: str
+) -> None:
+    site.write_bytes(text)
+    code, _, err = render(capsys, *big(tmp_path, model))
+    assert (code, str(site) in err, sentence in err, err.count("\n")) == (2, True, True, 1)
+
+
+def test_line_breaks_of_arguments_stay_in_comments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The command that would submit stands in the script as a comment, an argument of several lines with it."""
+    words = ["--nodes=1", "evaluate", "--model", "builtin:ward", "--data", "ward:test", "--out", "a\ntouch pwned"]
+    code, out, err = render(capsys, *words)
+    assert code == 0, err
+    done = subprocess.run(["bash", "-c", out.split("# sbatch runs a copy")[0]], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "pwned").exists()
