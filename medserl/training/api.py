@@ -73,6 +73,7 @@ class MedSeRLTrainer:
         self.run_dir = RunDir(Path(self.settings.run_dir))
         deadline = read_deadline(os.environ, time.time())
         check_all(self.config, self.run_dir)
+        self.settings = game_settings(self.config)  # without gold errors the check sets the labelled share to 0
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None
         self._first_round = 0
