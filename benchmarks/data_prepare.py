@@ -26,11 +26,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from medserl.data.labelled import ReadReport, converted_rows
 from medserl.data.near import Signer, TextSpool, near_pairs, sign_texts
 from medserl.data.prepare import PrepareOptions, prepare
 from medserl.data.text import normalised
 from medserl.game.prompts import load_prompt_set
+from medserl.game.reader import ReadReport, converted_rows
 from medserl.ward.medec import COLUMNS
 
 LETTERS = "eeeeeetttttaaaaooooiiiinnnnsssshhhrrrdddlllccuummppggffybvkwxjqz"

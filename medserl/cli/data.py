@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-source", metavar="NAME", help="verl's data_source (default: the file's name)")
     parser.add_argument("--licence", metavar="TEXT", help="the licence line of the manifest")
+    parser.add_argument(
+        "--repair-text",
+        action="store_true",
+        help="put right UTF-8 text that was read as Windows-1252 and saved again; the manifest lists the rows",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output of an earlier call")
 
 
@@ -64,7 +70,20 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     if overrides and options.data_command != "stats":
         raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is no option")
     actions = {"prepare": _prepare, "stats": _stats, "ward": _ward}
-    return actions[options.data_command](options, overrides)
+    code = actions[options.data_command](options, overrides)
+    _flush()
+    return code
+
+
+def _flush() -> None:
+    """A full disk behind standard output is an error of this command, not of the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # whoever read has gone: nothing to tell
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter would try again
+        raise ConfigError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 def _prepare(options: argparse.Namespace, _: list[str]) -> int:
@@ -82,6 +101,7 @@ def _prepare(options: argparse.Namespace, _: list[str]) -> int:
             leaks="allow" if options.allow_leaks else "drop" if options.drop_leaks else "error",
             data_source=options.data_source,
             licence=options.licence,
+            repair_text=options.repair_text,
             overwrite=options.overwrite,
         )
     )
@@ -95,9 +115,10 @@ def prepared_summary(out: Path, manifest: dict[str, Any]) -> str:
     for split, counts in manifest["splits"].items():
         labels = ", ".join(f"{count} {label}" for label, count in counts["labels"].items())
         lines.append(f"{split:<11}{counts['rows']:>8} rows: {labels}")
-    for what in ("dropped", "remarks"):
+    for what, name in (("dropped", "dropped"), ("remarks", "kept")):
         for reason, count in manifest[what]["counts"].items():
-            lines.append(f"{'dropped' if what == 'dropped' else 'kept':<11}{count:>8} rows: {reason}")
+            first = ", ".join(manifest[what]["first"][reason])
+            lines.append(f"{name:<11}{count:>8} rows: {reason} (first: {first})")
     leaks = manifest["leaks"]
     found = ", ".join(f"{count} {kind}" for kind, count in leaks["counts"].items()) or "none"
     searched = "" if leaks["near_threshold"] is not None else " (near-duplicates were not looked for)"

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medserl.data.convert import Converted, Dropped
 from medserl.data.near import Signatures, Signer, TextSpool, near_pairs, sign_texts
 from medserl.data.splits import SPLITS
 from medserl.data.text import normalised
+from medserl.game.convert import Converted, Dropped
 from medserl.game.labels import Label
+from medserl.game.reader import REPEATED, used_before
 from medserl.game.records import CORRECTED_SUFFIX, base_id
-from medserl.game.rows import Row
+from medserl.game.rows import Row, shown_path
 
 _WRONG = 1  # folded into a row's digest, so that one text with two labels is no repeated row
 Mask = npt.NDArray[np.bool_]
@@ -72,10 +73,8 @@ class NoteRegister:
             if known is None:
                 continue
             if self._digest[known] == _labelled(digest, example.label):
-                raise Dropped("repeated row")
-            raise row.bad(
-                f"note id {example.note_id!r} was used before for a different text or label, in {self.place(known)}"
-            )
+                raise Dropped(REPEATED)
+            raise used_before(row, example.note_id, self.place(known))
         for example, text, digest in zip(converted.examples, texts, digests, strict=True):
             note = self._enter(row, example.note_id, split, _labelled(digest, example.label))
             self._add_text(note, text, digest)
@@ -105,7 +104,7 @@ class NoteRegister:
 
     def place(self, note: int) -> str:
         """File and row of a note."""
-        return f"{self.files[self._file[note]]}, row {self._row[note]}"
+        return f"{shown_path(self.files[self._file[note]])}, row {self._row[note]}"
 
     def row(self, note: int) -> int:
         """Row of a note in its file."""

@@ -48,6 +48,7 @@ def drop_long_notes(folder: Path, counter: Counter, limit: int) -> dict[str, int
         listed += [{"file": path.name, "row": None, "note_id": note_id, "reason": reason} for note_id in gone]
     if listed:
         manifest["dropped"]["counts"][reason] = len(listed)
+        manifest["dropped"]["first"][reason] = [item["note_id"] for item in listed[:3]]
         manifest["dropped"]["rows"] += listed
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return dropped

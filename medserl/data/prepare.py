@@ -9,33 +9,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medserl import __version__
-from medserl.data.convert import Dropped, check_usable
-from medserl.data.labelled import DroppedRow, ReadReport, converted_rows, id_of
 from medserl.data.leaks import Leak, LeakKind, NoteRegister, find_leaks
 from medserl.data.near import THRESHOLD, TextSpool, band_layout
 from medserl.data.splits import RATIOS, SPLITS, SplitRule
 from medserl.data.write import Counts, Entry, SplitWriter, rewrite_without
 from medserl.errors import ConfigError, DataError
 from medserl.files import sha256_of, whole_folder, write_atomically
+from medserl.game.convert import Dropped
 from medserl.game.prompts import PromptSet, load_prompt_set
+from medserl.game.reader import DroppedRow, ReadReport, check_usable, converted_rows, id_of
 from medserl.game.records import base_id
+from medserl.game.rows import shown_path
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 POLICIES = ("error", "drop", "allow")
 _PROGRESS_SECONDS = 5.0
+_FIRST = 3  # rows that the summary names for each reason
 _MEDEC_LICENCE = "MEDEC-MS (Ben Abacha et al., Findings of ACL 2025), CC BY 4.0"
-_WARD_LICENCE = "synthetic notes of MedSeRL's ward, Apache-2.0"
+_LICENCES = {"7571aec311e2fb88d9084082af2323aa579d102e1d5e1a06faf930fe4fd3977d": _MEDEC_LICENCE}
+"""SHA-256 of a published file (MEDEC-MS-ValidationSet.csv) → its licence; a name proves nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class PrepareOptions:
     data_source: str | None = None
     """verl's column; by default the source's name without its ending."""
     licence: str | None = None
+    repair_text: bool = False
+    """Put right what was UTF-8, was read as Windows-1252 and saved again; the manifest lists the rows."""
     overwrite: bool = False
 
 
@@ -77,8 +83,19 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
 
     Raises:
         DataError: a source that is wrong, or leaks with the policy ``error``.
-        ConfigError: an impossible option.
+        ConfigError: an impossible option, or a folder that cannot be written.
     """
+    try:
+        return _prepare(options)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {shown_path(options.out)}: cannot be written ({error.strerror or error}); give another folder"
+        ) from error
+
+
+def _prepare(options: PrepareOptions) -> dict[str, Any]:
+    if options.out.is_symlink():  # what is written goes where the link points to; the link stays
+        options = replace(options, out=Path(os.path.realpath(options.out)))
     sources = _sources(options)
     prompts = load_prompt_set(options.prompt_set)
     if options.near_threshold is not None:
@@ -105,8 +122,8 @@ def _sources(options: PrepareOptions) -> list[Path]:
 
 def _check_out(options: PrepareOptions) -> None:
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: is a file, not a folder")
+    if os.path.lexists(out) and not out.is_dir():
+        raise ConfigError(f"--out {shown_path(out)}: is there already, and is not a folder; give another one")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not options.overwrite:
@@ -138,7 +155,7 @@ class _Run:
         report = ReadReport()
         name = options.data_source or path.stem
         repeated = 0
-        for row, converted in converted_rows(path, report):
+        for row, converted in converted_rows(path, report, repair=options.repair_text):
             split = rule.split(row, converted.split, converted.examples[0].note_id)
             try:
                 self._register.add(row, converted, split)
@@ -153,18 +170,20 @@ class _Run:
             self._done += 1
             if not self._done % 1000:
                 self._progress("notes read", self._done)
-        check_usable(path, report.examples - repeated, report.rows)
+        report.examples -= repeated
+        check_usable(path, report)
         self._dropped += report.dropped
         self._remarks += report.remarks
+        digest = sha256_of(path)
         self._sources.append(
             {
                 "name": path.name,
-                "sha256": sha256_of(path),
+                "sha256": digest,
                 "bytes": path.stat().st_size,
                 "rows": report.rows,
-                "examples": report.examples - repeated,
+                "examples": report.examples,
                 "split_by": sorted(rule.used),
-                "licence": options.licence or _licence(path),
+                "licence": options.licence or _licence(path, digest),
             }
         )
 
@@ -221,6 +240,7 @@ class _Run:
             "licence": "; ".join(dict.fromkeys(source["licence"] for source in self._sources)),
             "sources": self._sources,
             "prompt_set": {"name": self._prompts.name, "assessor_sha256": _prompt_hash(self._prompts)},
+            "repair_text": options.repair_text,
             "ratios": list(options.ratios) if any("ratios" in s["split_by"] for s in self._sources) else None,
             "splits": {split: self._counts[split].as_dict() for split in files},
             "outputs": {
@@ -252,18 +272,22 @@ class _Run:
 
 def _listed(rows: list[DroppedRow]) -> dict[str, Any]:
     counts = Counter(_kind_of_reason(row.reason) for row in rows)
-    return {"counts": dict(sorted(counts.items())), "rows": [asdict(row) for row in rows]}
+    first = {kind: [_place(row) for row in rows if _kind_of_reason(row.reason) == kind][:_FIRST] for kind in counts}
+    return {"counts": dict(sorted(counts.items())), "first": first, "rows": [asdict(row) for row in rows]}
+
+
+def _place(row: DroppedRow) -> str:
+    """How the summary names a row: by its id where it has one that looks like an id."""
+    usual = row.note_id is not None and len(row.note_id) <= 64 and row.note_id.isprintable()
+    return str(row.note_id) if usual else f"row {row.row}"
 
 
 def _kind_of_reason(reason: str) -> str:
     return "leak" if reason.startswith("leak: ") else reason
 
 
-def _licence(path: Path) -> str:
-    name = path.name.lower()
-    if name.startswith("ward-"):
-        return _WARD_LICENCE
-    return _MEDEC_LICENCE if "medec" in name and "ms" in name else f"{path.name}: not stated (--licence)"
+def _licence(path: Path, sha256: str | None = None) -> str:
+    return _LICENCES.get(sha256 or "", f"{path.name}: not stated (--licence)")
 
 
 def _prompt_hash(prompts: PromptSet) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from medserl.errors import ConfigError, DataError
+from medserl.game.cells import shown_value
 from medserl.game.records import base_id
-from medserl.game.rows import Row
+from medserl.game.rows import Row, shown_path
 
 SPLITS = ("train", "validation", "test")
 RATIOS = (0.8, 0.1, 0.1)
@@ -34,8 +36,12 @@ def split_named(name: str) -> str | None:
 
 def split_of_file(path: Path) -> str | None:
     """The split that a file's name tells (``MEDEC-MS-ValidationSet.csv``); None for none or several."""
-    found = {_NAMES[match.lower()] for match in _IN_FILE_NAME.findall(path.stem)}
+    found = _splits_in(path)
     return found.pop() if len(found) == 1 else None
+
+
+def _splits_in(path: Path) -> set[str]:
+    return {_NAMES[match.lower()] for match in _IN_FILE_NAME.findall(path.stem)}
 
 
 def split_of_id(note_id: str, ratios: Sequence[float]) -> str:
@@ -56,7 +62,8 @@ def parse_ratios(text: str) -> tuple[float, float, float]:
         shares = tuple(float(part) for part in text.split(","))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    usable = len(shares) == 3 and all(math.isfinite(share) and share >= 0 for share in shares)
+    if not usable or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(f"--ratios {text}: give the shares of train, validation and test, adding up to 1")
     return shares[0], shares[1], shares[2]
 
@@ -79,7 +86,8 @@ class SplitRule:
 
     def __init__(self, path: Path, given: str | None, ratios: Sequence[float]) -> None:
         self._given = given
-        self._named = split_of_file(path)
+        self._path, self._named = path, split_of_file(path)
+        self._several = len(_splits_in(path)) > 1
         self._ratios = ratios
         self.used: set[str] = set()
         """Which of the ways decided, for the manifest."""
@@ -93,10 +101,12 @@ class SplitRule:
             self.used.add("column split")
             named = split_named(own)
             if named is None:
-                raise DataError(f"{row.where}: 'split' is {own!r}; it must be one of {', '.join(SPLITS)}")
+                raise DataError(f"{row.where}: 'split' {shown_value(own)}; it must be one of {', '.join(SPLITS)}")
             return named
         if self._named is not None:
             self.used.add("file name")
             return self._named
+        if self._several:
+            raise DataError(f"{shown_path(self._path)}: the name tells more than one split; give --split SPLIT=FILE")
         self.used.add("ratios")
         return split_of_id(note_id, self._ratios)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from medserl.data.labelled import ReadReport, converted_rows
 from medserl.data.records import CORRECTED_SUFFIX, LabelledExample
 from medserl.data.splits import SPLITS
 from medserl.data.write import Counts
 from medserl.errors import DataError
 from medserl.game.labels import Label
+from medserl.game.reader import ReadReport, check_usable, converted_rows
+from medserl.game.rows import shown_path
 
 _CHUNK = 512  # notes whose prompts are tokenized together
 _LISTED = 20
@@ -51,13 +54,18 @@ def data_files(path: Path) -> list[Path]:
 
     Raises DataError for a folder without prepared files.
     """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if not path.is_dir():
-        return [path]
-    files = [file for split in SPLITS if (file := path / f"{split}.parquet").is_file()]
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            return [path]
+        files = [file for split in SPLITS if (file := path / f"{split}.parquet").is_file()]
+    except FileNotFoundError:
+        raise DataError(f"{shown_path(path)}: no such file or folder") from None
+    except OSError as error:
+        raise DataError(f"{shown_path(path)}: cannot be read ({error.strerror or error})") from error
     if not files:
-        raise DataError(f"{path}: holds no train.parquet, validation.parquet or test.parquet; run medserl data prepare")
+        raise DataError(
+            f"{shown_path(path)}: holds no train.parquet, validation.parquet or test.parquet; run medserl data prepare"
+        )
     return files
 
 
@@ -96,8 +104,7 @@ def _file_stats(path: Path, counter: Counter) -> dict[str, Any]:
                 over[prompt.kind] = over.get(prompt.kind, 0) + 1
                 if not over_ids or over_ids[-1] != owner:
                     over_ids.append(owner)
-    if not counts.rows:
-        raise DataError(f"{path} holds no usable note")
+    check_usable(path, report)
     stats: dict[str, Any] = {**counts.as_dict(), "notes": notes, "dropped_rows": len(report.dropped)}
     stats["prompts"] = {kind: _summary(values) for kind, values in lengths.items()}
     if counter.limit is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from medserl.errors import ConfigError
 from medserl.files import write_atomically
+from medserl.game.rows import shown_path
 from medserl.ward import medec_rows, ward_notes
 from medserl.ward.medec import COLUMNS
 
@@ -26,9 +29,24 @@ def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> 
     if count < 2:
         raise ConfigError(f"--count {count}: must be at least 2, one note with an error and one without")
     paths = {split: out / FILES[split] for split in FILES}
-    there = next((path for path in paths.values() if path.exists()), None)
-    if there is not None and not overwrite:
-        raise ConfigError(f"{there} is there already; give another --out or --overwrite")
+    try:
+        _check_targets(paths.values(), overwrite)
+        return _write_all(out, paths, count, seed)
+    except OSError as error:
+        raise ConfigError(
+            f"--out {shown_path(out)}: cannot be written ({error.strerror or error}); give another folder"
+        ) from error
+
+
+def _check_targets(paths: Iterable[Path], overwrite: bool) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"{shown_path(path)}: is a folder; give another --out")
+        if os.path.lexists(path) and not overwrite:
+            raise ConfigError(f"{shown_path(path)} is there already; give another --out or --overwrite")
+
+
+def _write_all(out: Path, paths: dict[str, Path], count: int, seed: int) -> list[Path]:
     rows = {}
     for split in FILES:
         notes = ward_notes(split, count, seed)

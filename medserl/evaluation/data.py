@@ -17,8 +17,6 @@ from medserl.game.sentences import sentence_texts
 
 WARD = "ward:"
 DEFAULT_COUNT = 300
-LABEL_COLUMNS = ("Error Flag", "extra_info", "incorrect_note", "error_text")
-"""A file with one of these columns (MEDEC's, prepared, pairs, plain with errors) has labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def _file(path: Path, count: int | None) -> tuple[list[LabelledExample], list[st
     from medserl.data import read_labelled_with_report
 
     examples, report = read_labelled_with_report(path)
-    if not any(example.label is Label.INCORRECT for example in examples) and not _has_labels(path):
+    if not report.labelled:  # a plain file of notes is all CORRECT because nothing else is known
         raise DataError(
             f"{path}: holds notes without labels; give a file with MEDEC's column 'Error Flag', pairs of notes, "
             "or one of `medserl data prepare`"
@@ -79,14 +77,6 @@ def _file(path: Path, count: int | None) -> tuple[list[LabelledExample], list[st
     if count is not None and count < len(examples):
         notes.append(f"{path.name}: the first {count} of {len(examples)} texts, as --count says")
     return examples[:count], notes
-
-
-def _has_labels(path: Path) -> bool:
-    """Whether its rows can say INCORRECT; a plain file of notes is all CORRECT because nothing else is known."""
-    from medserl.game.rows import read_rows
-
-    first = next(iter(read_rows(path)), None)
-    return first is not None and any(column in first.values for column in LABEL_COLUMNS)
 
 
 def _ward(source: str, count: int | None, seed: int) -> list[LabelledExample]:

@@ -1,21 +1,29 @@
-"""Reading note files: JSON Lines, MEDEC's published CSV, Parquet.
+"""Notes to train on out of any file that `medserl.game.reader` reads: JSON Lines, CSV, Parquet.
 
-Four row forms are known: plain (``note_id``, ``text``), pairs (``note_id``, ``correct_note``,
-``incorrect_note``), MEDEC's (``Text ID``, ``Text``, ``Error Flag``, ``Corrected Text``) and the output of
-``medserl data prepare``. Plain rows and pairs must be flawless. MEDEC's published files are not, so unusable
-rows of that form are dropped and counted.
+Four row forms are known (medserl/game/columns.py): plain (``note_id``, ``text``), pairs (``note_id``,
+``correct_note``, ``incorrect_note``), MEDEC's (``Text ID``, ``Text``, ``Error Flag``, …) and the output of
+``medserl data prepare``. Rows that nothing can be learned from are dropped and counted.
 """
 
-from collections.abc import Mapping
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medserl.errors import DataError
+from medserl.game.cells import shown_id
+from medserl.game.columns import Form
+from medserl.game.convert import NO_CORRECTION, SAME_CORRECTION
 from medserl.game.labels import Label
-from medserl.game.records import Note, base_id
-from medserl.game.rows import MEDEC_COLUMNS, Row, read_rows
+from medserl.game.reader import DroppedRow, ReadReport, check_usable, distinct_rows
+from medserl.game.records import LabelledExample, Note, base_id
+from medserl.game.rows import Row, shown_path
 
-_EXTRAS = ("error_type", "error_sentence", "corrected_sentence")
+_log = logging.getLogger("medserl.data")
+_SHOWN = 3
+_ABOUT_CORRECTIONS = (NO_CORRECTION, SAME_CORRECTION)
+"""Remarks that say of a row what its being dropped says too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,135 +37,115 @@ class LoadReport:
     """Notes that carry their own gold error."""
     dropped: Mapping[str, int]
     """Reason → number of rows."""
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What is odd about rows that were kept → their note ids (or row numbers)."""
 
     def summary(self) -> str:
         """One line for a log."""
-        line = f"{self.path}: {self.rows} rows, {self.notes} notes, {self.with_error} of them with a gold error"
+        counts = f"{self.rows} rows, {self.notes} notes, {self.with_error} of them with a gold error"
+        line = f"{shown_path(self.path)}: {counts}"
         if self.dropped:
             line += "; dropped " + ", ".join(f"{count} ({why})" for why, count in sorted(self.dropped.items()))
+        for remark, ids in sorted(self.remarks.items()):
+            line += f"; kept {len(ids)}: {first_of(remark, ids)}"
         return line
 
 
-class _Dropped(Exception):
-    """A row of an unclean source that is left out; the message is the reason."""
+def first_of(remark: str, ids: Sequence[str]) -> str:
+    """A remark with the first rows that it is about."""
+    return f"{remark} (first: {', '.join(ids[:_SHOWN])})" if ids else remark
 
 
-@dataclass(slots=True)
+def ids_of(rows: Sequence[DroppedRow]) -> dict[str, list[str]]:
+    """Reason → ids of the rows, or their numbers where they have none."""
+    found: dict[str, list[str]] = {}
+    for item in rows:
+        shown = f"row {item.row}" if item.note_id is None else shown_id(item.note_id).strip("'")
+        found.setdefault(item.reason, []).append(shown)
+    return found
+
+
 class _Collector:
-    path: Path
-    split: str | None = None
-    rows: int = 0
-    notes: dict[str, Note] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
+    """Notes out of examples; the two versions of a note become one."""
 
-    def add(self, row: Row) -> None:
-        self.rows += 1
-        try:
-            note = _note_of(row, self.split)
-            known = self.notes.setdefault(note.note_id, note)
-            if known is not note:
-                self._merge(row, known, note)
-        except _Dropped as reason:
-            self.dropped[str(reason)] = self.dropped.get(str(reason), 0) + 1
+    def __init__(self) -> None:
+        self.notes: dict[str, Note] = {}
+        self.dropped: Counter[str] = Counter()
 
-    def _merge(self, row: Row, known: Note, note: Note) -> None:
-        """The id was used before: for the same row, or for the same note without its error (or with it)."""
-        if (known.text, known.error_text) == (note.text, note.error_text):
-            raise _Dropped("repeated row")
+    def add(self, row: Row, examples: Sequence[LabelledExample]) -> None:
+        """Enter the examples of one row (of a pair both)."""
+        first = examples[0]
+        if first.label is Label.CORRECT:
+            self._enter(row, Note(_id_of(row, first), first.text))
+            return
+        if first.corrected_text is not None and first.corrected_text.split() != first.text.split():
+            extras = (first.error_type, first.error_sentence, first.corrected_sentence)
+            self._enter(row, Note(_id_of(row, first), first.corrected_text, first.text, *extras))
+            return
+        reason = "error without corrected text" if first.corrected_text is None else "error and correction are the same"
+        if len(examples) == 1:
+            self.dropped[reason] += 1
+        else:  # a pair whose texts are not versions of one note: its correct one is a note
+            self._enter(row, Note(_id_of(row, first), examples[1].text))
+
+    def _enter(self, row: Row, note: Note) -> None:
+        known = self.notes.setdefault(note.note_id, note)
+        if known is note:
+            return
         if known.text != note.text or None not in (known.error_text, note.error_text):
-            raise row.bad(f"note id {note.note_id!r} was used before for a different text")
+            raise row.bad(f"note id {shown_id(note.note_id)} was used before for a different text")
         if known.error_text is None:
             self.notes[note.note_id] = note
-        raise _Dropped("correct version of a note that is there with its error")
+        self.dropped["correct version of a note that is there with its error"] += 1
 
-    def finish(self) -> tuple[list[Note], LoadReport]:
-        notes = list(self.notes.values())
-        with_error = sum(note.error_text is not None for note in notes)
-        report = LoadReport(self.path, self.rows, len(notes), with_error, dict(self.dropped))
-        if not notes:
-            raise DataError(f"{self.path} holds no usable note: {report.summary().partition(': ')[2]}")
-        return notes, report
+
+def _id_of(row: Row, example: LabelledExample) -> str:
+    """In prepared files the versions of a note are rows of their own."""
+    prepared = row.columns is not None and row.columns.form is Form.PREPARED
+    return base_id(example.note_id) if prepared else example.note_id
 
 
 def load_notes(path: Path | str, split: str | None = None) -> list[Note]:
     """The notes of a ``.jsonl``, ``.csv`` or ``.parquet`` file, in file order.
 
-    With ``split``, rows of a prepared file that belong to another split are an error.
+    With ``split``, rows of a prepared file that belong to another split are an error. What was dropped or is odd is
+    told in a warning, once for a file.
 
     Raises DataError, naming file and row, for a file that is missing, empty or not what its ending says, and
-    for a row that cannot be used (see the module's text for the one form that may hold such rows).
+    for a row that cannot be used.
     """
-    return load_notes_with_report(path, split)[0]
+    notes, report = load_notes_with_report(path, split)
+    if (report.dropped or report.remarks) and (line := report.summary()) not in _told:
+        _told.add(line)
+        _log.warning("%s", line)
+    return notes
+
+
+_told: set[str] = set()  # a run reads its notes to check them, to count rounds and to play: it is said once
 
 
 def load_notes_with_report(path: Path | str, split: str | None = None) -> tuple[list[Note], LoadReport]:
     """Like `load_notes`, with an account of what was dropped."""
-    collector = _Collector(Path(path), split)
-    for row in read_rows(path):
-        if not row.blank:
-            collector.add(row)
-    return collector.finish()
+    path, collector, report = Path(path), _Collector(), ReadReport()
+    for row, examples in distinct_rows(path, report):
+        _check_split(row, split)
+        collector.add(row, examples)
+    check_usable(path, report)
+    dropped = collector.dropped + Counter(item.reason for item in report.dropped)
+    blank = dropped.pop("blank line", 0)
+    notes = list(collector.notes.values())
+    with_error = sum(note.error_text is not None for note in notes)
+    remarks = {reason: ids for reason, ids in ids_of(report.remarks).items() if reason not in _ABOUT_CORRECTIONS}
+    loaded = LoadReport(path, report.rows - blank, len(notes), with_error, dict(dropped), remarks)
+    if not notes:
+        raise DataError(f"{shown_path(path)} holds no usable note: {loaded.summary().partition(': ')[2]}")
+    return notes, loaded
 
 
-def _note_of(row: Row, split: str | None) -> Note:
-    if "extra_info" in row.values:
-        return _prepared_note(row, split)
-    if all(column in row.values for column in MEDEC_COLUMNS):
-        return _medec_note(row)
-    extras = {key: row.optional(key) for key in _EXTRAS}
-    if "correct_note" in row.values or "incorrect_note" in row.values:
-        text, error_text = row.text("correct_note"), row.optional("incorrect_note")
-    else:
-        text, error_text = row.text("text"), row.optional("error_text")
-    note_id = row.text("note_id")
-    if error_text is not None and error_text.split() == text.split():
-        raise row.bad("the note and its error variant are the same")
-    return Note(note_id, text, error_text, **extras)
-
-
-def _medec_note(row: Row) -> Note:
-    note_id, text, flag = row.cell("Text ID"), row.cell("Text"), row.cell("Error Flag")
-    if text is None:
-        raise _Dropped("blank text")
-    if note_id is None:
-        raise _Dropped("no text id")
-    flag = None if flag is None else flag.strip()
-    if flag in ("0", "0.0"):
-        return Note(note_id.strip(), text)
-    if flag not in ("1", "1.0"):
-        raise _Dropped("no error flag") if flag is None else row.bad(f"'Error Flag' is {flag!r}, not 0 or 1")
-    corrected = row.cell("Corrected Text")
-    if corrected is None:
-        raise _Dropped("error without corrected text")
-    if corrected.split() == text.split():
-        raise _Dropped("error and correction are the same")
-    kind = row.cell("Error Type")
-    return Note(
-        note_id.strip(),
-        corrected,
-        text,
-        None if kind is None else kind.strip().lower(),
-        row.cell("Error Sentence"),
-        row.cell("Corrected Sentence"),
-    )
-
-
-def _prepared_note(row: Row, split: str | None) -> Note:
-    """A row of ``medserl data prepare`` (medserl/data/write.py has its columns)."""
-    info = row.values["extra_info"]
-    if not isinstance(info, Mapping):
-        raise row.bad("'extra_info' is not a structure as `medserl data prepare` writes it")
-    row = Row(row.path, row.number, row.line, info)
-    if split is not None and row.optional("split") not in (None, split):
-        raise row.bad(f"'split' is {row.optional('split')!r}; only rows of the split {split!r} may be read here")
-    note_id, text, label = base_id(row.text("note_id")), row.text("text"), row.text("label")
-    if label == Label.CORRECT:
-        return Note(note_id, text)
-    if label != Label.INCORRECT:
-        raise row.bad(f"'label' is {label!r}, not {Label.CORRECT} or {Label.INCORRECT}")
-    corrected = row.optional("corrected_text")
-    if corrected is None:
-        raise _Dropped("error without corrected text")
-    if corrected.split() == text.split():
-        raise _Dropped("error and correction are the same")
-    return Note(note_id, corrected, text, *(row.optional(key) for key in _EXTRAS))
+def _check_split(row: Row, split: str | None) -> None:
+    if split is None or row.columns is None or row.columns.form is not Form.PREPARED:
+        return
+    found = row.values["extra_info"].get("split")
+    if found not in (None, "", split):
+        named = repr(found) if found in ("train", "validation", "test") else "another"
+        raise row.bad(f"'split' is {named}; only rows of the split {split!r} may be read here")

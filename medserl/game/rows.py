@@ -1,22 +1,23 @@
-"""Rows of JSON Lines, CSV and Parquet files, one at a time, each knowing the place that an error names."""
+"""Rows of JSON Lines, CSV and Parquet files, one at a time, each knowing the place that an error names.
+
+Errors name file, row, column and lengths, never a word of a cell: they end in logs that others read.
+"""
 
 import csv
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from medserl.errors import DataError
-
-MEDEC_COLUMNS = ("Text ID", "Text", "Error Flag", "Corrected Text")
-PREPARED_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
-"""What tells a file that `medserl data prepare` wrote."""
-_FORMS = (PREPARED_COLUMNS, MEDEC_COLUMNS, ("note_id", "correct_note"), ("note_id", "text"))
+from medserl.game import cells
+from medserl.game.columns import PREPARED_COLUMNS, BadColumns, Columns, Form, missing_columns, recognise, shown_name
 
 _PARQUET_MAGIC = b"PAR1"
 _FIELD_LIMIT = 64 * 2**20  # characters in one CSV field; the csv module's own default refuses long notes
-_MISSING = frozenset(("", "NA", "N/A", "nan"))
 _HEAD = 1 << 16  # bytes looked at before a text file is read
 _BATCH = 1024  # Parquet rows in memory at a time
 
@@ -31,52 +32,77 @@ class Row:
     line: int | None
     """In CSV, the line of the file on which the row ends."""
     values: Mapping[str, Any]
-    blank: bool = False
-    """Whether this is a line that holds nothing at all."""
+    """Cell by the column's key in `medserl.game.columns`."""
+    columns: Columns | None = None
+    """None for a line that holds nothing at all."""
+    repair: bool = False
+    """Whether text that was saved in a wrong encoding is put right."""
+    remarks: list[str] = field(default_factory=list)
+    """What was odd about the cells that were read."""
 
     @property
     def where(self) -> str:
         """File and row, as error messages name them."""
-        return f"{self.path}, row {self.number}" + (f" (line {self.line})" if self.line is not None else "")
+        return f"{shown_path(self.path)}, row {self.number}" + (f" (line {self.line})" if self.line is not None else "")
+
+    def name(self, key: str) -> str:
+        """A column's name in quotes, as the file spells it."""
+        return repr(self.columns.name(key) if self.columns is not None else key)
 
     def bad(self, what: str) -> DataError:
         """The error to raise; ``what`` names the column."""
         return DataError(f"{self.where}: {what}")
 
+    def cell(self, key: str) -> str | None:
+        """A cell of text; None where it is absent or holds nothing."""
+        value = self.values.get(key)
+        if cells.is_nothing(value):
+            return None
+        problem = cells.text_problem(value)
+        if problem is not None:
+            raise self.bad(f"{self.name(key)} {problem}")
+        text: str = value  # type: ignore[assignment]  # `text_problem` says so
+        if "_x00" in text and (plain := cells.without_spreadsheet_marks(text)) != text:
+            self._remark(cells.LINE_MARKS)
+            text = plain
+        better = cells.repaired(text)
+        if better is not text and better != text:
+            self._remark(cells.REPAIRED if self.repair else cells.MISREAD)
+            return better if self.repair else text
+        return text
+
+    def _remark(self, what: str) -> None:
+        if what not in self.remarks:
+            self.remarks.append(what)
+
     def text(self, key: str) -> str:
-        """A required, non-blank string."""
-        if self.values.get(key) is None:
-            raise self.bad(f"{key!r} is missing")
-        value = self.optional(key)
+        """A required cell of text."""
+        value = self.cell(key)
         if value is None:
-            raise self.bad(f"{key!r} is empty")
+            raise self.bad(f"{self.name(key)} is {'empty' if key in self.values else 'missing'}")
         return value
 
-    def optional(self, key: str) -> str | None:
-        """A string, or None where it is absent, null or blank."""
-        value = self.values.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            raise self.bad(f"{key!r} must be a string, not {type(value).__name__}")
-        if not value.isascii():
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                raise self.bad(f"{key!r} holds half of a surrogate pair, which is not text") from None
-        if "\0" in value:
-            raise self.bad(f"{key!r} holds a NUL character, which is binary data, not text")
-        return None if value == "" or value.isspace() else value
+    def note_id(self) -> str | None:
+        """The note's id, a number as its digits; None where there is none."""
+        value = self.values.get("note_id")
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
+            return str(value)
+        cell = self.cell("note_id")
+        return None if cell is None else cell.strip()
 
-    def cell(self, key: str) -> str | None:
-        """A MEDEC cell: like `optional`, and NA is nothing too."""
-        if self.values.get(key) in _MISSING:  # most cells of a row without an error
-            return None
-        value = self.optional(key)
-        return None if value is None or (len(value) < 16 and value.strip() in _MISSING) else value
+    def is_blank(self) -> bool:
+        """Whether no cell holds anything."""
+        return all(cells.is_nothing(value) for value in self.values.values())
 
 
-def read_rows(path: Path | str) -> Iterator[Row]:
+def shown_path(path: Path | str) -> str:
+    """A path for a message: control characters escaped, so that it stays one line and does nothing to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
+
+
+def read_rows(path: Path | str, *, repair: bool = False) -> Iterator[Row]:
     """The rows of a ``.jsonl``, ``.csv`` or ``.parquet`` file, in file order, without holding the file in memory.
 
     Raises DataError, naming file and row, for a file that is missing, empty, not what its ending says, or in
@@ -85,15 +111,45 @@ def read_rows(path: Path | str) -> Iterator[Row]:
     path = Path(path)
     reader = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: the ending {path.suffix!r} is not known; give a .jsonl, .csv or .parquet file")
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a directory, not a file' if path.is_dir() else 'no such file'}")
+        raise DataError(
+            f"{shown_path(path)}: the ending {shown_path(path.suffix)!r} is not known; give a .jsonl, .csv or "
+            ".parquet file"
+        )
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
-        yield from reader(path)
+        _check_file(path)
+        for row in reader(path):
+            row.repair = repair
+            yield row
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DataError(f"{shown_path(path)}: cannot be read ({error.strerror or error})") from error
+
+
+def _check_file(path: Path) -> None:
+    """It must be a file with something in it. Raises DataError, or OSError where even that cannot be known."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise DataError(f"{shown_path(path)}: no such file") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{shown_path(path)}: is a directory, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{shown_path(path)}: is a device or a pipe, not a file")
+    if status.st_size == 0:
+        raise DataError(f"{shown_path(path)}: the file is empty")
+
+
+def _recognised(path: Path, names: tuple[str, ...]) -> Columns:
+    """The columns of a table. Raises DataError where they are none that the project reads."""
+    try:
+        columns = recognise(names)
+    except BadColumns as bad:
+        raise DataError(f"{shown_path(path)}: {bad}") from None
+    prepared = [name for name in PREPARED_COLUMNS if name not in names]
+    if columns.form is Form.PREPARED and prepared:
+        raise DataError(f"{shown_path(path)}: the column {prepared[0]!r} is missing; prepare the file anew")
+    if columns.missing:
+        raise DataError(f"{shown_path(path)}: {missing_columns(columns, names)}")
+    return columns
 
 
 # ------------------------------------------------------------------------------------------------- text
@@ -103,9 +159,21 @@ def _check_head(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if head.startswith(_PARQUET_MAGIC):
-        raise DataError(f"{path}: holds Parquet data, not what its ending {path.suffix!r} says")
+        raise DataError(f"{shown_path(path)}: holds Parquet data, not what its ending {path.suffix!r} says")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
-        raise DataError(f"{path}: holds binary or UTF-16 data; save it as UTF-8 text")
+        raise DataError(f"{shown_path(path)}: holds binary or UTF-16 data; save it as UTF-8 text")
+
+
+class _Twice(Exception):
+    """A key that a JSON object holds twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for key in keys if keys.count(key) > 1))
+    return values
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -115,18 +183,35 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if not line.strip():
-                yield Row(path, number, None, {}, blank=True)
+                yield Row(path, number, None, {})
                 continue
+            row = Row(path, number, None, {})
+            values = _json_of(row, line)
             try:
-                values = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}, row {number}: is not UTF-8 text; convert the file to UTF-8") from error
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, row {number}: is not JSON ({error})") from error
-            row = Row(path, number, None, values)
-            if not isinstance(values, dict):
-                raise row.bad(f"is a JSON {type(values).__name__}, not an object; write one object a line")
+                columns = recognise(tuple(values))
+            except BadColumns as bad:
+                raise row.bad(str(bad)) from None
+            row.columns = columns
+            row.values = dict(zip(columns.keys, values.values(), strict=True))
+            if columns.missing:
+                raise row.bad(f"{row.name(columns.missing[0])} is missing")
             yield row
+
+
+def _json_of(row: Row, line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise row.bad("is not UTF-8 text; convert the file to UTF-8") from error
+    except _Twice as twice:
+        raise row.bad(f"the key {shown_name(str(twice))} is there twice, so that it is unclear which counts") from None
+    except (ValueError, RecursionError) as error:
+        if row.number == 1 and line.strip() in (b"[", b"{"):
+            raise row.bad("is not JSON Lines: the JSON goes over several lines; write one object a line") from None
+        raise row.bad(f"is not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise row.bad(f"is a JSON {type(values).__name__}, not an object; write one object a line")
+    return values
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -136,43 +221,61 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             try:
-                header = [name.strip() for name in next(reader, [])]
-                check_columns(path, header)
-                for number, cells in enumerate(reader, start=1):
-                    if cells and len(cells) != len(header):
-                        raise DataError(
-                            f"{path}, row {number} (line {reader.line_num}): has {len(cells)} fields, but the header "
-                            f"has {len(header)} ({_odd_column(header, cells)})"
-                        )
-                    yield Row(path, number, reader.line_num, dict(zip(header, cells, strict=False)), blank=not cells)
+                delimiter = _delimiter(next(iter(file), ""))
+                file.seek(0)
+                reader = csv.reader(file, strict=True, delimiter=delimiter)
+                header = tuple(name.strip() for name in next(reader, []))
+                columns = _recognised(path, header)
+                for number, row in enumerate(reader, start=1):
+                    if row and len(row) != len(header):
+                        raise _uneven(path, number, reader.line_num, header, row)
+                    values = dict(zip(columns.keys, row, strict=False))
+                    yield Row(path, number, reader.line_num, values, columns if row else None)
             except csv.Error as error:
-                raise DataError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
+                raise DataError(f"{shown_path(path)}, line {reader.line_num}: is not CSV ({error})") from error
             except UnicodeDecodeError:
                 _raise_not_utf8(path)
     finally:
         csv.field_size_limit(limit)
 
 
-def _odd_column(header: list[str], cells: list[str]) -> str:
-    if len(cells) < len(header):
-        return f"{header[len(cells)]!r} is the first without a value"
-    return f"{cells[len(header)][:20]!r} has no column"
+def _delimiter(head: str) -> str:
+    """What separates the columns: what makes the header one that is known, a comma where nothing does."""
+    refused = ","
+    for delimiter in (",", ";", "\t", "|"):
+        names = tuple(name.strip() for name in next(csv.reader([head], delimiter=delimiter), []))
+        try:
+            if not recognise(names).missing:
+                return delimiter
+        except BadColumns:
+            refused = delimiter if len(names) > 1 and refused == "," else refused
+    return refused
+
+
+def _uneven(path: Path, number: int, line: int, header: tuple[str, ...], row: list[str]) -> DataError:
+    what = (
+        f"{shown_name(header[len(row)])} is the first without a value"
+        if len(row) < len(header)
+        else f"{len(row) - len(header)} too many; quote a field that holds a comma"
+    )
+    return DataError(
+        f"{shown_path(path)}, row {number} (line {line}): has {len(row)} fields, but the header has {len(header)} "
+        f"({what})"
+    )
 
 
 def _raise_not_utf8(path: Path) -> NoReturn:
     """Read the file again, this time letting bad bytes through, to say where they are."""
+    line = f"line {_bad_line(path)}: is not UTF-8 text; convert the file to UTF-8"
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
-        for number, cells in enumerate(reader, start=1):
-            for column, cell in enumerate(cells):
+        for number, row in enumerate(reader, start=1):
+            for column, cell in enumerate(row):
                 if any("\udc80" <= character <= "\udcff" for character in cell):
-                    line = _bad_line(path)
-                    name = f", column {header[column]!r}" if column < len(header) else ""
-                    raise DataError(
-                        f"{path}, row {number}{name}, line {line}: is not UTF-8 text; convert the file to UTF-8"
-                    )
-    raise DataError(f"{path}, line {_bad_line(path)}: is not UTF-8 text; convert the file to UTF-8")
+                    name = f", column {shown_name(header[column])}" if column < len(header) else ""
+                    raise DataError(f"{shown_path(path)}, row {number}{name}, {line}")
+    raise DataError(f"{shown_path(path)}, {line}")
 
 
 def _bad_line(path: Path) -> int:
@@ -185,28 +288,6 @@ def _bad_line(path: Path) -> int:
     return 0
 
 
-def check_columns(path: Path, columns: list[str]) -> None:
-    """Raise DataError unless the columns are those of one of the forms that the project reads."""
-    for required in _FORMS:
-        if all(column in columns for column in required):
-            return
-    if len(columns) == 1:
-        for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-            if columns[0].count(mark):
-                raise DataError(f"{path}, line 1: the columns are separated by {name}; save the file with commas")
-    near = max(_FORMS, key=lambda form: sum(column in columns for column in form))
-    missing = [column for column in near if column not in columns]
-    if len(missing) < len(near):
-        raise DataError(
-            f"{path}: the column {missing[0]!r} is missing; the columns are {', '.join(columns[:12])}; "
-            f"expected {', '.join(near)}"
-        )
-    raise DataError(
-        f"{path}: the columns are {', '.join(columns[:12]) or 'none'}; expected note_id and text, "
-        "note_id and correct_note (with incorrect_note), or MEDEC's Text ID, Text, Error Flag, Corrected Text"
-    )
-
-
 # ---------------------------------------------------------------------------------------------- Parquet
 
 
@@ -216,21 +297,44 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         file.seek(max(path.stat().st_size - 4, 0))
         tail = file.read(4)
     if head != _PARQUET_MAGIC or tail != _PARQUET_MAGIC:
-        raise DataError(f"{path}: is not a Parquet file (or it is cut short)")
+        raise DataError(f"{shown_path(path)}: is not a Parquet file (or it is cut short)")
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"{path}: reading Parquet needs pyarrow; install it or give a .jsonl") from error
+        raise DataError(f"{shown_path(path)}: reading Parquet needs pyarrow; install it or give a .jsonl") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file_:
-            columns = list(file_.schema_arrow.names)
-            check_columns(path, columns)
-            prepared = all(column in columns for column in PREPARED_COLUMNS)
+            names = tuple(file_.schema_arrow.names)
+            columns = _recognised(path, names)
+            wanted = {key: name for name, key in zip(names, columns.keys, strict=True) if name}
+            if columns.form is Form.PREPARED:
+                wanted = {"extra_info": "extra_info"}
+            else:  # what the table does not know may be of any type
+                texts = {field.name for field in file_.schema_arrow if str(field.type).endswith("string")}
+                wanted = {key: name for key, name in wanted.items() if key in columns.names or name in texts}
             number = 0
-            for batch in file_.iter_batches(_BATCH, columns=["extra_info"] if prepared else None):
-                for values in batch.to_pylist():
+            for batch in file_.iter_batches(_BATCH, columns=list(wanted.values())):
+                lists = [_cells(path, batch.column(name), name, number) for name in wanted.values()]
+                for values in zip(*lists, strict=True):
                     number += 1
-                    yield Row(path, number, None, values)
+                    yield Row(path, number, None, dict(zip(wanted, values, strict=True)), columns)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise DataError(f"{shown_path(path)}: cannot be read as Parquet ({first})") from error
+
+
+def _cells(path: Path, column: Any, name: str, before: int) -> list[Any]:
+    """A column's values. Raises DataError, naming the row, for a value that Python cannot hold."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except (UnicodeDecodeError, OverflowError, ValueError):
+        for index, value in enumerate(column):
+            try:
+                value.as_py()
+            except UnicodeDecodeError:
+                raise DataError(f"{shown_path(path)}, row {before + index + 1}: {name!r} is not UTF-8 text") from None
+            except (OverflowError, ValueError):
+                raise DataError(f"{shown_path(path)}, row {before + index + 1}: {name!r} is not text") from None
+        raise

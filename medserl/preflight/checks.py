@@ -3,6 +3,8 @@ only."""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,6 +32,7 @@ from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
 MODEL = "actor_rollout_ref.model.path"
+_log = logging.getLogger("medserl.data")
 
 
 def check_all(config: DictConfig, run_dir: RunDir) -> None:
@@ -40,6 +43,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
         prompt set.
         DataError: unusable notes, or prompts longer than configured.
     """
+    settle_labelled_share(config)
     settings = game_settings(config)
     check_layout(config)
     check_device(config)
@@ -66,6 +70,28 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     check_notes(settings, notes)
     held_out = check_validation(config, settings, notes)
     check_prompt_lengths(config, settings, [*notes, *held_out], model)
+
+
+def settle_labelled_share(config: DictConfig) -> None:
+    """Notes of one's own without gold errors leave nothing to mix in: the labelled share falls to 0, and a line says
+    so. A number of labelled notes, or a file of them, that was asked for is no share and stays for `check_notes`.
+
+    Raises:
+        DataError: unusable notes.
+    """
+    settings = game_settings(config)
+    own = settings.notes.path is not None and settings.notes.labelled_path is None
+    if not own or settings.labelled_batch_size is not None or not labelled_per_round(settings):
+        return
+    if labelled_notes(settings, training_notes(settings)):
+        return
+    _log.warning(
+        "%s: no note has a gold error, so there is nothing to mix in: medserl.labelled_share is 0 instead of %g",
+        settings.notes.path,
+        settings.labelled_share,
+    )
+    config.medserl.labelled_share = 0.0
+    config.data.train_batch_size = settings.rollout_batch_size
 
 
 def check_layout(config: DictConfig) -> None:
@@ -186,7 +212,7 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
     if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
         raise DataError(
             f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to "
-            "mix in; set medserl.labelled_share=0 or medserl.notes.labelled_path"
+            "mix in; set medserl.labelled_batch_size=0 or medserl.notes.labelled_path"
         )
 
 
@@ -218,10 +244,12 @@ def check_prompt_lengths(
             f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
             f"{model['vocab_size']}"
         )
+    every = [*notes, *_labelled_extra(settings, notes)]
+    check_special_tokens(settings, tokenizer, every)
     limit = config.data.max_prompt_length
     slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
     options = dict(config.data.apply_chat_template_kwargs)
-    for chunk in _chunks(_prompts(settings, [*notes, *_labelled_extra(settings, notes)]), 512):
+    for chunk in _chunks(_prompts(settings, every), 512):
         lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options)
         for (note, prompt), length in zip(chunk, lengths, strict=True):
             needed = length + (slack if prompt.grows else 0)
@@ -240,6 +268,31 @@ def _labelled_extra(settings: GameSettings, notes: Sequence[Note]) -> list[Note]
         return []
     known = set(notes)
     return [note for note in labelled_notes(settings, list(notes)) if note not in known]
+
+
+def check_special_tokens(settings: GameSettings, tokenizer: Any, notes: Iterable[Note]) -> None:
+    """No note may hold a special token of the model's own tokenizer: it would end a turn, or speak for the model.
+
+    The reader refuses the chat tokens of today's models whatever the tokenizer; this finds all others.
+    """
+    special = special_tokens(tokenizer)
+    if not special:
+        return
+    pattern = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
+    for note in notes:
+        found = next((m for text in (note.text, note.error_text) if text and (m := pattern.search(text))), None)
+        if found is not None:
+            raise DataError(
+                f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: holds {found.group()}, a special "
+                "token of the model's tokenizer, which would end or begin a turn of the prompt; take it out"
+            )
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """The tokens of a tokenizer that mean something in a prompt; added ones that are plain words are not among them."""
+    added = {str(token) for token in tokenizer.get_added_vocab()}
+    marked = {token for token in added if token[:1] in "<[" and token[-1:] in ">]"}
+    return {str(token) for token in tokenizer.all_special_tokens if str(token).strip()} | marked
 
 
 def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, Prompt]]:

@@ -76,6 +76,7 @@ class MedSeRLTrainer:
         deadline = read_deadline(os.environ, time.time())
         with environment_kept():  # torch and others set variables when the tokenizer's library imports them
             check_all(self.config, self.run_dir)
+        self.settings = game_settings(self.config)  # without gold errors the check sets the labelled share to 0
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None
         self._first_round = 0

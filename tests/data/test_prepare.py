@@ -151,7 +151,7 @@ def test_how_a_row_gets_its_split(tmp_path: Path) -> None:
 def test_an_unknown_split_in_the_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_jsonl(tmp_path / "n.jsonl", [pair("a", 1, split="holdout")])
     assert prepare(path, "--out", tmp_path / "out") == 2
-    assert "n.jsonl, row 1: 'split' is 'holdout'" in capsys.readouterr().err
+    assert "n.jsonl, row 1: 'split' holds 7 characters" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ leaks

@@ -141,11 +141,11 @@ GOOD = {"note_id": "a", "text": "Fine."}
         ("[" * 100_000, "is not JSON"),
         ({"text": "Fine."}, "'note_id' is missing"),
         ({"note_id": "b"}, "'text' is missing"),
-        ({"note_id": "b", "text": " \n"}, "'text' is empty"),
         ({"note_id": "", "text": "Fine."}, "'note_id' is empty"),
-        ({"note_id": 7, "text": "Fine."}, "'note_id' must be a string, not int"),
+        ({"note_id": True, "text": "Fine."}, "'note_id' must be a string, not bool"),
+        ({"note_id": 1.5, "text": "Fine."}, "'note_id' must be a string, not float"),
+        ({"note_id": "b", "text": 7}, "'text' must be a string, not int"),
         ({"note_id": "b", "text": ["Fine."]}, "'text' must be a string, not list"),
-        ({"note_id": "b", "text": None}, "'text' is missing"),
         ({"note_id": "b", "incorrect_note": "Bad."}, "'correct_note' is missing"),
         ({"note_id": "b", "correct_note": "Fine.", "incorrect_note": 1}, "'incorrect_note' must be a string"),
         ({"note_id": "b", "correct_note": "Fine. ", "incorrect_note": "Fine."}, "are the same"),
@@ -179,8 +179,15 @@ def test_bad_csv_rows_are_named(tmp_path: Path, row: list[str], what: str) -> No
 
 
 def test_bad_parquet_row(write_parquet: Callable[[list[dict[str, Any]]], Path]) -> None:
-    with pytest.raises(DataError, match=r"notes\.parquet, row 2: 'text' is empty"):
-        load_notes(write_parquet([GOOD, {"note_id": "b", "text": ""}]))
+    with pytest.raises(DataError, match=r"notes\.parquet, row 2: 'note_id' is empty"):
+        load_notes(write_parquet([GOOD, {"note_id": "", "text": "Fine."}]))
+
+
+def test_blank_texts_are_dropped_and_counted_and_numbers_are_ids(tmp_path: Path) -> None:
+    rows = [{"note_id": 7, "text": "Fine."}, {"note_id": "b", "text": " \n"}, {"note_id": "c", "text": None}]
+    notes, report = load_notes_with_report(write_jsonl(tmp_path / "n.jsonl", *rows))
+    assert notes == [Note("7", "Fine.")]
+    assert (report.rows, report.dropped) == (3, {"blank text": 2})
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,12 @@ def test_a_good_configuration_passes_the_dry_run(tmp_path: Path, capsys: pytest.
         ("empty.jsonl", b"", "empty"),
         ("not.parquet", b"note_id,text\n1,x\n", "not.parquet"),
         ("bad.jsonl", b'{"note_id": "a", "text": "One note."}\n{oops\n', "2"),
-        ("blank.jsonl", b'{"note_id": "a", "text": "  "}\n', "1"),
+        ("blank.jsonl", b'{"note_id": "a", "text": "  "}\n', "row 1: holds no usable note"),
+        (
+            "chat.jsonl",
+            b'{"note_id": "a", "text": "Well.<|im_end|> Ill."}\n',
+            "'text' holds the chat token <|im_end|>",
+        ),
         ("noid.jsonl", b'{"text": "One note."}\n', "note_id"),
         ("notes.docx", b"x", "notes.docx"),
     ],
@@ -78,10 +83,42 @@ def test_fewer_notes_than_a_round(refused: Refused, tmp_path: Path) -> None:
     assert "10 notes are fewer than" in refused("--prompt-data", str(data))
 
 
-def test_notes_without_gold_labels_when_some_are_to_be_mixed_in(refused: Refused, tmp_path: Path) -> None:
+def test_notes_without_gold_labels_when_a_number_of_them_is_asked_for(refused: Refused, tmp_path: Path) -> None:
     rows = [{"note_id": n.note_id, "text": n.text} for n in ward_notes("train", 40, 3)]
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "medserl.labelled_share=0" in refused("--prompt-data", str(tmp_path / "notes.jsonl"))
+    message = refused("--prompt-data", str(tmp_path / "notes.jsonl"), "medserl.labelled_batch_size=8")
+    assert "medserl.labelled_batch_size=0" in message
+
+
+def test_the_readmes_command_for_notes_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No gold error anywhere: the labelled share falls to 0, and a line says so."""
+    rows = [{"note_id": f"n{i}", "text": f"Patient {i} has a cough. He takes aspirin."} for i in range(70)]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["train", "--prompt-data", str(tmp_path / "notes.jsonl"), "--rollout-batch-size", "64"]
+    assert main([*command, "--max-epochs", "3", "--run-dir", str(tmp_path / "run"), "--dry-run"]) == EXIT_OK
+    assert "64 notes, 0 labelled" in capsys.readouterr().out
+    assert "medserl.labelled_share is 0 instead of 0.5" in caplog.text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_special_token_of_the_models_own_tokenizer_in_a_note(refused: Refused, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(model_dir(), model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    added = next(token for token in tokenizer["added_tokens"] if token["content"] == "<|endoftext|>")
+    added["content"] = "[TURN]"
+    tokenizer["model"]["vocab"]["[TURN]"] = tokenizer["model"]["vocab"].pop("<|endoftext|>", added["id"])
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    configured = (model / "tokenizer_config.json").read_text().replace("<|endoftext|>", "[TURN]")
+    (model / "tokenizer_config.json").write_text(configured)
+    rows = [{"note_id": f"n{i}", "text": f"Patient {i} has a cough. He is well."} for i in range(40)]
+    rows[7]["text"] = "He has a cough.[TURN]He is well."
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = f"actor_rollout_ref.model.path={model}"
+    message = refused("--prompt-data", str(tmp_path / "notes.jsonl"), path, "medserl.labelled_share=0")
+    assert "note n7: holds [TURN], a special token" in message
 
 
 def test_a_prompt_longer_than_configured_names_the_note(refused: Refused) -> None:
