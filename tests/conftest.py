@@ -1,4 +1,5 @@
-"""What all tests share: marks `quick` and `nightly`, the skip of `medec` tests without MEDEC, session fixtures."""
+"""What all tests share: marks `quick` and `nightly`, the skip of `medec` tests without MEDEC, session fixtures, and
+that a run with CI=true fails on any other skip."""
 
 import copy
 import os
@@ -31,6 +32,50 @@ settings.load_profile("medserl")
 
 SLOW_MARKS = frozenset({"engine", "e2e", "cluster", "images"})
 MEDEC_VARIABLE = "MEDSERL_MEDEC_DIR"
+NO_MEDEC = f"{MEDEC_VARIABLE} names no folder with the MEDEC files"
+NO_CHECKOUT = "not a git checkout"  # tests/packaging/test_scripts.py, in a source archive
+
+
+def allowed_skips() -> tuple[str, ...]:
+    """Reasons for which a test may be skipped where CI=true; MEDEC only where nobody said where it is."""
+    return (NO_CHECKOUT,) if os.environ.get(MEDEC_VARIABLE) else (NO_CHECKOUT, NO_MEDEC)
+
+
+class UnexpectedSkips:
+    """Fails a run that skipped a test for a reason nobody allowed: in CI a skip looks like a success."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+
+    def _see(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if reason not in allowed_skips():
+            self.found[report.nodeid] = reason
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._see(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._see(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.found and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.found:
+            terminalreporter.section("skipped, which CI=true does not allow", red=True)
+        for test, reason in self.found.items():
+            terminalreporter.line(f"{test}: {reason}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI") == "true":
+        config.pluginmanager.register(UnexpectedSkips())
 
 
 def remember_parsed_configurations() -> None:
@@ -64,4 +109,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not marks & SLOW_MARKS:
             item.add_marker(pytest.mark.quick)
         if "medec" in marks and not medec_is_here:
-            item.add_marker(pytest.mark.skip(reason=f"{MEDEC_VARIABLE} names no folder with the MEDEC files"))
+            item.add_marker(pytest.mark.skip(reason=NO_MEDEC))

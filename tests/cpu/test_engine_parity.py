@@ -77,7 +77,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: f"tp{layout[0]}pp{layout[1]}")
+def name_of(layout: tuple[int, int]) -> str:
+    return f"tp{layout[0]}pp{layout[1]}"
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=name_of)
 def layout(request: pytest.FixtureRequest) -> tuple[int, int]:
     """(TP, PP)"""
     return request.param
@@ -228,12 +232,11 @@ def test_the_exported_model_is_the_trained_one(
     assert before > 5 * rounding, "three steps must have moved the model by more than the tolerance"
 
 
+@pytest.mark.parametrize("layout", RESHARDED_FROM, indirect=True, scope="module", ids=name_of)
 def test_another_layout_goes_on_from_a_checkpoint(
     layout: tuple[int, int], engine: dict[str, Any], directory: Path
 ) -> None:
     """Masters and Adam state arrive bit by bit; what is computed from them differs by bfloat16's rounding only."""
-    if layout not in RESHARDED_FROM:
-        pytest.skip("goes on from its own checkpoint only")
     tp, pp = RESHARDED_FROM[layout]
     theirs, ours = load(directory / f"engine_bfloat16_{tp}x{pp}.pt"), engine["bfloat16"]["resharded"]
     assert set(ours["steps_at_load"]) == {SAVE_AFTER}
