@@ -70,20 +70,17 @@ def run(options: argparse.Namespace, overrides: list[str]) -> int:
     if overrides and options.data_command != "stats":
         raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is no option")
     actions = {"prepare": _prepare, "stats": _stats, "ward": _ward}
-    code = actions[options.data_command](options, overrides)
-    _flush()
-    return code
-
-
-def _flush() -> None:
-    """A full disk behind standard output is an error of this command, not of the interpreter's end."""
     try:
+        code = actions[options.data_command](options, overrides)
         sys.stdout.flush()
     except BrokenPipeError:
         raise  # whoever read has gone: nothing to tell
     except OSError as error:
+        if error.filename is not None:  # files are told where they are read and written; this is standard output
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter would try again
-        raise ConfigError(f"standard output: cannot be written ({error.strerror})") from error
+        raise ConfigError(f"standard output: cannot be written ({error.strerror or error})") from error
+    return code
 
 
 def _prepare(options: argparse.Namespace, _: list[str]) -> int:

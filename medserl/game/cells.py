@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from decimal import Decimal
+from functools import cache
 
 from medserl.game.vcf import visible_words
 
@@ -124,14 +125,19 @@ def _class(first: int, last: int) -> str:
     return "[" + re.escape("".join(c for c, byte in _BYTES.items() if first <= byte <= last)) + "]"
 
 
-_FOLLOWS = _class(0x80, 0xBF)
-_SEQUENCE = re.compile(
-    f"{_class(0xC2, 0xDF)}{_FOLLOWS}|{_class(0xE0, 0xEF)}{_FOLLOWS}{{2}}|{_class(0xF0, 0xF4)}{_FOLLOWS}{{3}}"
-)
+@cache  # compiled when the first text that is not ASCII is read, not when the game is imported
+def _sequence() -> re.Pattern[str]:
+    follows = _class(0x80, 0xBF)
+    return re.compile(
+        f"{_class(0xC2, 0xDF)}{follows}|{_class(0xE0, 0xEF)}{follows}{{2}}|{_class(0xF0, 0xF4)}{follows}{{3}}"
+    )
+
+
 _CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")  # not U+0085, which is a line end
 # What a note may well hold; "É…" and "café”—" would be letters of Africa and Asia, and are left as they are.
 _PLAUSIBLE = re.compile(
-    "[\x81\x8d\x8f\x90\x9d\u00a0-\u00ff\u0106\u0107\u010c\u010d\u0141\u0142\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u02c6\u02da\u02dc\u0391-\u03d6"
+    "[\x81\x8d\x8f\x90\x9d\u00a0-\u00ff\u0106\u0107\u010c\u010d\u0141\u0142\u0152\u0153\u0160\u0161\u0178\u017d\u017e"
+    "\u02c6\u02da\u02dc\u0391-\u03d6"
     "\u2000-\u206f\u2070-\u209f\u20a0-\u20bf\u2100-\u23ff\u2500-\u27bf\u2a7d\u2a7e\ufb00-\ufb06\ufeff\ufffd"
     "\U0001f300-\U0001faff]"
 )
@@ -145,7 +151,7 @@ def repaired(text: str) -> str:
     if text.isascii():
         return text
     for _ in range(3):
-        better = _SEQUENCE.sub(_decoded, text)
+        better = _sequence().sub(_decoded, text)
         if better == text:
             break
         text = better

@@ -23,7 +23,10 @@ def numbered_sentences(cell: str) -> Numbered:
     A line without the next number goes on with the sentence before it. No sentences where the first line is neither
     number 0 nor number 1.
     """
-    lines = LINE_ENDS.split(without_spreadsheet_marks(cell).strip())
+    cell = without_spreadsheet_marks(cell) if "_x00" in cell else cell
+    lines = cell.strip().split("\n")
+    if not all(map(str.isprintable, lines)):  # other line ends, or control characters; the usual cell has none
+        lines = LINE_ENDS.split(cell.strip())
     start = _MARKED.match(lines[0])
     if start is None or int(start.group(2)) > 1:
         return Numbered((), 0)

@@ -14,7 +14,9 @@ from medserl.config.settings import GameSettings, NotesSettings
 from medserl.data import read_labelled
 from medserl.data.prepare import PrepareOptions, prepare
 from medserl.data.rounds import training_notes
-from medserl.errors import DataError
+from medserl.data.splits import parse_ratios
+from medserl.data.ward import write_ward
+from medserl.errors import ConfigError, DataError
 from medserl.evaluation.data import load_examples
 from medserl.game import Note, load_notes
 from medserl.game.records import LabelledExample, base_id
@@ -409,6 +411,52 @@ def test_control_characters_of_a_name_stay_out_of_the_message(tmp_path: Path) ->
     with pytest.raises(DataError) as caught:
         load_notes(tmp_path / "\x1b[31mbad\nname.jsonl")
     assert r"\x1b[31mbad\nname.jsonl: no such file" in str(caught.value)
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "n.jsonl", plain())
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for out in ("file/x/y", "a/x", "n" * 300, "file"):
+        with pytest.raises(ConfigError, match="--out") as caught:
+            prepare(PrepareOptions([path], tmp_path / out, near_threshold=None))
+        assert "\n" not in str(caught.value)
+    for out in ("file", "file/x"):
+        with pytest.raises(ConfigError, match="--out"):
+            write_ward(tmp_path / out, 4, 7)
+    (tmp_path / "w" / "WARD-TestSet.csv").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"WARD-TestSet\.csv: is a folder"):
+        write_ward(tmp_path / "w", 4, 7, overwrite=True)
+    assert [item.name for item in (tmp_path / "w").iterdir()] == ["WARD-TestSet.csv"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "n.jsonl", plain())
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    prepare(PrepareOptions([], tmp_path / "out", given_splits={path: "train"}, near_threshold=None, overwrite=True))
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "real" / "train.parquet").is_file()
+
+
+@pytest.mark.parametrize("name", ["medec-uw-exams.csv", "MEDEC-UW-items.csv", "medec_symptoms.csv", "ward-round.csv"])
+def test_a_name_is_no_licence(tmp_path: Path, name: str) -> None:
+    path = write_csv(tmp_path / name, [[row[column] for column in HEADER] for row in (WRONG, RIGHT)])
+    options = PrepareOptions([], tmp_path / "out", given_splits={path: "train"}, near_threshold=None)
+    assert prepare(options)["licence"] == f"{name}: not stated (--licence)"
+
+
+def test_a_name_that_tells_two_splits(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "dev-test.jsonl", plain())
+    with pytest.raises(DataError, match="the name tells more than one split; give --split SPLIT=FILE"):
+        prepare(PrepareOptions([path], tmp_path / "out", near_threshold=None))
+    prepare(PrepareOptions([], tmp_path / "out", given_splits={path: "test"}, near_threshold=None))
+
+
+@pytest.mark.parametrize("ratios", ["nan,nan,nan", "0.8,nan,0.2", "inf,0,0", "-1,1,1", "0.5,0.5", "1,0,0,0", "a,b,c"])
+def test_ratios_that_are_no_shares(ratios: str) -> None:
+    with pytest.raises(ConfigError, match="give the shares of train, validation and test"):
+        parse_ratios(ratios)
 
 
 def test_a_mark_of_the_game_is_reported_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
