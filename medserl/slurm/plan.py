@@ -18,19 +18,6 @@ from medserl.slurm.memory import GIB, Estimate, estimate
 CPUS_PER_WORKER = 3
 """Logical CPUs that verl's placement bundles ask Ray for with each GPU (verl 0.9.1, RayResourcePool)."""
 
-COUNTS = (
-    "trainer.nnodes",
-    "trainer.n_gpus_per_node",
-    "data.train_batch_size",
-    "data.max_prompt_length",
-    "data.max_response_length",
-    "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size",
-    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size",
-    "actor_rollout_ref.actor.megatron.context_parallel_size",
-    "actor_rollout_ref.rollout.tensor_model_parallel_size",
-    "actor_rollout_ref.rollout.n",
-)
 """Keys that the arithmetic divides by, or multiplies."""
 
 
@@ -94,7 +81,6 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
     from medserl.preflight.checks import check_layout
 
     plan = Plan(device=config.trainer.device, cpus=shape.cpus_per_node)
-    _check_numbers(config)
     _check_shape(config, shape)
     check_layout(config)
     _say_layout(plan, config, shape)
@@ -127,7 +113,6 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
     plan = Plan(model=model)
     if shape.nodes != 1:
         raise ConfigError(f"medserl evaluate runs on one node, the job has {shape.nodes}")
-    _check_numbers(config)
     tensor_parallel = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     if tensor_parallel > shape.gpus_per_node:
         raise ConfigError(
@@ -155,18 +140,6 @@ def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
         plan.add("note", f"model {model}: not seen from here; the preflight looks for it in the container")
     else:
         model_directory(model)
-
-
-def _check_numbers(config: DictConfig) -> None:
-    """What the arithmetic is done with; verl would find it out as late as in its workers."""
-    for key in COUNTS:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key}: {value} is no count; give a whole number from 1 on")
-    key = "actor_rollout_ref.rollout.gpu_memory_utilization"
-    value = OmegaConf.select(config, key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigError(f"{key}: {value} is no share of a GPU's memory; give a number above 0 and up to 1")
 
 
 def _check_shape(config: DictConfig, shape: Shape) -> None:
