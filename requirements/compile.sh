@@ -29,7 +29,9 @@ upgrade=${1:-}
 compile_one uv uv.txt
 compile_one cpu cpu.txt --override overrides.txt
 for name in uv cpu; do mv "$work/$name.out" "$name.txt"; done
+dev_seed=dev.txt   # its own pins stay, unless all are to move; cpu.txt binds in both cases
+if [[ $upgrade == --upgrade ]]; then dev_seed=cpu.txt; fi
 upgrade=""   # from here on the seed is the cpu.txt just made
 compile_one gpu cpu.txt --override overrides.txt
-compile_one dev cpu.txt --constraint cpu.txt
+compile_one dev "$dev_seed" --constraint cpu.txt
 for name in gpu dev; do mv "$work/$name.out" "$name.txt"; done

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_SOURCES = ("medserl", "tests", "tools", "benchmarks", "bootstrap.py")
+MOST_WORKERS = 8
 TIERS = ("quick", "engine", "e2e", "cluster", "images")
 TOGETHER = ("cluster", "images")  # in one process: images are built beside the cluster's tests, and used by them
 MEDEC_BESIDE = ROOT.parent / "shared" / "data" / "medec"
@@ -67,7 +68,9 @@ def lint_steps() -> list[Step]:
 
 
 def test_step(tiers: str, pytest_arguments: Sequence[str]) -> Step:
-    return Step(f"pytest -m {tiers}", (sys.executable, "-m", "pytest", "-m", tiers, *pytest_arguments))
+    # Quick tests share nothing and mind no neighbour; the others start processes that fill the machine.
+    spread = ("-n", str(min(os.cpu_count() or 1, MOST_WORKERS)), "--dist", "worksteal") if tiers == "quick" else ()
+    return Step(f"pytest -m {tiers}", (sys.executable, "-m", "pytest", "-m", tiers, *spread, *pytest_arguments))
 
 
 def run_step(step: Step, strict: bool) -> str:
