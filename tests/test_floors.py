@@ -32,6 +32,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"files": "private files, whole or absent"},
     {"errors": "what a user can cause, and exit codes", "imports": "hooks on another package's import"},
 )
+LONGEST_FILE = 350
 HEIGHT = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}
 BY_NAME = {
     ("config", "serving"): "the referee `judge` is imported when a run asks for it, as a plugin of the user's is",
@@ -110,6 +111,12 @@ def test_an_upward_import_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "def f():\n    from medserl.training import api\n    import medserl.cli.main\n    g('medserl.sft.x')\n"
     )
     assert list(arrows(file)) == [("training", "imports", 2), ("cli", "imports", 3), ("sft", "names", 4)]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_short_or_say_why_they_are_not(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LONGEST_FILE or f"Over {LONGEST_FILE} lines, because" in "\n".join(lines[:8])
 
 
 def test_contributing_shows_these_floors() -> None:

@@ -1,4 +1,7 @@
-"""``MedSeRLTrainer``: the whole of MedSeRL from Python."""
+"""``MedSeRLTrainer``: the whole of MedSeRL from Python.
+
+Over 350 lines, because a run's life, from its checks to how it ended, is to be read in one place.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The knowledge table: what the ward's notes say, which phrasings mean the same, and what counts as an error.
 
 `load_table` reads a YAML file (the shipped one is ``table.yaml``) and refuses one that lacks a field or
-contradicts itself, naming file, line and key.
+contradicts itself, naming file, line and key. Over 350 lines, because each field is read and refused in one place.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ print("a line of the user's own program")
 """
 
 
+@pytest.mark.engine  # imports Ray and torch in a process of its own
 @pytest.mark.parametrize("verbose", [False, True])
 def test_a_start_that_failed_gives_everything_back(tmp_path: Path, verbose: bool) -> None:
     done = subprocess.run(
