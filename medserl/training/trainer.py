@@ -251,10 +251,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = padded["advantages"]
-        plain = self.config.algorithm.adv_estimator == "reinforce_plus_plus"
-        if plain or self.settings.advantage.normalisation != "global":  # another estimator's own are left as they are
-            advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)

@@ -147,7 +147,7 @@ def test_the_same_judge_can_be_asked_from_several_event_loops() -> None:
     [
         ({"votes": 0}, "votes: 0 is no whole number"),
         ({"votes": 3}, "set a temperature"),
-        ({"max_tokens": "many"}, "max_tokens: 'many'"),
+        ({"max_tokens": "many"}, "max_tokens is 'many', not a whole number"),
         ({"temperature": -1}, "temperature: -1"),
         ({"url": "localhost"}, "http://"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size: 0"),

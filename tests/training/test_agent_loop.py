@@ -149,13 +149,16 @@ def test_reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer(verl: A
     assert [output.reward_score for output in outputs] == [pytest.approx(-0.9), pytest.approx(1.1)]
 
 
+GREEDY_ONLY = ["medserl.validation.sampled=false", "medserl.validation.best_metric=val/greedy/balanced_accuracy"]
+
+
 def test_validation_reads_no_answer_out_of_open_reasoning(verl: Any) -> None:
     from medserl.config.load import load_config
     from medserl.game import load_prompt_set
     from medserl.training.validate import Validator
 
     def metrics(replies: list[str], tail: str = "") -> dict[str, float]:
-        config = load_config("embedded", ["medserl.validation.sampled=false"])
+        config = load_config("embedded", GREEDY_ONLY)
         _, server, tokenizer = loop_with(replies, template_tail=tail)
         validator = Validator(config, server, tokenizer, load_prompt_set("ward"), [note()])  # type: ignore[arg-type]
         return validator()
@@ -199,13 +202,13 @@ def test_every_request_has_a_seed_of_its_own_that_does_not_depend_on_order(verl:
 def test_seeds_and_requests_are_unique_within_a_round(verl: Any) -> None:
     """Sixty gold notes, sixteen a round: a round that ends one pass over them and begins the next deals some twice."""
     from medserl.config.settings import GameSettings, NotesSettings
-    from medserl.data.rounds import NoteSource
+    from medserl.data.rounds import RoundSource
     from medserl.training.agent_loop import sampling_seed
     from tests.training.round_made import made_trainer
 
     for conditions in (None, 4):
         notes = NotesSettings(count=30, labelled_conditions=conditions)
-        source = NoteSource(GameSettings(notes=notes, rollout_batch_size=8, labelled_batch_size=16))
+        source = RoundSource(GameSettings(notes=notes, rollout_batch_size=8, labelled_batch_size=16))
         trainer = made_trainer()
         for trainer.global_steps in range(1, 31):
             tasks = trainer._tasks(source.next_round()).values()

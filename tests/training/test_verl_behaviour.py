@@ -229,9 +229,9 @@ def test_rows_are_announced_as_pending_and_sent_to_the_agent_loops(made: Any, qu
     sent: list[Any] = []
     trainer.trainer_mode = "sync"
     trainer.agent_loop_manager = SimpleNamespace(generate_sequences=sent.append)
-    from medserl.data.rounds import NoteSource
+    from medserl.data.rounds import RoundSource
 
-    trainer.round.tasks = trainer._tasks(NoteSource(trainer.settings).next_round())
+    trainer.round.tasks = trainer._tasks(RoundSource(trainer.settings).next_round())
     trainer._add_batch_to_generate()
     assert set(queue.tags) == set(trainer.round.tasks)
     assert all(tag == {"is_prompt": True, "status": "pending", "global_steps": 1} for tag in queue.tags.values())
