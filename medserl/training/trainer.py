@@ -246,7 +246,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        fields = ["returns", "advantages", "response_mask"]
+        fields = ["returns", "response_mask"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
