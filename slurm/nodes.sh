@@ -133,7 +133,8 @@ prepare_nodes() {
   done
   running=$(squeue --noheader --user="$(id -u)" --format=%A 2>/dev/null | tr '\n' ' ') || running=""
   node_words
-  everywhere "${words[@]}" prepare_node "$tmp" "$SLURM_JOB_ID" "$cluster" "$restarts" "$canary" "$running" "${inner[@]}" ||
+  # TMPDIR is this folder already, and Slurm makes a step's TMPDIR where it is missing: it would look like another's.
+  TMPDIR=/tmp everywhere "${words[@]}" prepare_node "$tmp" "$SLURM_JOB_ID" "$cluster" "$restarts" "$canary" "$running" "${inner[@]}" ||
     code=$?
   rm -f "$canary"
   if ((code == 2)); then refuse "the nodes named above have another $tmp; the job starts nothing"; fi
