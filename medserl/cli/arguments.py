@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from medserl.errors import ConfigError
 
@@ -88,10 +91,25 @@ def parse_arguments(
     Ends the process with code 2 where an option is unknown.
     """
     options, rest = parser.parse_known_args(arguments)
+    for name, value in vars(options).items():
+        setattr(options, name, at_home(value))
     unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
     if unknown is not None and not unknown.startswith("~"):
         parser.error(f"{unknown!r} is no option; overrides look like key=value")
     return options, [*_option_overrides(options), *rest]
+
+
+def at_home(value: Any) -> Any:
+    """An option's value with ``~`` followed where a shell leaves it: behind ``=``, in quotes, in ``SPLIT=~/file``."""
+    if isinstance(value, list):
+        return [at_home(item) for item in value]
+    if isinstance(value, Path):
+        return value.expanduser() if str(value).startswith("~") else value
+    if not isinstance(value, str):
+        return value
+    name, equals, path = value.rpartition("=")
+    is_path = path == "~" or path.startswith("~/")
+    return f"{name}{equals}{os.path.expanduser(path)}" if is_path else value
 
 
 def _option_overrides(options: argparse.Namespace) -> list[str]:

@@ -13,7 +13,7 @@ from medserl.slurm.request import launchers_dir
 
 STAND_INS = {
     # As slurmstepd does, it makes the step's TMPDIR where that is missing.
-    "srun": 'while [[ $1 == --* ]]; do shift; done\n[[ -z ${TMPDIR-} || -e $TMPDIR ]] || mkdir -p -m 700 "$TMPDIR"\n'
+    "srun": 'while [[ $1 == --* ]]; do shift; done\n[[ -z ${TMPDIR-} || -e $TMPDIR ]] || mkdir -m 700 "$TMPDIR"\n'
     'SLURMD_NODENAME=n1 exec "$@"',
     "scontrol": "[[ $1 == show && $2 == hostnames ]] && echo n1; exit 0",
     "squeue": 'case "$*" in *format=%A*) echo "${JOBS:-$SLURM_JOB_ID}" ;; *%N*) echo n1 ;; esac',
