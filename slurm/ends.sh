@@ -61,10 +61,11 @@ clean_up() {
       timeout 60 "${step[@]}" "$runtime" rm --force "${containers[@]}" >/dev/null 2>&1 || true
     fi
     node_words
-    timeout 60 "${step[@]}" "${words[@]}" remove_folder "$tmp" "$SLURM_JOB_ID" "$cluster" ||
+    export TMPDIR=/tmp # Slurm would make it again for a step
+    timeout 60 "${step[@]}" "${words[@]}" remove_folder "$tmp" "$SLURM_JOB_ID" "$cluster" "${folder_made:-}" ||
       say "could not remove $tmp on every node"
   else
-    remove_folder "$tmp" "$SLURM_JOB_ID" "$cluster" # Slurm starts no more steps; the next job of this user takes away what is left on other nodes
+    remove_folder "$tmp" "$SLURM_JOB_ID" "$cluster" "${folder_made:-}" # Slurm starts no more steps; the next job of this user takes away what is left on other nodes
   fi
   say "done after $SECONDS s, exit code $code"
   if [[ $requeue == yes ]]; then

@@ -13,10 +13,13 @@ is_of_job() {
   [[ $mark == "$2 $3" ]]
 }
 
-# remove_folder FOLDER JOB CLUSTER
+# remove_folder FOLDER JOB CLUSTER [made]: with `made`, where this job had made the folder, also the empty one that Slurm
+# makes of a step's TMPDIR where another step has removed it in between.
 remove_folder() {
-  if is_of_job "$@"; then
+  if is_of_job "$1" "$2" "$3"; then
     rm -rf --one-file-system "$1"
+  elif [[ ${4:-} == made && -d $1 && ! -L $1 && -O $1 ]] && rmdir "$1" 2>/dev/null; then
+    return 0
   elif [[ -e $1 || -L $1 ]]; then
     echo "${SLURMD_NODENAME:-this node}: $1 has no mark of job $2 and is left as it is"
   fi

@@ -140,6 +140,7 @@ prepare_nodes() {
   if ((code == 2)); then refuse "the nodes named above have another $tmp; the job starts nothing"; fi
   ((code == 0)) ||
     die "the nodes named above cannot make $tmp, or do not see $run_dir: it must lie on a file system that all nodes share"
+  folder_made=made
 }
 
 # find_network: the address and the interface of each node in `address` and `interface`: what MEDSERL_INTERFACE names,
