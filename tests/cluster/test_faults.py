@@ -33,7 +33,7 @@ def test_time_limit_and_two_requeues(slurm: Slurm, quick: dict[str, str]) -> Non
     assert rounds(slurm, job) == ["1", "2", "3", "4"]
     assert slurm.fields(job)["Restarts"] == "2"
     logs = slurm.submit_dir / "outputs" / f"medserl-{job}.launcher" / str(job)
-    assert sorted(path.name for path in logs.iterdir()) == ["attempt-0", "attempt-1", "attempt-2"]
+    assert sorted(path.name for path in logs.iterdir() if path.is_dir()) == ["attempt-0", "attempt-1", "attempt-2"]
     assert not slurm.scratch()
 
 
