@@ -26,6 +26,10 @@ class DamagedWeights(ValueError):
     """Weight files that cannot be loaded; the sentence names the file."""
 
 
+class WrongLength(DamagedWeights):
+    """A file that has fewer or more bytes than its header says."""
+
+
 def weight_shapes(folder: Path) -> Shapes:
     """Shape of every tensor of a model directory by its name.
 
@@ -82,7 +86,7 @@ def header(file: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise DamagedWeights(f"{file.name} is no safetensors file (its header cannot be read)") from None
     if size - 8 - length != end:
-        raise DamagedWeights(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")
+        raise WrongLength(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")
     return found
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 from pathlib import Path
-from typing import Any
 
 from medserl import __version__
 from medserl.errors import ConfigError
 from medserl.files import whole_folder, write_atomically
 from medserl.run import checkpoint
+from medserl.run.weights import DamagedWeights, WrongLength, header
 
 RECORD = "medserl_export.json"
 INDEX = "model.safetensors.index.json"
@@ -124,11 +123,13 @@ def _check(folder: Path, source: Path) -> None:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ConfigError(f"{where}: lacks {', '.join(missing[:3])}{more}; choose another one")
     for file in files:
-        header, size = _header(file, where)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if size != end:
-            raise ConfigError(f"{where}: {file.name} holds {size} bytes of weights instead of {end}")
-        if lacking := sorted(promised.get(file.name, set()) - header.keys()):
+        try:
+            tensors = header(file)
+        except WrongLength as error:
+            raise ConfigError(f"{where}: {error}") from None
+        except DamagedWeights:
+            raise ConfigError(f"{where}: {file.name} is no whole .safetensors file; choose another one") from None
+        if lacking := sorted(promised.get(file.name, set()) - tensors.keys()):
             raise ConfigError(f"{where}: {file.name} lacks {lacking[0]}, which {INDEX} promises; choose another one")
 
 
@@ -143,20 +144,3 @@ def _promised(index: Path, where: str) -> dict[str, set[str]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: {index.name} cannot be read ({type(error).__name__})") from None
     return promised
-
-
-def _header(file: Path, where: str) -> tuple[dict[str, Any], int]:
-    """A weight file's tensors by name, and the bytes behind its header."""
-    try:
-        with file.open("rb") as opened:
-            size = struct.unpack("<Q", opened.read(8))[0]
-            left = file.stat().st_size - 8 - size
-            if left < 0:
-                raise ValueError("the header is cut off")
-            header: dict[str, Any] = json.loads(opened.read(size))
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        for entry in tensors.values():
-            int(entry["data_offsets"][1])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error):
-        raise ConfigError(f"{where}: {file.name} is no whole .safetensors file; choose another one") from None
-    return tensors, left
