@@ -215,7 +215,7 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     """TensorBoard's own reader finds a point for each round."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from medserl.run.run_log import TENSORBOARD_DIR
+    from medserl.run.curves import TENSORBOARD_DIR
 
     if not (run_dir / TENSORBOARD_DIR).is_dir():
         return Check("TensorBoard", False, f"no {run_dir / TENSORBOARD_DIR}")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medserl.files import open_private, write_atomically
+from medserl.run.curves import Curves
 
 METRICS_FILE = "metrics.jsonl"
 ASIDE_FILE = "metrics.aside.jsonl"
 """What left metrics.jsonl: rows of rounds that were played again, and lines that cannot be read."""
 LOG_FILE = "train.log"
-TENSORBOARD_DIR = "tensorboard"
 _ROW_BEGINS = b'{"round"'
 logger = logging.getLogger("medserl.run")
 # Name on the round's line, metric, format.
@@ -45,26 +45,26 @@ class RunLog:
             so that no round appears twice; they are kept in ``metrics.aside.jsonl``, and so are lines that cannot be
             read.
         total_rounds: For the progress on the round's line.
+        hyperparameters: What TensorBoard's page "HParams" says of the run.
     """
 
-    def __init__(self, directory: Path, resumed_at: int, total_rounds: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(
+        self,
+        directory: Path,
+        resumed_at: int,
+        total_rounds: int,
+        hyperparameters: Mapping[str, float | str | bool] | None = None,
+    ) -> None:
         self.directory = directory
         self.total_rounds = total_rounds
         self._forget_after(resumed_at)
         self._metrics = open_private(directory / METRICS_FILE)
-        # What an interrupted attempt wrote of later rounds does not count; from the start, neither does its validation
-        # before the first round.
-        purge = resumed_at + 1 if resumed_at else 0
-        self._writer = SummaryWriter(str(directory / TENSORBOARD_DIR), purge_step=purge)
+        self._curves = Curves(directory, resumed_at, self.rows, hyperparameters)
 
     def round(self, number: int, epoch: int, metrics: Mapping[str, float]) -> str:
         """Record one round's metrics; returns the line that was shown."""
         finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
-        for name, value in finite.items():
-            self._writer.add_scalar(name, value, number)
-        self._writer.flush()
+        self._curves.add(number, finite)
         self._metrics.write(json.dumps({"round": number, "epoch": epoch, **finite}) + "\n")
         self._metrics.flush()
         line = round_line(number, self.total_rounds, epoch, metrics)
@@ -74,9 +74,7 @@ class RunLog:
     def validation(self, number: int, metrics: Mapping[str, float]) -> str:
         """Record a validation that stands by itself, such as the one before the first round."""
         finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
-        for name, value in finite.items():
-            self._writer.add_scalar(name, value, number)
-        self._writer.flush()
+        self._curves.add(number, finite)
         self._metrics.write(json.dumps({"round": number, "validation": True, **finite}) + "\n")
         self._metrics.flush()
         figures = " ".join(
@@ -96,7 +94,7 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._writer.close()
+        self._curves.close()
         self._metrics.close()
 
     def _forget_after(self, last: int) -> None:

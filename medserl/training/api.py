@@ -24,6 +24,7 @@ from medserl.report.round_metrics import GameDump, speed_metrics, with_game_metr
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
 from medserl.run.causes import how_to_go_on
+from medserl.run.curves import hyperparameters
 from medserl.run.deadline import VARIABLE as DEADLINE
 from medserl.run.deadline import Deadline, read_deadline
 from medserl.run.launch import Cluster, prepare_environment
@@ -161,7 +162,8 @@ class MedSeRLTrainer:
         trainer.agent_loop_manager = self._manager
         self._trainer = trainer
         self._saved_round = self._first_round = self._finished = trainer.global_steps
-        self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps)
+        described = hyperparameters(self.config)
+        self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps, described)
         self._dump = GameDump(self.run_dir.path, trainer.global_steps) if self.settings.dump_games else None
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
