@@ -20,7 +20,7 @@ GAME = (
     "mean_reward", "mean_reward/injector", "mean_reward/assessor", "injector/win_rate", "injector/parse_failure_rate",
     "injector/response_tokens", "assessor/accuracy", "assessor/balanced_accuracy", "assessor/always_one_answer_rate",
     "label_inversion_rate", "val/greedy/balanced_accuracy", "val/greedy/recall_correct", "val/greedy/auc",
-    "perf/tokens_per_second", "alarm/acceptance",
+    "perf/tokens_per_second", "alarm/acceptance", "mine/long_edits", "long_edits",
 )  # fmt: skip
 VERLS = (
     "actor/entropy",
