@@ -36,6 +36,9 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals) -> int:
+    from medserl.run.console import first_line
+
+    first_line(options.config, sys.stderr)
     from medserl.training.api import MedSeRLTrainer
 
     if stop.received is not None:

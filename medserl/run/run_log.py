@@ -7,11 +7,13 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from medserl.files import open_private, write_atomically
+from medserl.run.console import ROUND, RoundLine, TerminalHandler, is_terminal, no_phases
 from medserl.run.curves import Curves
 
 METRICS_FILE = "metrics.jsonl"
@@ -46,6 +48,7 @@ class RunLog:
             read.
         total_rounds: For the progress on the round's line.
         hyperparameters: What TensorBoard's page "HParams" says of the run.
+        best_metric: The held-out metric that a terminal shows.
     """
 
     def __init__(
@@ -54,12 +57,18 @@ class RunLog:
         resumed_at: int,
         total_rounds: int,
         hyperparameters: Mapping[str, float | str | bool] | None = None,
+        best_metric: str = "val/greedy/balanced_accuracy",
     ) -> None:
         self.directory = directory
         self.total_rounds = total_rounds
         self._forget_after(resumed_at)
         self._metrics = open_private(directory / METRICS_FILE)
-        self._curves = Curves(directory, resumed_at, self.rows, hyperparameters)
+        rows = self.rows
+        self._curves = Curves(directory, resumed_at, rows, hyperparameters)
+        self._short = RoundLine(best_metric)
+        for row in rows:
+            self._short.see(row)
+        self._began, self._first = time.monotonic(), resumed_at
 
     def round(self, number: int, epoch: int, metrics: Mapping[str, float]) -> str:
         """Record one round's metrics; returns the line that was shown."""
@@ -68,7 +77,10 @@ class RunLog:
         self._metrics.write(json.dumps({"round": number, "epoch": epoch, **finite}) + "\n")
         self._metrics.flush()
         line = round_line(number, self.total_rounds, epoch, metrics)
-        logging.getLogger("medserl.round").info(line)
+        self._short.see(metrics)
+        a_round = (time.monotonic() - self._began) / max(number - self._first, 1)
+        left = a_round * (self.total_rounds - number)
+        logging.getLogger(ROUND).info(line, extra={"short": self._short(number, self.total_rounds, metrics, left)})
         return line
 
     def validation(self, number: int, metrics: Mapping[str, float]) -> str:
@@ -80,7 +92,8 @@ class RunLog:
         figures = " ".join(
             f"{name}={value:.3f}" for name, value in finite.items() if name.endswith("balanced_accuracy")
         )
-        logging.getLogger("medserl.round").info("validation after round %d: %s", number, figures)
+        self._short.see(metrics)
+        logging.getLogger(ROUND).info("validation after round %d: %s", number, figures)
         return figures
 
     def sync(self) -> None:
@@ -186,15 +199,21 @@ def set_up_logging(directory: Path, console: TextIO | None = None) -> Callable[[
         handler.close()
     form = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S")
     file = open_private(directory / LOG_FILE)
-    handlers = (logging.StreamHandler(console or sys.stderr), logging.StreamHandler(file))
+    stream = console or sys.stderr
+    seen = TerminalHandler(stream) if is_terminal(stream) else logging.StreamHandler(stream)
+    kept = logging.StreamHandler(file)
+    handlers = (seen, kept)
     for handler in handlers:
         handler.setFormatter(form)
         root.addHandler(handler)
+        if not isinstance(handler, TerminalHandler):
+            handler.addFilter(no_phases)
 
     def undo() -> None:
         for handler in handlers:
             handler.flush()
             root.removeHandler(handler)
+            handler.close()
         file.close()
         root.setLevel(before[0])
         root.propagate = before[1]
