@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
+from medserl.words import counted
 
 CONFIGS = {"cpu": "embedded", "cuda": "embedded_gpu"}
 PACKAGES = ("vllm", "verl", "torch")
@@ -237,5 +238,4 @@ def summary(run_dir: Path, rounds: int, device: str) -> str:
     config = OmegaConf.load(run_dir / CONFIG_FILE)
     layout = OmegaConf.select(config, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size")
     versions = ", ".join(f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in PACKAGES)
-    counted = "1 round" if rounds == 1 else f"{rounds} rounds"
-    return f"{counted}, checkpoint, TensorBoard; {versions}, TP {layout}, {device}"
+    return f"{counted(rounds, 'round')}, checkpoint, TensorBoard; {versions}, TP {layout}, {device}"
