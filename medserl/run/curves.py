@@ -57,7 +57,7 @@ _COPIES = re.compile(
     r"|training/(epoch|global_step|num_turns/.*|off_policy/.*|rollout_probs_diff_valid)"
     r"|response_length_non_aborted/.*|global_seqlen/.*|actor/perf/max_memory_reserved_gb)$"
 )
-ALWAYS = re.compile(r"(vcf_acceptance_rate|mean_reward|val/)")
+ALWAYS = re.compile(r"(vcf_acceptance_rate|mean_reward|val/(?!texts))")
 """Drawn from the first point on, whether or not they change: what people look for first."""
 
 # Question, chart, tags (regular expressions that TensorBoard matches against the whole tag).
