@@ -40,7 +40,7 @@ def configuration() -> str:
             MADE,
             "",
             "A configuration is verl's own, with MedSeRL's section `medserl`. Any key can be given on the command",
-            "line, `key=value`; `medserl config --explain KEY` says what one means and what it is here, for verl's too,",
+            "line, `key=value`; `medserl config --explain KEY` says what one means and what it is here, verl's too,",
             "and `medserl config --config NAME --changed` how a configuration differs from the defaults.",
             "",
             "## The section `medserl` of `medserl train`",
