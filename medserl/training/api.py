@@ -92,7 +92,8 @@ class MedSeRLTrainer:
         self._log: RunLog | None = None
         self._dump: GameDump | None = None
         self._stop = stop or StopSignals()
-        self._saved_round = self._finished = 0
+        self._saved_round = 0
+        self._finished: int | None = None  # rounds, those of earlier starts included; None: nothing is loaded yet
         self._best = BestSoFar(self.settings.validation.best_metric)
         self._surroundings: Surroundings | None = None
 
@@ -344,13 +345,14 @@ class MedSeRLTrainer:
 
     def how_to_go_on(self) -> str:
         """What is lost and where the same command goes on, in a phrase; for a run that ended in its midst."""
-        return how_to_go_on(self.run_dir.checkpoints, self._finished)
+        return how_to_go_on(self.run_dir.checkpoints, self._finished, self._saved_round)
 
     def interrupted(self) -> None:
         """Say at once what Ctrl-C means for the run, and write it down; ``close`` ends the rest."""
         if self.started:
             logger.info("interrupted; %s", self.how_to_go_on())
-            self.run_dir.note_end({"rounds": [self._first_round, self._finished], "stopped_by": "Ctrl-C"})
+            rounds = [self._first_round, self._finished or self._first_round]
+            self.run_dir.note_end({"rounds": rounds, "stopped_by": "Ctrl-C"})
 
     def _say_how_it_ended(self) -> None:
         again = "the same command resumes"
