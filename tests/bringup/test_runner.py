@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,14 +63,16 @@ def test_a_group_shares_a_process_unless_a_check_wants_its_own(environment: dict
     assert first == second and len({first, fresh, other}) == 3
 
 
-def test_what_hangs_is_ended_with_all_it_started(environment: dict[str, str]) -> None:
+def test_what_hangs_is_ended_with_all_it_started(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     lines = run([check("a1", "hangs", patience=0.0, grace=0.5), check("a2", "passes")], environment)
     assert lines[0]["status"] == FAILED and "no answer after" in lines[0]["why"]
     assert lines[1]["status"] == PASSED
-    (pids,) = Path(os.environ.get("TMPDIR", "/tmp")).glob("medserl-bringup-*.pids")
+    (pids,) = tmp_path.glob("medserl-bringup-*.pids")
     for pid in map(int, pids.read_text().split()):
         wait_until(lambda pid=pid: gone(pid))
-    pids.unlink()
 
 
 def wait_until(there: Callable[[], bool]) -> None:
