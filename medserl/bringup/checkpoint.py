@@ -11,7 +11,7 @@ import torch
 
 from medserl.bringup.checks import Unexpected
 from medserl.bringup.child import Place
-from medserl.bringup.engine import LONGEST, TOKENS, batch, lengths, loss, make_engine, model_folder, shape_of
+from medserl.bringup.engine import LONGEST, TOKENS, batch, lengths, loss, make_engine, model_with_weights, shape_of
 
 LAYERS = 4
 """36 layers need 72 GB for weights, gradients and Adam, and twice as much of the host for a checkpoint."""
@@ -19,7 +19,7 @@ LAYERS = 4
 
 def step_save_load(place: Place) -> dict[str, Any]:
     """Two steps, a checkpoint, one more step, and the checkpoint again: weights must be those that were saved."""
-    folder = model_folder(place, LAYERS)
+    folder = model_with_weights(place, LAYERS)
     engine = make_engine(place, folder, optimizer=True)
     shape = shape_of(folder)
     sizes = lengths(TOKENS[place.device], LONGEST[place.device])

@@ -45,6 +45,34 @@ def model_folder(place: Place, layers: int = 36) -> Path:
     return folder
 
 
+def model_with_weights(place: Place, layers: int) -> Path:
+    """A model directory that everything can load: on CPUs the tiny model, on GPUs Qwen3-4B's shape with so many layers,
+    random weights, and a tokenizer with as many entries as the model, because verl keeps vLLM from sampling ids that
+    the tokenizer lacks."""
+    if place.device != CUDA:
+        return model_dir()
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    folder, config = model_folder(place, layers), QWEN3_4B | {"num_hidden_layers": layers}
+    if not list(folder.glob("*.safetensors")):
+        torch.manual_seed(1)
+        with torch.device("cuda"):
+            model = Qwen3ForCausalLM(Qwen3Config(**config)).to(torch.bfloat16)
+        model.save_pretrained(folder)
+        (folder / "config.json").write_text(json.dumps(config))
+        fill_vocabulary(folder / "tokenizer.json", QWEN3_4B["vocab_size"])
+    return folder
+
+
+def fill_vocabulary(path: Path, size: int) -> None:
+    """Add tokens that no text has, until a tokenizer of the `tokenizers` library has ``size``."""
+    tokenizer = json.loads(path.read_text())
+    there = len(tokenizer["model"]["vocab"].keys() | {token["content"] for token in tokenizer["added_tokens"]})
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    tokenizer["added_tokens"] += [{"id": i, "content": f"\ufffd{i}\ufffd", **plain} for i in range(there, size)]
+    path.write_text(json.dumps(tokenizer))
+
+
 def shape_of(folder: Path) -> dict[str, Any]:
     """The model's config.json."""
     found: dict[str, Any] = json.loads((folder / "config.json").read_text())
@@ -67,11 +95,11 @@ def join_group(place: Place) -> None:
 
 
 def make_engine(place: Place, folder: Path, *, optimizer: bool, fusions: bool = True) -> Any:
-    """verl's engine with random weights on one device.
+    """verl's engine on one device.
 
     Args:
         place: Device and folder.
-        folder: A model directory; weights in it are not read.
+        folder: A model directory; where it has no weights, Megatron's random ones are kept.
         optimizer: Whether it has one; gradients there are in either case.
         fusions: RoPE's and SwiGLU's fused kernels, on GPUs.
     """
@@ -107,22 +135,22 @@ def make_engine(place: Place, folder: Path, *, optimizer: bool, fusions: bool = 
         McoreOptimizerConfig(optimizer="adam", lr=1e-3, lr_warmup_steps=0, total_training_steps=10),
         CheckpointConfig(),
     )
-    _leave_out(engine, optimizer)
+    _leave_out(engine, weights=not list(folder.glob("*.safetensors")), optimizer=not optimizer)
     engine.initialize()
     return engine
 
 
-def _leave_out(engine: Any, optimizer: bool) -> None:
-    """No weights are read (the model keeps those that Megatron starts with), and no optimizer is made where none is
-    wanted. On this one object, so nothing of verl's is changed for anybody else."""
+def _leave_out(engine: Any, weights: bool, optimizer: bool) -> None:
+    """Have it read no weights, or make no optimizer. On this one object, so nothing of verl's is changed for others."""
     build = engine._build_tf_config
 
     def without_weights() -> None:
         build()
         engine.bridge.load_weights = lambda *_, **__: None
 
-    engine._build_tf_config = without_weights
-    if not optimizer:
+    if weights:
+        engine._build_tf_config = without_weights
+    if optimizer:
         engine._build_optimizer = lambda: None
         engine._build_lr_scheduler = lambda: None
 

@@ -4,7 +4,6 @@ them, in a process of their own."""
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 from medserl.bringup.checks import CUDA, Unexpected
 from medserl.bringup.child import Place
-from medserl.bringup.flops import PARAMETERS
-from medserl.ward import model_dir
+from medserl.bringup.flops import PARAMETERS, QWEN3_4B
 
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
 LEAST_CORRELATION = 0.99
@@ -31,8 +29,10 @@ def weight_transfer(place: Place) -> dict[str, Any]:
     if place.device != CUDA:
         rows = _selftest(place)
         return _transfer(rows, None)
+    from medserl.bringup.engine import model_with_weights
+
     run_dir = place.folder / "transfer"
-    model = random_weights(place.folder / "qwen3_4b")
+    model = model_with_weights(place, QWEN3_4B["num_hidden_layers"])
     _medserl(
         ["train", "--config", "embedded_gpu", "--run-dir", str(run_dir), "--max-rounds", "2"],
         [
@@ -53,41 +53,6 @@ def selftest(place: Place) -> dict[str, Any]:
     """Seconds of each phase in the last round."""
     last = _selftest(place)[-1]
     return {phase: round(last[f"timing_s/{phase}"], 3) for phase in PHASES if f"timing_s/{phase}" in last}
-
-
-def random_weights(folder: Path) -> Path:
-    """Qwen3-4B's shape with random weights as a model directory that everything can load, 8 GB; a tokenizer with as
-    many entries as the model, because verl keeps vLLM from sampling ids that the tokenizer lacks."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from medserl.bringup.flops import QWEN3_4B
-
-    torch.manual_seed(1)
-    with torch.device("cuda"):
-        model = Qwen3ForCausalLM(Qwen3Config(**QWEN3_4B)).to(torch.bfloat16)
-    model.save_pretrained(folder)
-    for path in model_dir().glob("*"):
-        if path.name.startswith(("tokenizer", "chat_template")):
-            shutil.copy(path, folder)
-    (folder / "config.json").write_text(json.dumps(QWEN3_4B))
-    fill_vocabulary(folder / "tokenizer.json", QWEN3_4B["vocab_size"])
-    return folder
-
-
-def fill_vocabulary(path: Path, size: int) -> None:
-    """Add tokens that no text has, until a tokenizer of the `tokenizers` library has ``size``."""
-    tokenizer = json.loads(path.read_text())
-    there = len(tokenizer["model"]["vocab"].keys() | {token["content"] for token in tokenizer["added_tokens"]})
-    kept = {
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": False,
-    }
-    tokenizer["added_tokens"] += [{"id": i, "content": f"\ufffd{i}\ufffd", **kept} for i in range(there, size)]
-    path.write_text(json.dumps(tokenizer))
 
 
 def _transfer(rows: list[dict[str, Any]], parameters: int | None) -> dict[str, Any]:

@@ -124,6 +124,10 @@ def _make(place: Place, fusions: bool) -> Any:
     return make_engine(place, _folder(place), optimizer=False, fusions=fusions)
 
 
+def _model(place: Place) -> dict[str, Any]:
+    return {"model": "Qwen3-4B's shape" if place.device == "cuda" else "the tiny model"}
+
+
 def _sizes(place: Place, tokens: int) -> list[int]:
     return lengths(tokens, LONGEST[place.device])
 
@@ -136,7 +140,7 @@ def _log_probs(place: Place, engine: Any, entropy: bool) -> dict[str, Any]:
             return engine.infer_batch(batch(sizes, shape["vocab_size"], entropy=entropy))["model_output"]
 
     passed = timed(place, work, flops_of(shape, sizes, backward=False), sum(sizes))
-    found = passed.measured(device_name(place))
+    found = _model(place) | passed.measured(device_name(place))
     (output,) = passed.outputs
     for name in ("log_probs", "entropy") if entropy else ("log_probs",):
         values = output[name].values().float()
@@ -158,7 +162,7 @@ def _update(place: Place, engine: Any, tokens: int, entropy: bool) -> dict[str, 
         )
 
     passed = timed(place, work, flops_of(shape, sizes, backward=True), sum(sizes))
-    found = passed.measured(device_name(place))
+    found = _model(place) | passed.measured(device_name(place))
     (output,) = passed.outputs
     gradients = [p.main_grad for module in engine.module for p in module.parameters()]
     norm = torch.stack([gradient.norm().float() for gradient in gradients]).norm().item()

@@ -40,7 +40,7 @@ def _flat(measured: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
     for name, value in measured.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name} ")
-        else:
+        elif value is not None:
             yield f"{prefix}{name}", value
 
 
