@@ -19,7 +19,11 @@ PACKAGE = ROOT / "medserl"
 FLOORS: tuple[dict[str, str], ...] = (
     {"cli": "the command line"},
     {"ablation": "grids of runs on the ward", "pipeline": "raw files to a judged checkpoint"},
-    {"slurm": "jobs on a cluster", "sft": "warm start on demonstrations"},
+    {
+        "bringup": "whether a machine can train",
+        "slurm": "jobs on a cluster",
+        "sft": "warm start on demonstrations",
+    },
     {"training": "the hooks into verl: trainer, agent loop, advantages, validation, export, Python API"},
     {"preflight": "what can be known before a start, on one machine or many"},
     {"evaluation": "judging a model", "serving": "models beside the policy: judge, frozen injector"},

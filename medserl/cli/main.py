@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from medserl import __version__
 from medserl.cli import data
-from medserl.cli.arguments import OVERRIDES_HELP, add_configuration, add_sft, add_train, later, parse_arguments
+from medserl.cli.arguments import (
+    OVERRIDES_HELP,
+    add_bringup,
+    add_configuration,
+    add_sft,
+    add_train,
+    later,
+    parse_arguments,
+)
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
 from medserl.cli.guard import guarded
@@ -73,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--interface", metavar="NAME", help="network interface of the all-reduce, e.g. ib0")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports torch")
     doctor.add_argument("--here", action="store_true", help="this machine only, in an allocation of several nodes too")
+    add_bringup(commands)
     data.add_commands(commands)
     add_evaluate(commands)
     add_compare(commands)
