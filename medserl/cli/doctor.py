@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -147,12 +146,12 @@ def _refused(config: Any, run_dir: Path) -> str | None:
 
 def checkpoint_bytes(config: Any) -> float:
     """Size of a checkpoint of the configuration's model; 0 where the model is not known."""
-    from medserl.slurm.memory import estimate
+    from medserl.planning.memory import checkpoint_bytes as bytes_of
+    from medserl.planning.shapes import find_shape
 
     try:
-        model = json.loads((Path(config.actor_rollout_ref.model.path) / "config.json").read_text(encoding="utf-8"))
-        return estimate(config, model).checkpoint
-    except (OSError, ValueError, KeyError):
+        return bytes_of(find_shape(str(config.actor_rollout_ref.model.path), "model"))
+    except ConfigError:
         return 0.0
 
 
