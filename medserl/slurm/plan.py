@@ -20,6 +20,8 @@ from medserl.planning.shapes import shape_of
 from medserl.preflight.devices import CPUS_PER_WORKER
 from medserl.report.terminal import Table
 
+GIVEN = "MEDSERL_GPU_MEMORY_GB says"
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -33,7 +35,7 @@ class Shape:
     lead: int = 0
     """Seconds before the limit at which the job is told to save."""
     gpu_memory_gb: float | None = None
-    gpu_memory_from: str = "MEDSERL_GPU_MEMORY_GB says"
+    gpu_memory_from: str = GIVEN
     host_memory: float | None = None
     """Bytes of each node's memory that the job asks for; None where it takes what there is."""
     binds: tuple[str, ...] = ()
