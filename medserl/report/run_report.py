@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.files import write_atomically
+from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.pages import BASE, render
 from medserl.report.plots import line_plot
@@ -48,6 +49,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
     return {
         "run": run_dir.absolute().name,
         **summarise(rows),
+        "alarms": past(rows),
         "best": _best(run_dir),
         "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
@@ -75,11 +77,31 @@ def best_sentence(report: Mapping[str, Any]) -> str:
     return f"Best by {best['metric']}: round {best['step']} with {best['value']:.4f}{gone}."
 
 
+def alarm_sentence(report: Mapping[str, Any]) -> str:
+    """Which alarms the run raised, and when."""
+    alarms = report["alarms"]
+    if alarms is None:
+        return "Alarms were not looked for in this run."
+    if not alarms:
+        return "No alarm was raised."
+    rounds = (
+        f"{name} in {len(found)} round{'s' if len(found) > 1 else ''} (first {found[0]}, last {found[-1]})"
+        for name, found in alarms.items()
+    )
+    return f"Alarms: {'; '.join(rounds)}. train.log says at the first round of each what to look at."
+
+
 def summary_table(report: Mapping[str, Any]) -> Table:
     """The report in a few lines; on a terminal as a table."""
     verdicts = report["flattened"].items()
-    sentences = [f"{report['rounds']} rounds", *(v["sentence"] for _, v in verdicts), best_sentence(report)]
+    sentences = [
+        f"{report['rounds']} rounds",
+        *(v["sentence"] for _, v in verdicts),
+        alarm_sentence(report),
+        best_sentence(report),
+    ]
     rows = [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
+    rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])
     rows.append(["checkpoint", "", best_sentence(report)])
     return Table([f"{report['rounds']} rounds", "judged", "because"], rows, "\n".join(sentences))
 
@@ -98,6 +120,7 @@ def page(report: Mapping[str, Any]) -> str:
         "report.html",
         report=report,
         best=best_sentence(report),
+        alarms=alarm_sentence(report),
         plots=plots,
         made_by=_made_by(report),
         configuration=json.dumps(report["configuration"], indent=1),

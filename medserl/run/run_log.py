@@ -85,6 +85,12 @@ class RunLog:
         logging.getLogger("medserl.round").info("validation after round %d: %s", number, figures)
         return figures
 
+    def remark(self, topic: str, number: int, sentence: str) -> None:
+        """Say something about round ``number`` that is no figure: a warning in the log, a text in TensorBoard."""
+        self._writer.add_text(topic, sentence, number)
+        self._writer.flush()
+        logging.getLogger("medserl.round").warning("round %d: %s", number, sentence)
+
     def sync(self) -> None:
         """Have the rows on the disk, before a checkpoint says that their rounds are over."""
         os.fsync(self._metrics.fileno())
