@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -58,6 +59,9 @@ def check_writable(path: Path, what: str = "run directory", option: str = "--run
     """
     try:
         folder = _nearest(path)
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+        if any(len(os.fsencode(part)) > longest for part in path.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         with tempfile.TemporaryDirectory(dir=folder, prefix=".medserl-"):
             pass
     except OSError as error:

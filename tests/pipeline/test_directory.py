@@ -28,7 +28,8 @@ def write_stage(out: Path, stage: str) -> None:
     for name in WRITTEN[stage]:
         path = out / stage / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+        if not path.exists():
+            path.write_text("{}")
 
 
 @pytest.fixture
@@ -78,14 +79,14 @@ def test_a_stage_that_is_marked_done_must_have_left_what_it_made(finished: Path,
     check(finished)
 
 
-@pytest.mark.parametrize("out", ["file", "file/out", "nowhere", "/proc/out", "n" * 300])
+@pytest.mark.parametrize("out", ["file", "file/out", "nowhere", "/proc/out", "n" * 300, "deep/" + "n" * 300 + "/er"])
 def test_a_directory_that_cannot_be_made_is_refused(
     tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     held = sorted(tmp_path.rglob("*"))
-    with pytest.raises((ConfigError, OSError), match="--out .*: cannot be written|no pipeline's|File name too long"):
+    with pytest.raises(ConfigError, match="--out .*: cannot be written|no pipeline's"):
         check(tmp_path / out)
     assert sorted(tmp_path.rglob("*")) == held
 
