@@ -34,7 +34,11 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"cpu": "what a machine without a GPU needs", "game": "the pure rules: notes, filter, referees, rewards"},
     {"provenance": "versions and commit"},
     {"files": "private files, whole or absent"},
-    {"errors": "what a user can cause, and exit codes", "imports": "hooks on another package's import"},
+    {
+        "errors": "what a user can cause, and exit codes",
+        "imports": "hooks on another package's import",
+        "words": "how sentences for people count",
+    },
 )
 LONGEST_FILE = 350
 HEIGHT = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}

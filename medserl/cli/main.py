@@ -66,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    config.add_argument("--explain", metavar="KEY", help="say what a key means, its default, and why it is set here")
+    config.add_argument("--changed", action="store_true", help="list the keys that differ from verl's and our defaults")
     doctor = commands.add_parser(
         "doctor",
         help="look at this machine, or at the nodes of this allocation, before any job",

@@ -27,6 +27,7 @@ from medserl.files import PRIVATE_UMASK
 from medserl.imports import after_import, spare_scipy
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 from medserl.training.loopback import keep_store_on_loopback
+from medserl.training.rendezvous import meet_outside_of_outgoing_ports
 
 PREFIX = f"ipc:///tmp/{SOCKETS}"
 
@@ -95,6 +96,7 @@ def open_handles(module: ModuleType) -> None:
 
 HOOKS = {
     "torch.distributed.rendezvous": keep_store_on_loopback,
+    "verl.trainer.ppo.v1.trainer_base": meet_outside_of_outgoing_ports,
     "verl.workers.rollout.router": lighten_balancer,
     "verl.workers.rollout.llm_server": open_handles,
     "verl.workers.rollout.vllm_rollout.vllm_rollout": name_sender,
