@@ -30,10 +30,14 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"data": "files to splits, splits to the notes of a round"},
     {"config": "settings, and composing a configuration"},
     {"report": "metrics of a round, curves, the report page", "ward": "the synthetic world and its oracle"},
+    {"gamelog": "the games of a run, in Parquet"},
     {"run": "a run's life on a machine: directory, log, checkpoints, signals, processes"},
     {"cpu": "what a machine without a GPU needs", "game": "the pure rules: notes, filter, referees, rewards"},
-    {"provenance": "versions and commit"},
-    {"files": "private files, whole or absent"},
+    {
+        "provenance": "versions and commit",
+        "bridges": "mbridge's bridges between Hugging Face and Megatron, mended",
+    },
+    {"files": "private files, whole or absent", "families": "the model families that can be trained"},
     {
         "errors": "what a user can cause, and exit codes",
         "imports": "hooks on another package's import",

@@ -65,7 +65,7 @@ SFT_ONLY: Only = (
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself"
-_OWN_GAMES = "use medserl.dump_games=true, which writes every game to RUN_DIR/games"
+_OWN_GAMES = "use medserl.game_log.enabled=true, which keeps every game in RUN_DIR/games"
 _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
 _BY_TOKENS = "a critic's micro-batches are made by tokens; set critic.ppo_infer_max_token_len_per_gpu"
 _AS_POLICY = "a critic runs in the policy's processes; set actor_rollout_ref.actor.megatron's"

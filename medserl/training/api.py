@@ -19,8 +19,9 @@ from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
+from medserl.gamelog.log import VALIDATION, GameLog
 from medserl.preflight.checks import check_all
-from medserl.report.round_metrics import GameDump, speed_metrics, with_game_metrics
+from medserl.report.round_metrics import speed_metrics, with_game_metrics
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
 from medserl.run.causes import how_to_go_on
@@ -35,6 +36,7 @@ from medserl.run.run_log import RunLog
 from medserl.run.stop_signals import StopSignals
 from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.run.watch import Watch
+from medserl.training.game_rows import open_log
 
 if TYPE_CHECKING:
     from medserl.training.agent_loop import SelfPlayAgentLoopManager
@@ -90,7 +92,7 @@ class MedSeRLTrainer:
         self._manager: SelfPlayAgentLoopManager | None = None
         self._cluster: Cluster | None = None
         self._log: RunLog | None = None
-        self._dump: GameDump | None = None
+        self._games: GameLog | None = None
         self._stop = stop or StopSignals()
         self._saved_round = 0
         self._finished: int | None = None  # rounds, those of earlier starts included; None: nothing is loaded yet
@@ -170,7 +172,7 @@ class MedSeRLTrainer:
         described = hyperparameters(self.config)
         best = self.settings.validation.best_metric
         self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps, described, best)
-        self._dump = GameDump(self.run_dir.path, trainer.global_steps) if self.settings.dump_games else None
+        self._games = open_log(self.settings, self.run_dir.path, trainer.global_steps)
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
         self._deadline.remember(rows, trainer.save_seconds)
@@ -260,8 +262,8 @@ class MedSeRLTrainer:
         assert self._log is not None
         self._log.round(trainer.global_steps, batch.batch.epoch, metrics)
         self._finished = trainer.global_steps
-        if self._dump is not None:
-            self._dump.write(trainer.global_steps, games)
+        if self._games is not None:
+            self._games.write(trainer.global_steps, trainer.game_rows() + trainer.answer_rows())
         improved = self._best.see(metrics, trainer.global_steps)
         save_freq = self.config.trainer.save_freq
         if improved or (save_freq > 0 and trainer.global_steps % save_freq == 0):
@@ -285,6 +287,8 @@ class MedSeRLTrainer:
         metrics = self.trainer.validate()
         assert self._log is not None
         self._log.validation(self.trainer.global_steps, metrics)
+        if self._games is not None:
+            self._games.write(self.trainer.global_steps, self.trainer.answer_rows(), VALIDATION)
         return metrics
 
     @property

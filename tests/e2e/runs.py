@@ -16,9 +16,12 @@ from typing import Any
 
 import psutil
 
+from medserl.gamelog.read import read_part
+from medserl.gamelog.rows import Source
+
 START_LIMIT = 600  # seconds: a loaded machine with two cores
 SWEEP_LIMIT = 30  # seconds until nothing of a run is left
-COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null", "medserl.dump_games=true")
+COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null")
 ONE_WORKER = (
     "trainer.n_gpus_per_node=1",
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
@@ -57,9 +60,9 @@ class Run:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
     def games(self, number: int) -> list[dict[str, Any]]:
-        return [
-            json.loads(line) for line in (self.path / "games" / f"round_{number:06d}.jsonl").read_text().splitlines()
-        ]
+        """What the game log keeps of a round, held-out answers left out."""
+        rows = read_part(self.path / "games" / f"round-{number:06d}.parquet")
+        return [row for row in rows if row["source"] in (Source.PLAY, Source.GOLD)]
 
 
 @dataclass(frozen=True)
