@@ -163,7 +163,7 @@ def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
 
 
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
-    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
+    """The model directory must hold a model of a known family with its tokenizer that the layout can split; returns
     config.json."""
     model = read_model_config(path, key)
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):

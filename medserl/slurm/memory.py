@@ -17,6 +17,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from medserl.families import FAMILIES, family_of, head_width
+
 GIB = 2**30
 # A CUDA context each for the trainer and vLLM, NCCL's buffers, workspaces of cuBLAS and cuDNN.
 _CONTEXTS = 3 * GIB
@@ -140,17 +142,19 @@ class Estimate:
 
 
 def parameter_count(model: Mapping[str, Any]) -> int:
-    """Parameters of a Qwen3 model from its config.json."""
+    """Parameters of a model of a known family from its config.json."""
     embeddings = model["vocab_size"] * model["hidden_size"] * (1 if model.get("tie_word_embeddings") else 2)
     return int(model["num_hidden_layers"] * _layer(model, 1) + model["hidden_size"] + embeddings)
 
 
 def _layer(model: Mapping[str, Any], tp: int) -> int:
-    """Parameters of one layer on one of ``tp`` ranks: matrices are divided, norms are on each of them."""
+    """Parameters of one layer on one of ``tp`` ranks: matrices and biases are divided, norms are on each of them."""
+    family = family_of(model) or FAMILIES["Qwen3ForCausalLM"]
     hidden, heads, groups = model["hidden_size"], model["num_attention_heads"], model["num_key_value_heads"]
-    head = model.get("head_dim") or hidden // heads
+    head = head_width(model)
     matrices = 2 * hidden * heads * head + 2 * hidden * groups * head + 3 * hidden * model["intermediate_size"]
-    return int(matrices // tp + 2 * head + 2 * hidden)
+    biases = (heads + 2 * groups) * head if family.qkv_bias else 0
+    return int((matrices + biases) // tp + (2 * head if family.qk_norm else 0) + 2 * hidden)
 
 
 def stage_parameters(model: Mapping[str, Any], tp: int, pp: int, stage: int) -> int:
