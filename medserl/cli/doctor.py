@@ -56,8 +56,8 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Check]:
     """Every check of this machine, the slow ones side by side."""
-    from medserl.cli.selftest import CONFIGS, gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cli.selftest import CONFIGS
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight import node_checks as checks
     from medserl.preflight.local_ranks import LocalRanks
     from medserl.preflight.stack_checks import environment_checks, version_checks
@@ -70,7 +70,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
     interface = options.interface or os.environ.get("MEDSERL_INTERFACE") or ""
     if not interface and device == "cpu" and (config is None or config.trainer.nnodes == 1):
         interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
-    ranks = None if options.quick else LocalRanks(interface, gpu_count() if device == "cuda" else 0)
+    ranks = None if options.quick else LocalRanks(interface, gpus_here() if device == "cuda" else 0)
     try:
         tmp = Path(tempfile.gettempdir())
         found = checks.gpu_checks(wanted, show_unasked=True) + checks.host_checks(tmp)
@@ -93,8 +93,7 @@ def _load(name: str, overrides: list[str]) -> Any:
 
 def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
-    from medserl.cli.selftest import gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight.node_checks import Check
 
     device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
@@ -105,7 +104,7 @@ def device_check(config: Any) -> Check:
             f"the configuration is for {wanted}, this machine runs {device}; choose another --config, or look at the "
             "nodes of a job: medserl slurm submit preflight"
         )
-    elif device == "cuda" and (visible := gpu_count()) < gpus:
+    elif device == "cuda" and (visible := gpus_here()) < gpus:
         problem = (
             f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
             "the nodes of a job: medserl slurm submit preflight"
