@@ -2,10 +2,10 @@
 
 usage: python benchmarks/round_order.py [--games 32] [--labelled 8] [--acceptance 0.4] [--repeats 5]
 
-Both orders do the same work: the same games, the same attempts accepted (drawn once), the same numbers of tokens, on the
-same vLLM (the tiny model, settings of `embedded`; on a GPU those of `embedded_gpu`). "Own pace": each game asks for its
-next reply as soon as it has the last, as MedSeRL's agent loop does. "In step": all first attempts, then all second ones,
-then all third ones, then all assessments. Passes alternate; prints a Markdown table and the ratio.
+Both orders do the same work: the same games, the same attempts accepted (drawn once), the same numbers of tokens, on
+the same vLLM (the tiny model, settings of `embedded`; on a GPU those of `embedded_gpu`). "Own pace": each game asks
+for its next reply as soon as it has the last, as MedSeRL's agent loop does. "In step": all first attempts, then all
+second ones, then all third ones, then all assessments. Passes alternate; prints a Markdown table and the ratio.
 """
 
 from __future__ import annotations

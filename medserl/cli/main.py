@@ -22,6 +22,7 @@ from medserl.cli.guard import guarded
 from medserl.cli.health import add_health
 from medserl.cli.image import add_image
 from medserl.cli.pipeline import add_pipeline
+from medserl.cli.plan import add_plan
 from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_report(commands)
     add_pipeline(commands)
+    add_plan(commands)
     add_slurm(commands)
     add_selftest(commands)
     add_health(commands)

@@ -19,6 +19,7 @@ from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, v
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
 from medserl.preflight.devices import check_device, check_ray
+from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
 from medserl.preflight.model_files import check_chat_template, check_weights, model_path, read_model_config
 from medserl.preflight.prompt_lengths import (
@@ -62,6 +63,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     )
     check_weights(path, MODEL, model)
     check_lengths(config, model)
+    check_memory(config, model, str(path))
     check_ray(config)
     run_dir.check(config)
     check_writable(run_dir.path)
