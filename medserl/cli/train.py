@@ -27,7 +27,7 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 
     Returns:
         0 when the run is complete; 75 when it stopped before its deadline and 128 + N when signal N stopped it, both
-        with a checkpoint of every round that was played, and rounds to go; 1 when it failed.
+        with a checkpoint of every round that was played, and rounds to go; 1 when it failed, or an alarm ended it.
     """
     stop = StopSignals()
     if options.dry_run:
@@ -74,6 +74,8 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
 def _exit_code(trainer: MedSeRLTrainer) -> int:
     if trainer.stopped_by is not None:
         return EXIT_SIGNAL_BASE + trainer.stopped_by
+    if trainer.alarmed:
+        return EXIT_FAILURE
     return EXIT_OK if trainer.out_of_time is None else EXIT_OUT_OF_TIME
 
 

@@ -14,6 +14,7 @@ from medserl.game import (
     answer_metrics,
     load_prompt_set,
 )
+from medserl.report.alarms import AlarmSettings
 
 
 @dataclass
@@ -168,6 +169,7 @@ class GameSettings:
     """A second opinion: never trains, only measures the label-inversion rate."""
     rewards: RewardSettings = field(default_factory=RewardSettings)
     advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     train_roles: str = "both"
     """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
     frozen_injector: bool = False

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.files import write_atomically
+from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.held_out import DEFAULT_METRIC, Value, answer, band, chance, held_out, name_of
 from medserl.report.pages import BASE, render
@@ -61,6 +62,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         "seconds": seconds(rows),
         "notes": _notes(config),
         "changed": [override.lstrip("+~").partition("=")[::2] for override in starts[-1]["overrides"]],
+        "alarms": past(rows),
         "best": _best(run_dir),
         "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
@@ -98,12 +100,33 @@ def best_sentence(report: Mapping[str, Any]) -> str:
     return f"Best by {best['metric']}: round {best['step']} with {best['value']:.4f}{gone}."
 
 
+def alarm_sentence(report: Mapping[str, Any]) -> str:
+    """Which alarms the run raised, and when."""
+    alarms = report["alarms"]
+    if alarms is None:
+        return "Alarms were not looked for in this run."
+    if not alarms:
+        return "No alarm was raised."
+    rounds = (
+        f"{name} in {len(found)} round{'s' if len(found) > 1 else ''} (first {found[0]}, last {found[-1]})"
+        for name, found in alarms.items()
+    )
+    return f"Alarms: {'; '.join(rounds)}. train.log says at the first round of each what to look at."
+
+
 def summary_table(report: Mapping[str, Any]) -> Table:
     """The report in a few lines; on a terminal as a table."""
     rounds = counted(report["rounds"], "round")
     verdicts = report["flattened"].items()
-    sentences = [report["answer"], best_sentence(report), rounds, *(v["sentence"] for _, v in verdicts)]
+    sentences = [
+        report["answer"],
+        best_sentence(report),
+        alarm_sentence(report),
+        rounds,
+        *(v["sentence"] for _, v in verdicts),
+    ]
     rows = [["held-out notes", "", report["answer"]], ["checkpoint", "", best_sentence(report)]]
+    rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])
     rows += [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
     return Table([rounds, "judged", "because"], rows, "\n".join(sentences))
 
@@ -126,6 +149,7 @@ def page(report: Mapping[str, Any]) -> str:
         best=best_sentence(report),
         lead=_lead(report["held_out"], mark),
         time=bar_plot("Minutes by phase", spent, "minutes", (880, 60 + 34 * len(spent))) if spent else None,
+        alarms=alarm_sentence(report),
         plots=plots,
         next=next_steps(report),
         made_by=_made_by(report),

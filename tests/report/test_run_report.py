@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from medserl.cli.main import main
 from medserl.errors import ConfigError
-from medserl.report.run_report import DATA, PAGE, write_report
+from medserl.report.run_report import DATA, PAGE, summary_table, write_report
 from medserl.run import checkpoint
 from medserl.run.run_dir import RunDir
 
@@ -91,3 +91,14 @@ def test_the_command_prints_the_sentences(run: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "Reward (mean_reward): not flattened, still rising" in printed
     assert str(run / PAGE) in printed
+
+
+def test_alarms_stand_in_the_report(run: Path) -> None:
+    assert write_report(run)["alarms"] is None
+    assert "Alarms were not looked for in this run." in (run / PAGE).read_text()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for raised, told in ((set(), "No alarm was raised."), ({7, 8}, "Alarms: kl in 2 rounds (first 7, last 8).")):
+        lines = (json.dumps({**row, "alarm/kl": float(row["round"] in raised)}) + "\n" for row in rows)
+        (run / "metrics.jsonl").write_text("".join(lines))
+        assert told in str(summary_table(write_report(run)))
+        assert told in (run / PAGE).read_text()
