@@ -34,8 +34,8 @@ def check_device(config: DictConfig) -> None:
     device = choose_device(asked)
     if device != wanted and asked != "auto":
         raise ConfigError(
-            f"medserl.device: {asked}, but the configuration is for {wanted} (trainer.device); leave the key out, or "
-            "choose another --config"
+            f"medserl.device is {asked} and trainer.device {wanted}, which must be the same; choose a --config that is "
+            "made for the device"
         )
     if device != wanted:
         raise ConfigError(
@@ -79,7 +79,10 @@ def check_attention(config: DictConfig) -> None:
         if backend == "flash" and not any(map(_installed, _FLASH)):
             raise ConfigError(f"{name}: flash needs the package flash-attn, which is not installed; use fused or auto")
         if backend == "local":
-            raise ConfigError(f"{name}: local is for CPUs; Transformer Engine takes fused or auto")
+            raise ConfigError(
+                f"trainer.device: cuda, but the configuration is one for CPUs ({name} is local, which Transformer Engine "
+                "does not take); choose another --config, such as embedded_gpu, or set that key to fused or auto"
+            )
 
 
 def check_ray(config: DictConfig) -> None:
