@@ -212,6 +212,12 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
             f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
             f"{settings.rollout_batch_size}; give more notes or a smaller batch"
         )
+    if settings.notes.labelled_path is not None and not labelled_per_round(settings):
+        raise ConfigError(
+            "medserl.notes.labelled_path: no labelled note is played in a round of "
+            f"{settings.rollout_batch_size} (medserl.labelled_share {settings.labelled_share:g}); raise "
+            "medserl.labelled_share or set medserl.labelled_batch_size, or leave the path out"
+        )
     if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
         raise DataError(
             f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to "
