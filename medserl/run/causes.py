@@ -31,6 +31,22 @@ def innermost(error: BaseException) -> str:
     return (f"{type(error).__name__}: {first}" if first else type(error).__name__)[:_LONGEST]
 
 
+def first_raised(output: str) -> str | None:
+    """The exception that the first traceback in a program's output ends with, as `innermost` says it; None: none does.
+
+    torch's launcher shows the tracebacks of all processes, with ``[rank0]:`` before each line, and its own at the end
+    (torch 2.11, distributed/elastic); the first is what began it.
+    """
+    inside = False
+    for line in _COLOUR.sub("", output).splitlines():
+        text = re.sub(r"^\[rank\d+\]:\s?", "", line.rpartition("\r")[2])
+        if text.startswith("Traceback (most recent call last):"):
+            inside = True
+        elif inside and text.strip() and not text[0].isspace() and _RAISED.match(text.strip()):
+            return text.strip()[:_LONGEST]
+    return None
+
+
 def how_to_go_on(checkpoints: Path, finished: int | None, saved: int = 0) -> str:
     """What a run that ended in its midst has lost, and where the same command goes on, in a phrase.
 

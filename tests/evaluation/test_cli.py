@@ -38,6 +38,7 @@ ROLLOUT = "actor_rollout_ref.rollout"
         ([*WARD, f"{ROLLOUT}.dtype=bogus"], "rollout.dtype: 'bogus' is none of bfloat16"),
         ([*WARD, "data.max_response_length=abc"], "data.max_response_length: 'abc' is no whole number"),
         ([*WARD, "--count", "0"], "--count: 0 is less than 1"),
+        ([*WARD, "--count", "999999999"], "--count: 999999999 is more than 100000"),
         (["--model", BUILTIN_MODEL, "--data", "ward:test", "--temperature", "-1"], "--temperature: -1.0"),
         (["--model", BUILTIN_MODEL, "--data", "ward:test", "--max-tokens", "0"], "--max-tokens: 0"),
         (["--model", BUILTIN_MODEL, "--data", "ward:test", "--config", "nope"], "--config nope: no such configuration"),
