@@ -2,6 +2,8 @@
 
 Every key of verl's that is not in the table must have the type of verl's own default. Sizes that must divide each
 other are medserl.preflight.checks' affair; names of things that must exist are told where they are looked up.
+
+Over 350 lines, because the table has a row for each kind of setting, and what reads it stands below it.
 """
 
 from __future__ import annotations
@@ -130,6 +132,15 @@ def _under(prefix: str, rules: dict[str, Rule]) -> dict[str, Rule]:
 
 
 _NOTES = _under("medserl.notes", {"count": SIZE, "seed": SEED, "labelled_conditions": SIZE_OR_NULL})
+_SHARE_OR_NULL, _POSITIVE_OR_NULL = Rule(least=0.0, most=1.0, null=True), Rule(above=0.0, null=True)
+_ALARMS = {
+    "rounds": SIZE,
+    "validations": SIZE,
+    **dict.fromkeys(("min_acceptance", "max_one_answer", "max_inversion"), _SHARE_OR_NULL),
+    "max_length_factor": Rule(above=1.0, null=True),
+    "max_kl": _POSITIVE_OR_NULL,
+    "min_reward_gain": _POSITIVE_OR_NULL,
+}
 _ACTOR, _ROLLOUT, _REF = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "ref"))
 
 TRAIN_RULES: dict[str, Rule] = {
@@ -171,6 +182,9 @@ TRAIN_RULES: dict[str, Rule] = {
     **_under(f"{_ACTOR}.optim", _OPTIM),
     **_under(f"{_ACTOR}.megatron", _MEGATRON),
     **_under(f"{_REF}.megatron", _MEGATRON),
+    **_under("critic.optim", _OPTIM),
+    **_under("critic", {"ppo_mini_batch_size": SIZE, "ppo_epochs": SIZE, "cliprange_value": NOT_NEGATIVE}),
+    "critic.ppo_infer_max_token_len_per_gpu": SIZE,
     f"{_REF}.log_prob_micro_batch_size_per_gpu": SIZE_OR_NULL,
     **_under(
         _ROLLOUT,
@@ -207,10 +221,13 @@ TRAIN_RULES: dict[str, Rule] = {
             "advantage.injector_weight": NOT_NEGATIVE,
             "advantage.baseline_decay": SHARE,
             "max_failed_share": SHARE,
+            **_under("alarms", _ALARMS),
             "rollout_workers": COUNT,
             "poll_seconds": POSITIVE,
             "deadline_margin": NOT_NEGATIVE,
             "max_rounds": SIZE_OR_NULL,
+            "game_log.keep_rounds": SIZE_OR_NULL,
+            "game_log.max_megabytes": SIZE_OR_NULL,
         },
     ),
 }

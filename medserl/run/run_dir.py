@@ -19,9 +19,10 @@ from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, PRIVATE_UMASK, close_to_others, write_atomically
 from medserl.provenance import provenance
 from medserl.run import checkpoint
+from medserl.run.curves import TENSORBOARD_DIR
 from medserl.run.identity import FREE_KEYS, INPUTS_FILE, differences, inputs_of, named, read_inputs
 from medserl.run.layout import LAYOUT_KEYS, why_not_resharded
-from medserl.run.run_log import ASIDE_FILE, LOG_FILE, METRICS_FILE, TENSORBOARD_DIR
+from medserl.run.run_log import ASIDE_FILE, LOG_FILE, METRICS_FILE
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"

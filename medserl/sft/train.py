@@ -33,6 +33,7 @@ from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
 from medserl.preflight.devices import check_device
+from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_writable
 from medserl.preflight.model_files import check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
@@ -152,7 +153,9 @@ class SftRun:
         engine = self.config.engine
         tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
         start = model_path(self.config.model.path, "model.path")
-        check_weights(start, "model.path", check_model(start, "model.path", tp, pp))
+        model = check_model(start, "model.path", tp, pp)
+        check_memory(self.config, model, str(start))
+        check_weights(start, "model.path", model)
         return load_tokenizer(start, "model.path")
 
     def _check_demonstrations(self, tokenizer: Any) -> None:
