@@ -10,6 +10,8 @@ from medserl.run import checkpoint
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The last line of a Python traceback: the exception's name, then what it says.
 _RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:: .*)?$")
+# Ray 2.60, src/ray/raylet: what its memory monitor says of workers that it killed.
+_LOW_ON_MEMORY = re.compile(r"^.*due to the node running low on memory.*$", re.MULTILINE)
 _LONGEST = 500
 
 
@@ -21,6 +23,9 @@ def innermost(error: BaseException) -> str:
     lead to that one, as far as it says something.
     """
     text = _COLOUR.sub("", str(error)).strip()
+    if low := _LOW_ON_MEMORY.search(text):  # Ray's own remarks and lists stand behind it, among them "ray::" names
+        line = low[0].strip()
+        return (line if _RAISED.match(line) else f"{type(error).__name__}: {line}")[:_LONGEST]
     if "ray::" in text and "\n" in text:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         raised = [line for line in lines if _RAISED.match(line) and not line.startswith("ray::")]

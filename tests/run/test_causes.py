@@ -55,6 +55,16 @@ def test_an_error_without_words_gives_those_of_what_began_it() -> None:
         assert innermost(error) == "OSError: no room"
 
 
+LOW = "4 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1) was 22 GB used"
+REMARKS = "OOM kill reason: 95.0% of the limit\n2304\tray::WorkerDict\nRefer to the documentation on how to address it."
+
+
+@pytest.mark.parametrize("before", ["", "ray::task() (pid=7)\n  File x, line 1\nray.exceptions.OutOfMemoryError: "])
+def test_a_machine_without_memory_is_told_by_the_line_that_says_so(before: str) -> None:
+    told = innermost(MemoryError(f"{before}{LOW}\n{REMARKS}"))
+    assert told == ("ray.exceptions.OutOfMemoryError: " if before else "MemoryError: ") + LOW
+
+
 LAUNCHED = """W1127 torch/distributed/run.py] Setting OMP_NUM_THREADS
 Epoch 1/2:   0%|          | 0/4\r[rank1]: Traceback (most recent call last):
 [rank1]:   File "worker.py", line 51, in main
