@@ -286,7 +286,12 @@ def _order(checkpoint: Path) -> int | None:
         return None
 
 
-def damage(checkpoint: Path, content: bool = True) -> str | None:
+def enclosing(path: Path) -> Path | None:
+    """The checkpoint that a path lies in or is; None where it is of none."""
+    return next((place for place in (path, *path.absolute().parents) if (place / MANIFEST).is_file()), None)
+
+
+def damage(checkpoint: Path, content: bool = True, below: Path | None = None) -> str | None:
     """Why a checkpoint cannot be used, or None when every file of its manifest is there in full.
 
     Args:
@@ -294,6 +299,7 @@ def damage(checkpoint: Path, content: bool = True) -> str | None:
         content: Read every file and compare its checksum (seconds for tens of gigabytes that are in memory, else as
             long as reading takes); otherwise sizes only. A manifest of an earlier version holds no checksums:
             sizes, then.
+        below: Look at the files below this folder of it only; None: at all.
     """
     try:
         manifest = _manifest(checkpoint)
@@ -301,6 +307,10 @@ def damage(checkpoint: Path, content: bool = True) -> str | None:
         sums: dict[str, str] = dict(manifest.get("sha256") or {}) if content else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"no readable {MANIFEST} ({type(error).__name__})"
+    if below is not None:
+        part = below.absolute().relative_to(checkpoint.absolute())
+        files = {name: size for name, size in files.items() if Path(name).is_relative_to(part)}
+        sums = {name: value for name, value in sums.items() if name in files}
     if checkpoint.name.startswith(STEP_PREFIX) and checkpoint.name != f"{STEP_PREFIX}{manifest.get('step')}":
         return f"its {MANIFEST} is that of round {manifest.get('step')}"
     for name, size in files.items():
