@@ -10,7 +10,7 @@ Everything in this package acts only in processes whose environment says ``VERL_
 `plugin`            verl platform "cpu"; loaded in every process by ``import verl``
 `megatron`          verl's Megatron engine on CPUs (imported in Megatron workers only)
 `cuda_names`        answers the CUDA names that megatron-core spells out
-`bridge`            Qwen3 in Megatron without Transformer Engine
+`bridge`            Megatron's layers without Transformer Engine
 `vllm_plugin`       vLLM's CPU layers keep their weights for new ones; its processes are forked
 `patches`           the table of every upstream symbol that is replaced: where, why, which version
 ==================  ============================================================================

@@ -151,12 +151,12 @@ WRITE_RESULTS = _mcore(
 )  # fmt: skip
 LAYER_SPEC = _mcore(
     "megatron/core/models/gpt/gpt_layer_specs.py", 614, "get_gpt_decoder_block_spec",
-    "use_transformer_engine: bool", "bridge.CPUQwen3Bridge._get_transformer_layer_spec",
+    "use_transformer_engine: bool", "bridge.LocalLayers._get_transformer_layer_spec",
     "layers without Transformer Engine",
 )  # fmt: skip
 NORM_NAMES = _mcore(
     "megatron/core/models/gpt/gpt_layer_specs.py", 419, "get_gpt_layer_local_spec",
-    '"pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_"', "bridge.CPUQwen3Bridge._NORM_MAPPING",
+    '"pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_"', "bridge.LocalLayers._NORM_MAPPING",
     "the local layers have norms, and names for them, where Transformer Engine has fused ones",
 )  # fmt: skip
 CORE_ATTENTION = _mcore(
@@ -169,21 +169,17 @@ CORE_ATTENTION = _mcore(
 
 BRIDGE_SPEC = _mbridge(
     "mbridge/core/llm_bridge.py", 150, "LLMBridge._get_transformer_layer_spec",
-    "self.config, use_transformer_engine=True, **extra_args", "bridge.CPUQwen3Bridge",
+    "self.config, use_transformer_engine=True, **extra_args", "bridge.LocalLayers",
     "it asks for Transformer Engine's layers, always",
 )  # fmt: skip
 BRIDGE_NAMES = _mbridge(
     "mbridge/core/bridge.py", 668, "Bridge._weight_name_mapping_mcore_to_hf",
-    'elif "mlp" in mcore_weights_name:', "bridge.CPUQwen3Bridge._weight_name_mapping_mcore_to_hf",
+    'elif "mlp" in mcore_weights_name:', "bridge.LocalLayers._weight_name_mapping_mcore_to_hf",
     "it knows no norms of their own",
 )  # fmt: skip
 BRIDGE_REGISTRY = _mbridge(
     "mbridge/core/bridge.py", 979, "register_model", "_MODEL_REGISTRY[model_type] = cls", "bridge",
     "mbridge's own way to name another bridge for a model type; the last one counts",
-)  # fmt: skip
-BRIDGE_CLASS = _mbridge(
-    "mbridge/models/qwen3.py", 8, "Qwen3Bridge", "class Qwen3Bridge(Qwen2Bridge):", "bridge.CPUQwen3Bridge",
-    "the base class",
 )  # fmt: skip
 
 # --- vLLM --------------------------------------------------------------------------------------------

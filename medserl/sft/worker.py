@@ -18,6 +18,10 @@ def main(config_path: str) -> None:
     from verl.utils.device import get_torch_device
     from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group_ray
 
+    from medserl.imports import after_import
+    from medserl.training.verl_plugin import mend_bridges
+
+    after_import({"verl.models.mcore.mbridge": mend_bridges})
     config = OmegaConf.load(config_path)
     if config.trainer.device == "cpu":
         from medserl.cpu.plugin import assert_active

@@ -30,6 +30,7 @@ from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_n
 from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
 from medserl.report.round_metrics import referee_complaint
+from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
 from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
@@ -105,6 +106,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         self.timing_raw = {}
         with marked_timer("step", self.timing_raw):
             batch = self.step(metrics, self.timing_raw)
+            self._phase("sending the weights to vLLM")
             self.on_step_end()
             metrics.update(self._consume_sync_metrics())
         self._compute_metrics(
@@ -123,10 +125,14 @@ class SelfPlayTrainer(CheckpointedTrainer):
             notes = validation_notes(self.settings)
             prompts = make_setup(self.settings).prompts
             self._validator = Validator(self.config, self.get_llm_client(), self.tokenizer, prompts, notes)
+        phase("judging the held-out notes")
         timing: dict[str, float] = {}
         with marked_timer("validate", timing):
             metrics = self._validator()
         return {**metrics, "timing_s/validate": timing["validate"]}
+
+    def _phase(self, text: str) -> None:
+        phase(f"round {self.global_steps}/{self.total_training_steps}: {text}")
 
     # ---------------------------------------------------------------- the round's notes
 
@@ -153,6 +159,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """The rows that verl sends to the agent loops: one per note."""
+        self._phase("the model plays against itself")
         tasks = self.round.tasks
         expected = self.config.data.train_batch_size
         if len(tasks) != expected:
@@ -173,6 +180,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Keep the trajectories that train, have verl pad them, and deal all into mini-batches."""
+        self._phase("log-probabilities of the policy and the reference")
         rows = self._collect_games(batch)
         if (waited := time.perf_counter() - self._round_began) > SLOW_PHASE:
             logger.info("round %d: %d games played in %.0f s", self.global_steps, len(self.round.games), waited)
@@ -287,6 +295,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         weights even on zero gradients."""
         if self.round.nothing_trains:
             return batch
+        self._phase("updating the policy")
         update = self.actor_rollout_wg.update_actor
 
         def counted(batch: KVBatchMeta) -> Any:

@@ -39,8 +39,8 @@ class Run:
     output: str
     left_behind: list[str] = field(default_factory=list)
     """Command lines of its processes that were still there when it had ended."""
-    listening: frozenset[tuple[str, str]] = frozenset()
-    """Command line and address of each of its processes that listened for TCP connections at some time."""
+    listening: frozenset[tuple[str, str, int]] = frozenset()
+    """Command line, address and port of each of its processes that listened for TCP connections at some time."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def start(
 ) -> Run:
     """Run a command that trains in ``run_dir``, to its end and until none of its processes is left."""
     log = run_dir.with_suffix(".out")
-    listening: set[tuple[str, str]] = set()
+    listening: set[tuple[str, str, int]] = set()
     ended = threading.Event()
     variables = {**os.environ, **(environment or {}), MARK: SESSION}
     with log.open("w") as output:
@@ -155,7 +155,7 @@ def processes() -> dict[int, str]:
     return found
 
 
-def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: float = 2.0) -> None:
+def watch_sockets(found: set[tuple[str, str, int]], ended: threading.Event, period: float = 2.0) -> None:
     """Collect the listening TCP sockets of the processes that these tests have started, until ``ended``."""
     while not ended.wait(period):
         with contextlib.suppress(psutil.Error, OSError):  # one that has ended in between
@@ -164,4 +164,4 @@ def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: f
             for process in started | {child for parent in started for child in parent.children(recursive=True)}:
                 for connection in process.net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_LISTEN:
-                        found.add((" ".join(process.cmdline()).strip(), connection.laddr.ip))
+                        found.add((" ".join(process.cmdline()).strip(), *connection.laddr))

@@ -162,7 +162,7 @@ def test_its_curve_has_neither_gap_nor_repeated_round(chain: Chain) -> None:
 
     events = EventAccumulator(str(chain.path / "tensorboard"))
     events.Reload()
-    for name in ("mean_reward", "actor/grad_norm", "vcf_acceptance_rate"):
+    for name in ("mean_reward", "verl/actor/grad_norm", "vcf_acceptance_rate"):
         assert [point.step for point in events.Scalars(name)] == list(range(1, ROUNDS + 1)), name
     for number, point in enumerate(events.Scalars("mean_reward")):
         assert point.value == pytest.approx(chain.end.metrics[number]["mean_reward"])
