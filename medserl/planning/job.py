@@ -131,8 +131,19 @@ class Job:
         return self.training.world + (self.served.gpus if self.served else 0)
 
 
+def is_planned(config: DictConfig) -> bool:
+    """Whether the planner knows the engine of a configuration."""
+    return "engine" in config or "megatron" in config.actor_rollout_ref.actor
+
+
 def job_of(config: DictConfig) -> Job:
-    """What a configuration of ``load_config`` or ``load_sft_config`` asks for."""
+    """What a configuration of ``load_config`` or ``load_sft_config`` asks for.
+
+    Raises:
+        ConfigError: it is for another engine than Megatron, whose sums would be others.
+    """
+    if not is_planned(config):
+        raise ConfigError("model_engine: memory and time are added up for Megatron only; leave model_engine=dp out")
     return _supervised(config) if "engine" in config else _reinforced(config)
 
 
