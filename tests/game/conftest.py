@@ -1,6 +1,9 @@
 """Shared by the game's tests: a scripted player and hypothesis profiles without a clock."""
 
+import importlib.util
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
