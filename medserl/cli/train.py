@@ -120,14 +120,16 @@ def _report(run_dir: Path) -> None:
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
+    from medserl.run.layout import parallel_of
     from medserl.serving.servers import where_notes_go
 
     config, settings = trainer.config, trainer.settings
-    megatron = config.actor_rollout_ref.actor.megatron
+    parallel = parallel_of(config)
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
     rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     labelled = config.data.train_batch_size - settings.rollout_batch_size
-    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    split = f"TP {parallel.tp} x PP {parallel.pp} x " if parallel.workers > 1 or parallel.engine == "Megatron" else ""
+    critic = ", with a critic" if config.algorithm.adv_estimator == "gae" else ""
     rounds = counted(trainer.planned_rounds, "round")
     if settings.max_rounds is None:
         rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
@@ -142,7 +144,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"held out   {held_out(trainer)}",
             f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
             f"{config.trainer.device}: "
-            f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
+            f"{parallel.engine} {split}DP {world // parallel.workers}{critic}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
     )

@@ -30,7 +30,7 @@ class Family:
     base: str
     """verl's configuration, in verl/trainer/config."""
     chosen: tuple[str, ...]
-    """Overrides on it that choose Megatron, for the list of known keys."""
+    """Overrides on it that choose Megatron, or FSDP, for the list of known keys."""
     settings: type
     """Our ``medserl`` section."""
     group: str
@@ -38,6 +38,7 @@ class Family:
 
 
 TRAIN = Family("ppo_trainer", ("model_engine=megatron",), GameSettings, "defaults")
+TRAIN_FSDP = Family("ppo_trainer", ("model_engine=dp",), GameSettings, "defaults")
 SFT = Family("sft_trainer_engine", ("engine=megatron", "optim=megatron"), SftSettings, "sft")
 
 

@@ -29,6 +29,7 @@ from medserl.preflight.prompt_lengths import (
     note_prompts,
     token_lengths,
 )
+from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
@@ -52,13 +53,13 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         check_judge(config)
-    actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
     path = model_path(config.actor_rollout_ref.model.path, MODEL)
     model = check_model(
         path,
         MODEL,
-        actor.tensor_model_parallel_size,
-        actor.pipeline_model_parallel_size,
+        parallel.tp,
+        parallel.pp,
         rollout.tensor_model_parallel_size,
     )
     check_weights(path, MODEL, model)
@@ -99,8 +100,8 @@ def settle_labelled_share(config: DictConfig) -> None:
 def check_layout(config: DictConfig) -> None:
     """Devices, parallel sizes and batch sizes must divide each other."""
     actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
-    cp = actor.megatron.context_parallel_size
+    parallel = parallel_of(config)
+    tp, pp, cp = parallel.tp, parallel.pp, parallel.cp
     world = trainer.nnodes * trainer.n_gpus_per_node
     _divides(
         world,
