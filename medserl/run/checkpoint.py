@@ -3,6 +3,8 @@
 Layout, below ``RUN_DIR/checkpoints``: ``global_step_N/`` as verl writes it (``actor/``, ``data.pt``) plus
 ``medserl.json``, and ``latest_checkpointed_iteration.txt`` as verl and Megatron expect it. ``.saving``, ``.replaced``
 and ``.removed`` are there while a checkpoint is saved, or were left by one that was interrupted.
+
+Over 350 lines, because publishing, judging and removing a checkpoint rest on the same few rules.
 """
 
 from __future__ import annotations
