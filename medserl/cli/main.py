@@ -10,6 +10,7 @@ from medserl.cli import data
 from medserl.cli.arguments import OVERRIDES_HELP, add_configuration, add_sft, add_train, later, parse_arguments
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.games import add_games
 from medserl.cli.guard import guarded
 from medserl.cli.health import add_health
 from medserl.cli.image import add_image
@@ -17,6 +18,7 @@ from medserl.cli.pipeline import add_pipeline
 from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
+from medserl.cli.watch import add_watch
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 from medserl.imports import spare_scipy
 
@@ -75,6 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_compare(commands)
     add_report(commands)
+    add_games(commands)
+    add_watch(commands)
     add_pipeline(commands)
     add_slurm(commands)
     add_selftest(commands)

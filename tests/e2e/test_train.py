@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
+from medserl.gamelog.kinds import Source
 from medserl.gamelog.read import read_games
-from medserl.gamelog.rows import Source
 from tests.e2e.runs import Run, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
