@@ -100,11 +100,9 @@ def test_the_page_is_private_and_one_file(file: Path) -> None:
 def test_all_games_are_there_with_all_their_texts(opened: Opened, rows: list[Row]) -> None:
     page = opened()
     assert status(page) == f"{GAMES} games"
-    all_texts = (
-        "(async () => { await page.games.loadAll(); return page.shown.map((game) => page.games.texts(game)); })()"
-    )
     filtered(page, sort="oldest")
-    found = page.evaluate(all_texts)
+    page.evaluate("page.games.loadAll()")
+    found = page.evaluate("page.shown.map((game) => page.games.texts(game))")
     for row, texts in zip(rows, found, strict=True):
         assert (texts["original"], texts["shown"], texts["id"]) == (row["original"], row["shown"], row["note_id"])
         assert [a["modified"] for a in texts["attempts"]] == [a["modified"] for a in row["attempts"]]
