@@ -80,8 +80,8 @@ def check_attention(config: DictConfig) -> None:
             raise ConfigError(f"{name}: flash needs the package flash-attn, which is not installed; use fused or auto")
         if backend == "local":
             raise ConfigError(
-                f"trainer.device: cuda, but the configuration is one for CPUs ({name} is local, which Transformer Engine "
-                "does not take); choose another --config, such as embedded_gpu, or set that key to fused or auto"
+                f"trainer.device: cuda, but the configuration is one for CPUs ({name} is local, which Transformer "
+                "Engine does not take); choose another --config, such as embedded_gpu, or set that key to fused or auto"
             )
 
 

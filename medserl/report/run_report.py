@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from medserl.errors import ConfigError
-from medserl.files import write_all_atomically
+from medserl.files import regular, write_all_atomically
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.pages import BASE, render
 from medserl.report.plots import line_plot
@@ -93,7 +93,7 @@ def _configuration(path: Path) -> DictConfig:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(regular(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, LookupError, TypeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
