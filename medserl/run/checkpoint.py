@@ -3,6 +3,8 @@
 Layout, below ``RUN_DIR/checkpoints``: ``global_step_N/`` as verl writes it (``actor/``, ``data.pt``) plus
 ``medserl.json``, and ``latest_checkpointed_iteration.txt`` as verl and Megatron expect it. ``.saving``, ``.replaced``
 and ``.removed`` are there while a checkpoint is saved, or were left by one that was interrupted.
+
+Over 350 lines, because publishing, judging and removing a checkpoint rest on the same few rules.
 """
 
 from __future__ import annotations
@@ -54,8 +56,13 @@ def staging_dir(root: Path) -> Path:
 
 
 @contextmanager
-def saving(root: Path, step: int) -> Iterator[Path]:
+def saving(root: Path, step: int, unit: str = "round") -> Iterator[Path]:
     """The staging folder for the checkpoint of ``step``; when writing fails, all of it is removed again.
+
+    Args:
+        root: The folder of all checkpoints.
+        step: Number of the checkpoint.
+        unit: What people call what is numbered.
 
     Raises:
         CheckpointFailed: says why, which checkpoint is the last good one, and what to do.
@@ -66,9 +73,9 @@ def saving(root: Path, step: int) -> Iterator[Path]:
         why = reason(error, root / STAGING)  # before it is emptied
         shutil.rmtree(root / STAGING, ignore_errors=True)
         before = latest_step(root, content=False)
-        last = f"the one of round {before} is whole" if before else "there is none before it"
+        last = f"the one of {unit} {before} is whole" if before else "there is none before it"
         raise CheckpointFailed(
-            f"the checkpoint of round {step} could not be written to {root} ({why}); {last}: make room there "
+            f"the checkpoint of {unit} {step} could not be written to {root} ({why}); {last}: make room there "
             "and start again"
         ) from error
 
@@ -281,7 +288,12 @@ def _order(checkpoint: Path) -> int | None:
         return None
 
 
-def damage(checkpoint: Path, content: bool = True) -> str | None:
+def enclosing(path: Path) -> Path | None:
+    """The checkpoint that a path lies in or is; None where it is of none."""
+    return next((place for place in (path, *path.absolute().parents) if (place / MANIFEST).is_file()), None)
+
+
+def damage(checkpoint: Path, content: bool = True, below: Path | None = None) -> str | None:
     """Why a checkpoint cannot be used, or None when every file of its manifest is there in full.
 
     Args:
@@ -289,6 +301,7 @@ def damage(checkpoint: Path, content: bool = True) -> str | None:
         content: Read every file and compare its checksum (seconds for tens of gigabytes that are in memory, else as
             long as reading takes); otherwise sizes only. A manifest of an earlier version holds no checksums:
             sizes, then.
+        below: Look at the files below this folder of it only; None: at all.
     """
     try:
         manifest = _manifest(checkpoint)
@@ -296,6 +309,10 @@ def damage(checkpoint: Path, content: bool = True) -> str | None:
         sums: dict[str, str] = dict(manifest.get("sha256") or {}) if content else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"no readable {MANIFEST} ({type(error).__name__})"
+    if below is not None:
+        part = below.absolute().relative_to(checkpoint.absolute())
+        files = {name: size for name, size in files.items() if Path(name).is_relative_to(part)}
+        sums = {name: value for name, value in sums.items() if name in files}
     if checkpoint.name.startswith(STEP_PREFIX) and checkpoint.name != f"{STEP_PREFIX}{manifest.get('step')}":
         return f"its {MANIFEST} is that of round {manifest.get('step')}"
     for name, size in files.items():
@@ -337,14 +354,6 @@ def _latest_first(root: Path) -> list[Path]:
     for place in sorted((place for place, number in order.items() if number is None), key=step_of):
         found.insert(next((i for i, other in enumerate(found) if step_of(other) < step_of(place)), len(found)), place)
     return found
-
-
-def tracked_step(root: Path) -> int:
-    """The step that verl's tracker file names; 0 where there is none."""
-    try:
-        return int((root / TRACKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def latest_step(root: Path, content: bool = True) -> int:

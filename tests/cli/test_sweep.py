@@ -1,8 +1,8 @@
 """Whatever is given for an option ends in a sentence: every command and every option that takes a value, as the parsers
 have them, so that a new one is swept by itself.
 
-A command is called in process with one option replaced by something bad. It may refuse (2) or fail (1) in words, or take
-it (0); it may not raise, nor wait for what never comes. What starts other programs is cut off. A few of them are
+A command is called in process with one option replaced by something bad. It may refuse (2) or fail (1) in words, or
+take it (0); it may not raise, nor wait for what never comes. What starts other programs is cut off. A few of them are
 quick; all of them take minutes, most of which go into composing configurations, and run nightly.
 """
 
@@ -57,6 +57,8 @@ NEEDED: dict[tuple[str, ...], list[str]] = {
     ("slurm", "step", "preflight-report"): ["--folder", "records", "a"],
     ("selftest",): [],
     ("health",): [],
+    ("plan",): [],
+    ("bringup",): [],
     ("image", "build"): ["a.sif"],
     ("image", "run"): ["--print", "image.sif"],
     ("image", "shell"): ["--print", "image.sif"],
@@ -154,6 +156,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         "medserl.slurm.ray_steps.wait_for_nodes",
         "medserl.cli.selftest._train",
         "medserl.cli.doctor.look_at_all_nodes",
+        "medserl.cli.bringup.Runner",
     ):
         monkeypatch.setattr(name, started)
     monkeypatch.setattr("medserl.cli.image.find_runtime", lambda *_: "/bin/true")
