@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from medserl.errors import ConfigError
-from medserl.files import write_all_atomically
+from medserl.files import regular, write_all_atomically
 from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.held_out import DEFAULT_METRIC, Value, answer, band, chance, held_out, name_of
@@ -81,7 +82,13 @@ def _rounds(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     if not rows:
         raise ConfigError(f"{path}: no round is recorded yet; report when one is finished")
     last = content.count(b"\n") + 1
-    return rows, [number for number, _ in bad if number != last]
+    return [_numbers(row) for row in rows], [number for number, _ in bad if number != last]
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what is no number, or none to compute with: a run writes none of these."""
+    largest = sys.float_info.max
+    return {name: value for name, value in row.items() if isinstance(value, int | float) and abs(value) <= largest}
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:
@@ -96,7 +103,8 @@ def _is_start(start: Any) -> bool:
     if not isinstance(start, dict):
         return False
     kinds = {"overrides": list, "packages": dict}
-    return all(isinstance(start.get(name, kind()), kind) for name, kind in kinds.items())
+    typed = all(isinstance(start.get(name, kind()), kind) for name, kind in kinds.items())
+    return typed and all(isinstance(word, str) for word in start.get("overrides", ()))
 
 
 def _configuration(path: Path) -> DictConfig:
@@ -108,7 +116,7 @@ def _configuration(path: Path) -> DictConfig:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(regular(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, LookupError, TypeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
