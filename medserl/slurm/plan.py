@@ -166,8 +166,6 @@ def _check_shape(config: DictConfig, job: Job, shape: Shape) -> None:
 
 def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    if "megatron" not in actor:
-        raise ConfigError("model_engine: jobs are planned for Megatron only; leave model_engine=dp out")
     tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     cp = actor.megatron.context_parallel_size
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
