@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from omegaconf import OmegaConf  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from medserl.config.explain import our_comments, own_entries, shown  # noqa: E402
 from medserl.config.family import SFT, TRAIN, Family, configs_dir  # noqa: E402
@@ -29,9 +29,9 @@ def configuration() -> str:
     """Our own keys of both families, and the keys of verl's that every configuration for training sets otherwise."""
     base, defaults = OmegaConf.load(configs_dir() / "base.yaml"), verl_defaults(TRAIN)
     rows = [
-        [code(key), _value(OmegaConf.select(base, key)), _value(OmegaConf.select(defaults, key)), _cell(reason)]
+        [code(key), _value(here), _value(OmegaConf.select(defaults, key)), _cell(reason)]
         for key, reason in our_comments("base").items()
-        if not key.startswith(("medserl", "defaults")) and not OmegaConf.is_dict(OmegaConf.select(base, key))
+        if not key.startswith(("medserl", "defaults")) and not isinstance(here := _written(base, key), dict)
     ]
     return "\n".join(
         [
@@ -57,6 +57,14 @@ def configuration() -> str:
             "",
         ]
     )
+
+
+def _written(config: DictConfig, key: str) -> object:
+    """A key's value as it stands in a file, references to other keys left alone."""
+    value: object = OmegaConf.to_container(config, resolve=False)
+    for name in key.split("."):
+        value = value[name] if isinstance(value, dict) else None
+    return value
 
 
 def _section(family: Family) -> list[str]:

@@ -125,7 +125,6 @@ def test_an_interpolation_that_leads_nowhere_names_its_key(override: str, told: 
             (f"algorithm.adv_estimator={name}", "only 'reinforce_plus_plus' or 'gae'")
             for name in ("grpo", "reinforce_plus_plus_baseline", "remax", "rloo", "opo", "grpo_passk", "gpg", "bogus")
         ),
-        ("critic.enable=true", "critic.enable"),
         ("trainer.use_v1=false", "trainer.use_v1"),
         ("trainer.v1.trainer_mode=separate_async", "only 'sync'"),
         ("actor_rollout_ref.actor.megatron.context_parallel_size=2", "was not tested here"),
