@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 
 from medserl.config.explain import our_comments, own_entries, shown  # noqa: E402
 from medserl.config.family import SFT, TRAIN, Family, configs_dir  # noqa: E402
@@ -27,11 +27,12 @@ def pages() -> dict[str, str]:
 
 def configuration() -> str:
     """Our own keys of both families, and the keys of verl's that every configuration for training sets otherwise."""
-    base, defaults = OmegaConf.load(configs_dir() / "base.yaml"), verl_defaults(TRAIN)
+    base = OmegaConf.to_container(OmegaConf.load(configs_dir() / "base.yaml"))
+    defaults = OmegaConf.to_container(verl_defaults(TRAIN))
     rows = [
-        [code(key), _value(here), _value(OmegaConf.select(defaults, key)), _cell(reason)]
+        [code(key), code(shown(_at(base, key))), code(shown(_at(defaults, key))), _cell(reason)]
         for key, reason in our_comments("base").items()
-        if not key.startswith(("medserl", "defaults")) and not isinstance(here := _written(base, key), dict)
+        if not key.startswith(("medserl", "defaults")) and not isinstance(_at(base, key), dict)
     ]
     return "\n".join(
         [
@@ -59,14 +60,6 @@ def configuration() -> str:
     )
 
 
-def _written(config: DictConfig, key: str) -> object:
-    """A key's value as it stands in a file, references to other keys left alone."""
-    value: object = OmegaConf.to_container(config, resolve=False)
-    for name in key.split("."):
-        value = value[name] if isinstance(value, dict) else None
-    return value
-
-
 def _section(family: Family) -> list[str]:
     rows = [
         [code(found.key.removeprefix("medserl.")), code(found.kind), _default(found.default), _cell(found.meaning)]
@@ -75,8 +68,11 @@ def _section(family: Family) -> list[str]:
     return table(["key", "type", "default", "meaning"], rows, "llll")
 
 
-def _value(value: object) -> str:
-    return code(shown(value))
+def _at(node: object, key: str) -> object:
+    """The value of a dotted key as it is written, interpolations left alone."""
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def _default(value: object) -> str:

@@ -55,8 +55,8 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Check]:
     """Every check of this machine, the slow ones side by side."""
-    from medserl.cli.selftest import CONFIGS, gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cli.selftest import CONFIGS
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight import node_checks as checks
     from medserl.preflight.local_ranks import LocalRanks
     from medserl.preflight.stack_checks import environment_checks, version_checks
@@ -71,7 +71,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
         interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
     on_gpu, on_host = needed_memory(config) if config is not None else (0.0, 0.0)
     found = checks.gpu_checks(wanted, show_unasked=True, least=on_gpu)  # before our own processes are on them
-    ranks = None if options.quick else LocalRanks(interface, gpu_count() if device == "cuda" else 0)
+    ranks = None if options.quick else LocalRanks(interface, gpus_here() if device == "cuda" else 0)
     try:
         tmp = Path(tempfile.gettempdir())
         found += checks.host_checks(tmp, least=on_host)
@@ -94,8 +94,7 @@ def _load(name: str, overrides: list[str]) -> Any:
 
 def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
-    from medserl.cli.selftest import gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight.node_checks import Check
 
     device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
@@ -106,7 +105,7 @@ def device_check(config: Any) -> Check:
             f"the configuration is for {wanted}, this machine runs {device}; choose another --config, or look at the "
             "nodes of a job: medserl slurm submit preflight"
         )
-    elif device == "cuda" and (visible := gpu_count()) < gpus:
+    elif device == "cuda" and (visible := gpus_here()) < gpus:
         problem = (
             f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
             "the nodes of a job: medserl slurm submit preflight"

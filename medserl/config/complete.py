@@ -140,6 +140,11 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
         raise ConfigError(
             "medserl.mixture: assessor_pairs 0 and injector_turns 0 make a batch of nothing; raise one of them"
         )
+    if settings.max_demonstrations < sft.batch_size(settings):
+        raise ConfigError(
+            f"medserl.max_demonstrations: {settings.max_demonstrations} are fewer than one batch of medserl.mixture, "
+            f"{sft.batch_size(settings)}; raise it"
+        )
     late = settings.late_mixture
     if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft.batch_size(settings):
         raise ConfigError("medserl.late_mixture: must make as many demonstrations a batch as medserl.mixture")

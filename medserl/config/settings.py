@@ -54,7 +54,10 @@ class VcfSettings:
 @dataclass
 class RewardSettings:
     """Rewards of a game. The numbers are those of the reward ``zero_sum``, with the defaults and meanings of
-    medserl.game.RewardConfig (a test compares them); another reward gets those that it takes."""
+    medserl.game.RewardConfig; another reward gets those that it takes.
+
+    Listed again, as Hydra needs a dataclass whose fields can be set, which none that derives from a frozen one is; a
+    test compares the two."""
 
     name: str = "zero_sum"
     """A registered reward scheme."""
