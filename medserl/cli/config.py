@@ -8,7 +8,7 @@ from medserl.errors import EXIT_OK, ConfigError
 
 
 def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Print a resolved configuration as YAML, or the names of the shipped ones."""
+    """Print a resolved configuration as YAML, the names of the shipped ones, or what its keys mean."""
     from omegaconf import OmegaConf
 
     from medserl.config.load import available_configs, is_sft_config, load_config, load_sft_config
@@ -18,6 +18,15 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
         return EXIT_OK
     load = load_sft_config if is_sft_config(options.config) else load_config
     config = load(options.config, overrides)
+    if options.explain or options.changed:
+        from medserl.config.explain import changed, explain_key, shown
+
+        if options.explain:
+            print(explain_key(config, options.explain, options.config))
+        for entry in changed(config, options.config) if options.changed else ():
+            why = f"  # {entry.reason}" if entry.reason else ""
+            print(f"{entry.key}: {shown(OmegaConf.select(config, entry.key))}  (default {shown(entry.default)}){why}")
+        return EXIT_OK
     node = OmegaConf.select(config, options.section) if options.section else config
     if node is None:
         raise ConfigError(f"--section {options.section}: the configuration has no such key")

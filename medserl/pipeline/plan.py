@@ -14,6 +14,14 @@ from medserl.errors import ConfigError
 STAGES = ("prepare", "sft", "train", "evaluate", "report")
 DONE, SETTINGS, PAGE = "done.json", "pipeline.json", "index.html"
 SPLITS = ("train", "validation", "test")
+WRITTEN = {
+    "prepare": ("data/manifest.json", *(f"data/{split}.parquet" for split in SPLITS)),
+    "sft": ("run/model/config.json",),
+    "train": ("model/config.json", "run/metrics.jsonl"),
+    "evaluate": ("start/results.json", "trained/results.json"),
+    "report": ("comparison.json", "comparison.md"),
+}
+"""What a stage has written when its last file is there, and a later stage or the page reads."""
 TEST_FREQ = 5
 """Rounds between validations where the training configuration does not validate."""
 _OVERRIDE = re.compile(r"(train|sft):(.+=.*)", re.DOTALL)

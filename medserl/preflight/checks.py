@@ -19,6 +19,7 @@ from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, v
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
 from medserl.preflight.devices import check_device, check_ray
+from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
 from medserl.preflight.model_files import check_chat_template, check_weights, model_path, read_model_config
 from medserl.preflight.prompt_lengths import (
@@ -28,6 +29,7 @@ from medserl.preflight.prompt_lengths import (
     note_prompts,
     token_lengths,
 )
+from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
@@ -51,17 +53,18 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         check_judge(config)
-    actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
     path = model_path(config.actor_rollout_ref.model.path, MODEL)
     model = check_model(
         path,
         MODEL,
-        actor.tensor_model_parallel_size,
-        actor.pipeline_model_parallel_size,
+        parallel.tp,
+        parallel.pp,
         rollout.tensor_model_parallel_size,
     )
     check_weights(path, MODEL, model)
     check_lengths(config, model)
+    check_memory(config, model, str(path))
     check_ray(config)
     run_dir.check(config)
     check_writable(run_dir.path)
@@ -97,8 +100,8 @@ def settle_labelled_share(config: DictConfig) -> None:
 def check_layout(config: DictConfig) -> None:
     """Devices, parallel sizes and batch sizes must divide each other."""
     actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
-    cp = actor.megatron.context_parallel_size
+    parallel = parallel_of(config)
+    tp, pp, cp = parallel.tp, parallel.pp, parallel.cp
     world = trainer.nnodes * trainer.n_gpus_per_node
     _divides(
         world,
@@ -163,7 +166,7 @@ def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
 
 
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
-    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
+    """The model directory must hold a model of a known family with its tokenizer that the layout can split; returns
     config.json."""
     model = read_model_config(path, key)
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from medserl.errors import ConfigError
-from medserl.gamelog.log import parts
+from medserl.gamelog.parts import parts
 from medserl.report.games_data import Packer
 from medserl.report.games_page import live_page
 from medserl.report.run_report import make_report, page

@@ -52,8 +52,13 @@ def staging_dir(root: Path) -> Path:
 
 
 @contextmanager
-def saving(root: Path, step: int) -> Iterator[Path]:
+def saving(root: Path, step: int, unit: str = "round") -> Iterator[Path]:
     """The staging folder for the checkpoint of ``step``; when writing fails, all of it is removed again.
+
+    Args:
+        root: The folder of all checkpoints.
+        step: Number of the checkpoint.
+        unit: What people call what is numbered.
 
     Raises:
         CheckpointFailed: says why, which checkpoint is the last good one, and what to do.
@@ -64,9 +69,9 @@ def saving(root: Path, step: int) -> Iterator[Path]:
         why = reason(error, root / STAGING)  # before it is emptied
         shutil.rmtree(root / STAGING, ignore_errors=True)
         before = latest_step(root, content=False)
-        last = f"the one of round {before} is whole" if before else "there is none before it"
+        last = f"the one of {unit} {before} is whole" if before else "there is none before it"
         raise CheckpointFailed(
-            f"the checkpoint of round {step} could not be written to {root} ({why}); {last}: make room there "
+            f"the checkpoint of {unit} {step} could not be written to {root} ({why}); {last}: make room there "
             "and start again"
         ) from error
 
@@ -315,14 +320,6 @@ def _latest_first(root: Path) -> list[Path]:
     for place in sorted((place for place, number in order.items() if number is None), key=step_of):
         found.insert(next((i for i, other in enumerate(found) if step_of(other) < step_of(place)), len(found)), place)
     return found
-
-
-def tracked_step(root: Path) -> int:
-    """The step that verl's tracker file names; 0 where there is none."""
-    try:
-        return int((root / TRACKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def latest_step(root: Path, content: bool = True) -> int:

@@ -18,7 +18,8 @@ RECORD = "medserl_export.json"
 INDEX = "model.safetensors.index.json"
 PUBLIC_FILE, PUBLIC_FOLDER = 0o666, 0o777  # without what the umask takes away
 NEEDED = ("config.json", "tokenizer.json")
-_WEIGHTS_INSIDE = ("actor/model/huggingface", "model/huggingface")  # of `medserl train`, of `medserl sft`
+# Of `medserl train` with Megatron, of `medserl sft`, of `medserl train` with FSDP.
+_WEIGHTS_INSIDE = ("actor/model/huggingface", "model/huggingface", "actor/huggingface")
 
 
 def find_checkpoint(path: Path) -> Path:

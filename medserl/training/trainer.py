@@ -31,6 +31,7 @@ from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
 from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
+from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
 from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
@@ -110,6 +111,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         self.timing_raw = {}
         with marked_timer("step", self.timing_raw):
             batch = self.step(metrics, self.timing_raw)
+            self._phase("sending the weights to vLLM")
             self.on_step_end()
             metrics.update(self._consume_sync_metrics())
         self._compute_metrics(
@@ -128,10 +130,14 @@ class SelfPlayTrainer(CheckpointedTrainer):
             notes = validation_notes(self.settings)
             prompts = make_setup(self.settings).prompts
             self._validator = Validator(self.config, self.get_llm_client(), self.tokenizer, prompts, notes)
+        phase("judging the held-out notes")
         timing: dict[str, float] = {}
         with marked_timer("validate", timing):
             metrics = self._validator()
         return {**metrics, "timing_s/validate": timing["validate"]}
+
+    def _phase(self, text: str) -> None:
+        phase(f"round {self.global_steps}/{self.total_training_steps}: {text}")
 
     def game_rows(self) -> list[GameRow]:
         """What the game log keeps of the last round."""
@@ -166,6 +172,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """The rows that verl sends to the agent loops: one per note."""
+        self._phase("the model plays against itself")
         tasks = self.round.tasks
         expected = self.config.data.train_batch_size
         if len(tasks) != expected:
@@ -186,6 +193,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Keep the trajectories that train, have verl pad them, and deal all into mini-batches."""
+        self._phase("log-probabilities of the policy and the reference")
         rows = self._collect_games(batch)
         if (waited := time.perf_counter() - self._round_began) > SLOW_PHASE:
             logger.info("round %d: %d games played in %.0f s", self.global_steps, len(self.round.games), waited)
@@ -260,16 +268,20 @@ class SelfPlayTrainer(CheckpointedTrainer):
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles."""
+        """KL and returns by verl; advantages by role, with the weights of the roles.
+
+        With a critic (GAE), returns are what it is to learn, and what is normalised is how much they exceed its values:
+        verl's own advantages are these, whitened over both roles together."""
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        fields = ["returns", "response_mask"]
+        fields = ["returns", "response_mask", *(["values"] if self.use_critic else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        outcomes = padded["returns"] - padded["values"] if self.use_critic else padded["returns"]
+        advantages = self.advantages(outcomes, padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -303,11 +315,16 @@ class SelfPlayTrainer(CheckpointedTrainer):
             controller.update(current_kl=metrics[KL], n_steps=real)
         return batch
 
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """None where nothing trains, as for the policy."""
+        return batch if self.round.nothing_trains else super()._update_critic(batch, metrics)
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the
         weights even on zero gradients."""
         if self.round.nothing_trains:
             return batch
+        self._phase("updating the policy")
         update = self.actor_rollout_wg.update_actor
 
         def counted(batch: KVBatchMeta) -> Any:

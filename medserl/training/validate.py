@@ -14,7 +14,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from medserl.config.settings import GREEDY, SAMPLED, passes
-from medserl.game import LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
+from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
 from medserl.game.metrics import mean
 from medserl.game.parse import AssessorAnswer, read_answer
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
@@ -57,7 +57,10 @@ class Validator:
 
     def __call__(self) -> dict[str, float]:
         """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong."""
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = {
+            f"val/texts_{label.value.lower()}": float(sum(note.label is label for note in self.labelled))
+            for label in Label
+        }
         self._rows = []
         for name in passes(self._settings):
             temperature = 0.0 if name == GREEDY else self._temperature

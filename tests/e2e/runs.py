@@ -30,6 +30,11 @@ ONE_WORKER = (
 MARK = "MEDSERL_TEST_RUN"
 SESSION = uuid.uuid4().hex
 """In the environment of every process that these tests start: runs of others on this machine are left alone."""
+# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits,
+# because vLLM's batches hold other requests when other games end first.
+TOLERANCE = 1e-3
+EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
+CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl", "actor/lr")
 Action = Callable[["Started"], None]
 
 
@@ -42,8 +47,8 @@ class Run:
     output: str
     left_behind: list[str] = field(default_factory=list)
     """Command lines of its processes that were still there when it had ended."""
-    listening: frozenset[tuple[str, str]] = frozenset()
-    """Command line and address of each of its processes that listened for TCP connections at some time."""
+    listening: frozenset[tuple[str, str, int]] = frozenset()
+    """Command line, address and port of each of its processes that listened for TCP connections at some time."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -118,7 +123,7 @@ def start(
 ) -> Run:
     """Run a command that trains in ``run_dir``, to its end and until none of its processes is left."""
     log = run_dir.with_suffix(".out")
-    listening: set[tuple[str, str]] = set()
+    listening: set[tuple[str, str, int]] = set()
     ended = threading.Event()
     variables = {**os.environ, **(environment or {}), MARK: SESSION}
     with log.open("w") as output:
@@ -158,7 +163,7 @@ def processes() -> dict[int, str]:
     return found
 
 
-def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: float = 2.0) -> None:
+def watch_sockets(found: set[tuple[str, str, int]], ended: threading.Event, period: float = 2.0) -> None:
     """Collect the listening TCP sockets of the processes that these tests have started, until ``ended``."""
     while not ended.wait(period):
         with contextlib.suppress(psutil.Error, OSError):  # one that has ended in between
@@ -167,4 +172,20 @@ def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: f
             for process in started | {child for parent in started for child in parent.children(recursive=True)}:
                 for connection in process.net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_LISTEN:
-                        found.add((" ".join(process.cmdline()).strip(), connection.laddr.ip))
+                        found.add((" ".join(process.cmdline()).strip(), *connection.laddr))
+
+
+def optimizer_state(checkpoint: Path) -> dict[str, Any]:
+    """Adam's moments and the float32 weights by name, gathered from all ranks' files."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.FileSystemReader(checkpoint / "actor/optimizer/dist_ckpt")
+    described = reader.read_metadata().state_dict_metadata
+    state = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in described.items()
+        if hasattr(entry, "size")
+    }
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state
