@@ -158,12 +158,12 @@ def needed_memory(config: Any) -> tuple[float, float]:
 
     The model's weights need not be here, its name or its config.json is enough.
     """
-    from medserl.planning.job import job_of
+    from medserl.planning.job import job_of, unplanned
     from medserl.planning.memory import need_of
     from medserl.preflight.fit import gpu_memory, on_cpus
 
     shape = _shape(config)
-    if shape is None:
+    if shape is None or unplanned(config):
         return 0.0, 0.0
     job = job_of(config)
     if config.trainer.device != "cuda":

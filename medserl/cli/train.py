@@ -108,14 +108,19 @@ def _logged(trainer: MedSeRLTrainer) -> Iterator[None]:
 
 
 def _report(run_dir: Path) -> None:
-    """Say how the run went so far, when there is a round to report."""
+    """Say how the run went so far, when there is a round to report; that it cannot be said ends no run."""
     from medserl.report.run_report import PAGE, write_report
     from medserl.run.run_log import METRICS_FILE
 
     metrics = run_dir / METRICS_FILE
     if metrics.is_file() and metrics.stat().st_size:
-        write_report(run_dir)
-        logging.getLogger("medserl.run").info("report: %s", run_dir / PAGE)
+        log = logging.getLogger("medserl.run")
+        try:
+            write_report(run_dir)
+        except (UserError, OSError) as error:
+            log.warning("no report: %s", error)
+        else:
+            log.info("report: %s", run_dir / PAGE)
 
 
 def plan(trainer: MedSeRLTrainer) -> str:

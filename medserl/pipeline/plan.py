@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 
 STAGES = ("prepare", "sft", "train", "evaluate", "report")
@@ -90,8 +91,7 @@ def split_items(items: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
 
 def quoted(key: str, value: str | Path) -> str:
     """An override whose value survives Hydra's grammar, whatever is in it."""
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{text}'"
+    return literal(key, str(value))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.families import FAMILIES, obstacle
+from medserl.families import FAMILIES, family_of, obstacle
 
 _NUMBERS = (
     "num_hidden_layers",
@@ -196,14 +196,13 @@ def shape_of(model: Mapping[str, Any], where: str) -> Shape:
     Raises:
         ConfigError: it is of no decoder that MedSeRL knows, or a number in it is none.
     """
-    architectures = model.get("architectures")
-    named = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
-    known = next((name for name in named if name in FAMILIES), None)
-    if known is None:
-        found = ", ".join(named) or "no architecture"
+    family = family_of(model)
+    if family is None:
+        named = model.get("architectures")
+        found = ", ".join(map(str, named)) if isinstance(named, list) and named else "no architecture"
         raise ConfigError(f"{where}: describes {found}; MedSeRL plans {', '.join(FAMILIES)}")
     if reason := obstacle(model):
-        raise ConfigError(f"{where}: {reason}; choose another model")
+        raise ConfigError(f"{where}: {reason}; use another model")
     numbers = {name: _number(model, name, where) for name in _NUMBERS}
     heads, hidden = numbers["num_attention_heads"], numbers["hidden_size"]
     groups = _number(model, "num_key_value_heads", where, heads)
@@ -222,8 +221,8 @@ def shape_of(model: Mapping[str, Any], where: str) -> Shape:
         head=_number(model, "head_dim", where, hidden // heads),
         vocab=numbers["vocab_size"],
         tied=bool(model.get("tie_word_embeddings")),
-        qk_norm=FAMILIES[known].qk_norm,
-        qkv_bias=FAMILIES[known].qkv_bias,
+        qk_norm=family.qk_norm,
+        qkv_bias=family.qkv_bias,
         context=context if isinstance(context, int) and not isinstance(context, bool) else None,
     )
 

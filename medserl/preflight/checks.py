@@ -18,6 +18,7 @@ from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, mak
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
@@ -174,13 +175,7 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
-    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
-        _divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
-    heads = model["num_attention_heads"]
-    rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
-    _divides(heads, rollout_tp, f"{key}: {path}: its num_attention_heads {heads}", rollout_key)
-    layers = model["num_hidden_layers"]
-    _divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
+    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp)
     return model
 
 
@@ -211,6 +206,12 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
         raise DataError(
             f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
             f"{settings.rollout_batch_size}; give more notes or a smaller batch"
+        )
+    if settings.notes.labelled_path is not None and not labelled_per_round(settings):
+        raise ConfigError(
+            "medserl.notes.labelled_path: no labelled note is played in a round of "
+            f"{settings.rollout_batch_size} (medserl.labelled_share {settings.labelled_share:g}); raise "
+            "medserl.labelled_share or set medserl.labelled_batch_size, or leave the path out"
         )
     if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
         raise DataError(

@@ -84,7 +84,10 @@ def check_attention(config: DictConfig) -> None:
         if backend == "flash" and not any(map(_installed, _FLASH)):
             raise ConfigError(f"{name}: flash needs the package flash-attn, which is not installed; use fused or auto")
         if backend == "local":
-            raise ConfigError(f"{name}: local is for CPUs; Transformer Engine takes fused or auto")
+            raise ConfigError(
+                f"trainer.device: cuda, but the configuration is one for CPUs ({name} is local, which Transformer "
+                "Engine does not take); choose another --config, such as embedded_gpu, or set that key to fused or auto"
+            )
 
 
 def check_ray(config: DictConfig) -> None:

@@ -75,8 +75,8 @@ def device_of(config: DictConfig) -> str:
     device = choose_device(asked)
     if device != wanted and asked != "auto":
         raise ConfigError(
-            f"medserl.device: {asked}, but the configuration is for {wanted} (trainer.device); leave the key out, or "
-            "choose another --config"
+            f"medserl.device is {asked} and trainer.device {wanted}, which must be the same; choose a --config that is "
+            "made for the device"
         )
     if device != wanted:
         raise ConfigError(

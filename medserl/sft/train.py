@@ -38,6 +38,7 @@ from medserl.preflight.host import check_writable
 from medserl.preflight.model_files import check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
+from medserl.run.causes import first_raised
 from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.run_dir import RunDir
@@ -259,7 +260,11 @@ class SftRun:
             finally:
                 guard.dismiss()
         if process.returncode != 0:
-            raise SftFailed(f"a training process ended with code {process.returncode}; its output is {logs}/sft.log")
+            said = first_raised((logs / "sft.log").read_text(encoding="utf-8", errors="replace"))
+            raise SftFailed(
+                f"{said or f'a training process ended with code {process.returncode}'}; everything that was printed is "
+                f"in {logs}/sft.log; the same command goes on after the last checkpoint"
+            )
 
     def _follow(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Pass verl's step lines on while the training runs."""

@@ -143,7 +143,7 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
 
 def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
     """The model must be there, as ``medserl evaluate`` looks for it; a container has a disk of its own."""
-    from medserl.evaluation.run import model_directory
+    from medserl.evaluation.model import model_directory
 
     outside = host_path(model, shape.binds) if model else None
     if outside is not None and outside.is_dir():
@@ -166,8 +166,6 @@ def _check_shape(config: DictConfig, job: Job, shape: Shape) -> None:
 
 def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    if "megatron" not in actor:
-        raise ConfigError("model_engine: jobs are planned for Megatron only; leave model_engine=dp out")
     tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     cp = actor.megatron.context_parallel_size
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node

@@ -34,12 +34,33 @@ def test_attention_is_counted_under_its_mask() -> None:
         ("NVIDIA H200", 989e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA A100-PCIE-40GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", None),
         ("NVIDIA Something 9000", None),
         ("CPU", None),
     ],
 )
 def test_the_peak_of_a_device_is_known_or_nothing_is_claimed(name: str, flops: float | None) -> None:
     assert peak(name) == flops
+
+
+def test_batches_have_the_tokens_that_were_asked_for_in_sequences_of_several_lengths(tmp_path: Path) -> None:
+    from medserl.bringup.engine import LONGEST, TOKENS, fill_vocabulary, lengths
+    from medserl.ward import model_dir
+
+    for device, tokens in TOKENS.items():
+        for total in (tokens, tokens // 2):
+            sizes = lengths(total, LONGEST[device])
+            assert sum(sizes) == total and max(sizes) <= LONGEST[device] and len(set(sizes)) > 3
+    file = tmp_path / "tokenizer.json"
+    file.write_text((model_dir() / "tokenizer.json").read_text())
+    fill_vocabulary(file, 2000)
+    from tokenizers import Tokenizer
+
+    before, after = Tokenizer.from_file(str(model_dir() / "tokenizer.json")), Tokenizer.from_file(str(file))
+    assert after.get_vocab_size() == 2000
+    assert after.encode("<|im_start|>user\nfever").ids == before.encode("<|im_start|>user\nfever").ids
 
 
 # Modules of (a) to (d), and what they may import by the first import statement that runs: a machine may have no more.

@@ -86,3 +86,12 @@ def test_a_file_may_choose_the_engine(tmp_path: Path) -> None:
         )
     )
     assert parallel_of(load_config(str(mine))).engine == "FSDP"
+
+
+@pytest.mark.parametrize("choice", [DP, GAE])
+def test_what_cannot_be_planned_says_so(choice: str) -> None:
+    from medserl.planning.job import job_of
+
+    with pytest.raises(ConfigError, match="are worked out"):
+        job_of(resolved(choice))
+    job_of(resolved())

@@ -106,7 +106,6 @@ class Chain:
 
     Args:
         path: The run directory.
-        rounds: Rounds that it is to have in the end, known when the kills are over.
     """
 
     path: Path

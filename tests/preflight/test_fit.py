@@ -1,4 +1,4 @@
-"""Whether a run fits this machine: GPUs as a stand-in for nvidia-smi tells, memory as made files of the kernel tell."""
+"""Whether a run fits this machine: GPUs as a stand-in nvidia-smi tells, memory as made files of the kernel do."""
 
 from pathlib import Path
 
