@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from medserl.errors import ConfigError
 from medserl.gamelog.kinds import Row
-from medserl.gamelog.log import FOLDER, parts
+from medserl.gamelog.parts import FOLDER, parts
 from medserl.gamelog.rows import SCHEMA
 
 logger = logging.getLogger("medserl.games")

@@ -20,7 +20,7 @@ from medserl.game.labels import ERROR_TYPES, Label, Mode
 from medserl.game.referee.base import RulingKind
 from medserl.game.vcf import Reason
 from medserl.gamelog.kinds import Outcome, Row, Source, outcome
-from medserl.gamelog.log import parts
+from medserl.gamelog.parts import parts
 from medserl.gamelog.read import check_games, read_games, read_part
 from medserl.gamelog.rows import redacted
 

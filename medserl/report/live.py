@@ -6,14 +6,17 @@ import hashlib
 import hmac
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.gamelog.log import parts
+from medserl.gamelog.parts import parts
 from medserl.report.games_data import Packer
 from medserl.report.games_page import live_page
 from medserl.report.run_report import make_report, page
@@ -45,7 +48,10 @@ class Site:
     @property
     def version(self) -> str:
         """Another text whenever a part of a log came or went."""
-        there = [(str(part), part.stat().st_mtime_ns) for run in self.run_dirs for part in parts(run) if part.exists()]
+        there = []
+        for part in (part for run_dir in self.run_dirs for part in parts(run_dir)):
+            with suppress(FileNotFoundError):  # the log is kept short
+                there.append((str(part), part.stat().st_mtime_ns))
         return hashlib.sha256(json.dumps(there).encode()).hexdigest()[:16]
 
     def answer(self, path: str) -> Answer:
@@ -99,6 +105,11 @@ class Server(ThreadingHTTPServer):
         except OSError as error:
             raise ConfigError(f"--port {port}: cannot be used ({error.strerror}); give another, or none") from None
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away in the midst of an answer is no error; others are shown as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """Where a browser finds the games; whoever knows it can read them."""
@@ -111,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # Another site's page could have its name point here; it cannot have the browser say another host.
-        host = self.headers.get("Host", "").rpartition(":")[0]
+        host = self.headers.get("Host", "").partition(":")[0]
         token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         if host not in (LOOPBACK, "localhost") or not hmac.compare_digest(token.encode(), self.server.token.encode()):
             return self._send(HTTPStatus.NOT_FOUND, _TEXT, b"not here")

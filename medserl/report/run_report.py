@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from medserl.errors import ConfigError
 from medserl.files import regular, write_all_atomically
+from medserl.gamelog.parts import parts
 from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.held_out import DEFAULT_METRIC, Value, answer, band, chance, held_out, name_of
@@ -65,6 +66,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         "changed": [override.lstrip("+~").partition("=")[::2] for override in starts[-1].get("overrides", [])],
         "alarms": past(rows),
         "best": _best(run_dir),
+        "games": bool(parts(run_dir)),
         "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
         "starts": starts,
@@ -239,6 +241,8 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if not report["newest_checkpoint"] and not report["best"]:
         steps = steps[2:]
+    if report["games"]:
+        steps.insert(0, ("see what was played, and why games were lost", f"medserl games {run}"))
     return steps
 
 

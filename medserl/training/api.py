@@ -19,7 +19,8 @@ from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
-from medserl.gamelog.log import VALIDATION, GameLog
+from medserl.gamelog.log import GameLog
+from medserl.gamelog.parts import VALIDATION
 from medserl.preflight.checks import check_all
 from medserl.report.alarms import Alarms
 from medserl.report.round_metrics import speed_metrics, with_game_metrics

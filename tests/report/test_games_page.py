@@ -217,6 +217,11 @@ def test_the_address_brings_the_filters_back(opened: Opened, rows: list[Row]) ->
     assert page.input_value("select[name=reason]") == "identical" and "bits" in page.inner_text("article")
 
 
+def test_an_address_that_names_nothing_known_chooses_everything(opened: Opened) -> None:
+    page = opened(path="#mode=bogus&sort=bogus&run=away&x=y&from=&reason=%3Cb%3E")
+    assert status(page) == f"{GAMES} games"
+
+
 CONTRAST = """names => {
   const style = getComputedStyle(document.documentElement);
   const light = (name) => {

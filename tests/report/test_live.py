@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 from medserl.cli.main import main
 from medserl.errors import ConfigError
 from medserl.gamelog.log import GameLog
+from medserl.gamelog.parts import parts
+from medserl.report import live
 from medserl.report.live import LOOPBACK, Server, Site
 from tests.gamelog.made import HOSTILE, game, made_log
 from tests.report.browser import browser
@@ -50,6 +54,7 @@ def test_only_who_knows_the_address_can_read(server: Server) -> None:
         assert get(server, path)[0] == 404, path
     assert get(server, f"{own}/", host="evil.example:80")[0] == 404
     assert get(server, f"{own}/", host=f"localhost:{server.server_port}")[0] == 200
+    assert get(server, f"{own}/", host="127.0.0.1")[0] == 200  # as a browser says it for port 80
 
 
 def test_each_start_has_another_secret(run: Path) -> None:
@@ -81,6 +86,19 @@ def test_a_report_comes_when_there_is_one(server: Server, run: Path) -> None:
     assert '<a href="report/0">report of run</a>' in get(server, f"/{server.token}/")[2]
 
 
+def test_a_part_that_is_retired_meanwhile_and_a_browser_that_leaves_are_no_errors(
+    server: Server, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = run / "games" / "round-000009.parquet"
+    monkeypatch.setattr(live, "parts", lambda run_dir: [*parts(run_dir), gone])
+    assert get(server, f"/{server.token}/version")[0] == 200
+    with socket.create_connection((LOOPBACK, server.server_port)) as left:
+        left.sendall(f"GET /{server.token}/data HTTP/1.1\r\nHost: {LOOPBACK}\r\n\r\n".encode())
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed with a reset
+    assert get(server, f"/{server.token}/")[0] == 200
+    assert capsys.readouterr().err == ""
+
+
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         Site([tmp_path / "away"])
@@ -106,7 +124,12 @@ def test_the_page_follows_a_run(server: Server, run: Path) -> None:
     with browser() as chromium:
         page = chromium.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        for part in (kept := parts(run)):
+            part.rename(run / part.name)  # the run has not begun
         page.goto(f"{server.url}#mode=error&sort=oldest")
+        page.get_by_text("0 games", exact=True).wait_for()
+        for part in kept:
+            (run / part.name).rename(part)
         page.get_by_text("10 of 24 games").wait_for()
         page.locator("article .head").nth(2).click()
         opened = page.locator("article.open .facts").inner_text()

@@ -139,6 +139,7 @@ class Page {
 
   async take(games) {
     const kept = this.open === null ? null : this.identity(this.open);
+    if (this.timer) this.state = this.read(); // what was typed just now
     this.games = games;
     this.fillLists();
     await this.filter(this.state, false);
@@ -159,10 +160,11 @@ class Page {
       else for (const place of games.columns[column]) if (place >= 0) counts[place]++;
       const shown = (word) => (name === "run" ? word : plain(word));
       const option = (word, i) => made("option", { value: word }, `${shown(word)} (${counts[i].toLocaleString("en")})`);
-      const options = words.map(option).filter((_, i) => counts[i]);
+      if (!words.includes(this.state[name])) this.state[name] = "";
+      // What is chosen stays to be chosen, though a run under way has no such game yet.
+      const options = words.map(option).filter((_, i) => counts[i] || words[i] === this.state[name]);
       select.replaceChildren(made("option", { value: "" }, "any"), ...options);
       select.closest("label").hidden = options.length < (name === "run" ? 2 : 1);
-      if (this.state[name] && !select.querySelector(`option[value="${CSS.escape(this.state[name])}"]`)) this.state[name] = "";
     };
     for (const [name, list] of Object.entries(LISTS)) fill(name, games.words[list], name);
     fill("reason", games.words.reason, "reasons");
@@ -171,7 +173,10 @@ class Page {
 
   later() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.filter(this.read()), 120);
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      if (this.games) this.filter(this.read());
+    }, 120);
   }
 
   read() {
