@@ -116,6 +116,7 @@ def _report(run_dir: Path) -> None:
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
+    from medserl.game.referee.instruction import unchecked_labels
     from medserl.serving.servers import where_notes_go
 
     config, settings = trainer.config, trainer.settings
@@ -126,6 +127,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
     length = f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
     hosts = where_notes_go(settings)
+    unchecked = unchecked_labels(settings.referee.name, settings.second_referee.name)
     return "\n".join(
         (
             *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
@@ -133,6 +135,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"notes      {notes_line(settings)}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
             f"referee {settings.referee.name}, reward {settings.rewards.name}; {length}",
+            *((f"labels     {unchecked}",) if unchecked else ()),
             f"held out   {held_out(trainer)}",
             f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: "
             f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",

@@ -9,7 +9,7 @@ from typing import Any
 from medserl.errors import ConfigError
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 
-ARCHITECTURE = "Qwen3ForCausalLM"
+ARCHITECTURE, MODEL = "Qwen3ForCausalLM", "actor_rollout_ref.model.path"
 NUMBERS = (
     "num_hidden_layers",
     "hidden_size",

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.files import write_atomically
+from medserl.game.referee.instruction import unchecked_labels
 from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.pages import BASE, render
@@ -50,6 +51,9 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         "run": run_dir.absolute().name,
         **summarise(rows),
         "alarms": past(rows),
+        "labels": unchecked_labels(
+            OmegaConf.select(config, "medserl.referee.name"), OmegaConf.select(config, "medserl.second_referee.name")
+        ),
         "best": _best(run_dir),
         "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
@@ -91,16 +95,20 @@ def alarm_sentence(report: Mapping[str, Any]) -> str:
     return f"Alarms: {'; '.join(rounds)}. train.log says at the first round of each what to look at."
 
 
+def label_sentence(report: Mapping[str, Any]) -> str:
+    """That nobody checked the run's labels, where nobody did."""
+    said: str | None = report["labels"]
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
 def summary_table(report: Mapping[str, Any]) -> Table:
     """The report in a few lines; on a terminal as a table."""
     verdicts = report["flattened"].items()
-    sentences = [
-        f"{report['rounds']} rounds",
-        *(v["sentence"] for _, v in verdicts),
-        alarm_sentence(report),
-        best_sentence(report),
-    ]
+    judged = [v["sentence"] for _, v in verdicts]
+    unchecked = [said] if (said := label_sentence(report)) else []
+    sentences = [f"{report['rounds']} rounds", *judged, *unchecked, alarm_sentence(report), best_sentence(report)]
     rows = [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
+    rows += [["labels", "not checked", said] for said in unchecked]
     rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])
     rows.append(["checkpoint", "", best_sentence(report)])
     return Table([f"{report['rounds']} rounds", "judged", "because"], rows, "\n".join(sentences))
@@ -121,6 +129,7 @@ def page(report: Mapping[str, Any]) -> str:
         report=report,
         best=best_sentence(report),
         alarms=alarm_sentence(report),
+        labels=label_sentence(report),
         plots=plots,
         made_by=_made_by(report),
         configuration=json.dumps(report["configuration"], indent=1),
