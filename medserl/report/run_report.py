@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def write_report(run_dir: Path) -> dict[str, Any]:
             damaged.
     """
     report = make_report(run_dir)
-    write_all_atomically({run_dir / DATA: json.dumps(report, indent=1) + "\n", run_dir / PAGE: page(report)})
+    shown = page(report, sample_games(run_dir))
+    write_all_atomically({run_dir / DATA: json.dumps(report, indent=1) + "\n", run_dir / PAGE: shown})
     return report
 
 
@@ -190,7 +191,7 @@ def summary_table(report: Mapping[str, Any]) -> Table:
     return Table([rounds, "judged", "because"], rows, "\n".join(sentences))
 
 
-def page(report: Mapping[str, Any]) -> str:
+def page(report: Mapping[str, Any], games: Sequence[Mapping[str, Any]] = ()) -> str:
     """One HTML file that needs nothing else: inline SVG, no script, no link to anywhere."""
     best = report["best"]
     mark = (float(best["step"]), f"best, round {best['step']}") if best else None
@@ -211,6 +212,7 @@ def page(report: Mapping[str, Any]) -> str:
         alarms=alarm_sentence(report),
         labels=label_sentence(report),
         plots=plots,
+        games=games,
         next=next_steps(report),
         made_by=_made_by(report),
         config_file=CONFIG_FILE,
@@ -232,6 +234,37 @@ def _lead(found: Mapping[str, Any] | None, mark: tuple[float, str] | None) -> st
         mark=mark,
         bands={name: band(points)},
     )
+
+
+def sample_games(run_dir: Path, each: int = 5) -> list[dict[str, Any]]:
+    """Games of the last logged round that the assessor lost and won, those that surprised it most first.
+
+    They are read anew for the page and are in no report.json: the page is as private as the games themselves.
+    """
+    logged = parts(run_dir)
+    if not logged:
+        return []
+    from medserl.gamelog.kinds import Outcome, Source, outcome, surprise
+    from medserl.gamelog.read import read_part
+    from medserl.report.games_text import words_changed
+
+    rounds = [rows for part in logged[-3:] if (rows := [r for r in read_part(part) if r["source"] == Source.PLAY])]
+    found = []
+    for kind, title in ((Outcome.WRONG, "lost by the assessor"), (Outcome.RIGHT, "won by the assessor")):
+        rows = [row for row in (rounds[-1] if rounds else []) if outcome(row) is kind]
+        rows.sort(key=lambda row: -(surprise(row) or 0.0))
+        found += [
+            {
+                "how": title,
+                "round": row["round"],
+                "mode": row["mode"],
+                "truth": row["truth"],
+                "answer": row["assessor"]["answer"],
+                "note": words_changed(row["original"] or "", row["shown"] or ""),
+            }
+            for row in rows[:each]
+        ]
+    return found
 
 
 def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
