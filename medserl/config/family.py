@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medserl.config.settings import GameSettings
@@ -128,3 +128,17 @@ def compose(directory: Path, name: str, overrides: Sequence[str], family: Family
             return hydra_compose(config_name=name, overrides=[search_path, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides, family)) from None
+
+
+def leaves_open(path: Path, key: str) -> bool:
+    """Whether a configuration's file, or the nearest that it stands on, has ``???`` for a key: it is left to the user.
+
+    Hydra keeps a default of ours under such a mark, so that the composed configuration does not tell.
+    """
+    raw = OmegaConf.load(path)
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(raw, section)
+    if isinstance(parent, DictConfig) and name in parent.keys():  # noqa: SIM118 - `in` says no for a mark
+        return OmegaConf.is_missing(parent, name)
+    parents = [configs_dir() / f"{item}.yaml" for item in raw.get("defaults", []) if isinstance(item, str)]
+    return any(leaves_open(parent, key) for parent in parents if parent.is_file())
