@@ -139,6 +139,6 @@ def leaves_open(path: Path, key: str) -> bool:
     section, _, name = key.rpartition(".")
     parent = OmegaConf.select(raw, section)
     if isinstance(parent, DictConfig) and name in parent.keys():  # noqa: SIM118 - `in` says no for a mark
-        return OmegaConf.is_missing(parent, name)
+        return bool(OmegaConf.is_missing(parent, name))
     parents = [configs_dir() / f"{item}.yaml" for item in raw.get("defaults", []) if isinstance(item, str)]
     return any(leaves_open(parent, key) for parent in parents if parent.is_file())
