@@ -33,6 +33,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     },
     {"config": "settings, and composing a configuration"},
     {"report": "metrics of a round, curves, the report page", "ward": "the synthetic world and its oracle"},
+    {"gamelog": "the games of a run, in Parquet"},
     {"run": "a run's life on a machine: directory, log, checkpoints, signals, processes"},
     {"cpu": "what a machine without a GPU needs", "game": "the pure rules: notes, filter, referees, rewards"},
     {

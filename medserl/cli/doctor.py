@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,8 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Check]:
     """Every check of this machine, the slow ones side by side."""
-    from medserl.cli.selftest import CONFIGS, gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cli.selftest import CONFIGS
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight import node_checks as checks
     from medserl.preflight.local_ranks import LocalRanks
     from medserl.preflight.stack_checks import environment_checks, version_checks
@@ -71,13 +71,13 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
         interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
     on_gpu, on_host = needed_memory(config) if config is not None else (0.0, 0.0)
     found = checks.gpu_checks(wanted, show_unasked=True, least=on_gpu)  # before our own processes are on them
-    ranks = None if options.quick else LocalRanks(interface, gpu_count() if device == "cuda" else 0)
+    ranks = None if options.quick else LocalRanks(interface, gpus_here() if device == "cuda" else 0)
     try:
         tmp = Path(tempfile.gettempdir())
         found += checks.host_checks(tmp, least=on_host)
         found += checks.software_checks(interface) + version_checks(device) + environment_checks(tmp)
         if config is not None:
-            found += [device_check(config), *configuration_checks(name, config)]
+            found += [device_check(config), *configuration_checks(name, config, overrides)]
         if device == "cpu" and not options.quick:
             found.append(checks.instruction_check())
         return found if ranks is None else found + ranks.checks()
@@ -94,8 +94,7 @@ def _load(name: str, overrides: list[str]) -> Any:
 
 def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
-    from medserl.cli.selftest import gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight.node_checks import Check
 
     device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
@@ -106,7 +105,7 @@ def device_check(config: Any) -> Check:
             f"the configuration is for {wanted}, this machine runs {device}; choose another --config, or look at the "
             "nodes of a job: medserl slurm submit preflight"
         )
-    elif device == "cuda" and (visible := gpu_count()) < gpus:
+    elif device == "cuda" and (visible := gpus_here()) < gpus:
         problem = (
             f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
             "the nodes of a job: medserl slurm submit preflight"
@@ -114,7 +113,7 @@ def device_check(config: Any) -> Check:
     return Check("device", device, problem)
 
 
-def configuration_checks(name: str, config: Any) -> list[Check]:
+def configuration_checks(name: str, config: Any, overrides: Sequence[str] = ()) -> list[Check]:
     """Model, tokenizer, notes and run directory of a configuration, and all else that ``medserl train`` refuses."""
     from medserl.preflight.node_checks import Check, content_checks, run_dir_checks
     from medserl.preflight.preflight_report import SKEW_ALLOWED
@@ -129,16 +128,17 @@ def configuration_checks(name: str, config: Any) -> list[Check]:
     found = [*on_disk, Check("clock", f"{skew:+.1f} s", problem), *content]
     if any(check.problem for check in content):
         return found
-    return [*found, Check("configuration", name, _refused(config, run_dir))]
+    return [*found, Check("configuration", name, _refused(config, run_dir, overrides))]
 
 
-def _refused(config: Any, run_dir: Path) -> str | None:
+def _refused(config: Any, run_dir: Path, overrides: Sequence[str]) -> str | None:
     """The sentence with which ``medserl train`` would refuse the configuration, if it would."""
+    from medserl.config.mistakes import keys_of
     from medserl.preflight.checks import check_all
     from medserl.run.run_dir import RunDir
 
     try:
-        check_all(config, RunDir(run_dir))
+        check_all(config, RunDir(run_dir), keys_of(overrides))
     except UserError as error:
         return str(error)
     except ImportError as error:  # a package of the stack, which has its own line
@@ -159,12 +159,12 @@ def needed_memory(config: Any) -> tuple[float, float]:
 
     The model's weights need not be here, its name or its config.json is enough.
     """
-    from medserl.planning.job import is_planned, job_of
+    from medserl.planning.job import job_of, unplanned
     from medserl.planning.memory import need_of
     from medserl.preflight.fit import gpu_memory, on_cpus
 
     shape = _shape(config)
-    if shape is None or not is_planned(config):
+    if shape is None or unplanned(config):
         return 0.0, 0.0
     job = job_of(config)
     if config.trainer.device != "cuda":

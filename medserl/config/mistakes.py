@@ -22,6 +22,10 @@ OPEN_NODES = (
     "actor_rollout_ref.actor.optim.override_optimizer_config",
     "actor_rollout_ref.ref.megatron.override_transformer_config",
     "actor_rollout_ref.model.override_config",
+    "critic.megatron.override_transformer_config",
+    "critic.megatron.override_ddp_config",
+    "critic.optim.override_optimizer_config",
+    "critic.model.override_config",
     "data.apply_chat_template_kwargs",
     "engine.override_transformer_config",
     "engine.override_ddp_config",
@@ -38,6 +42,7 @@ OPEN_NODES = (
 DATACLASS_ONLY_KEYS = (
     "actor_rollout_ref.rollout.enable_sleep_mode",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
+    "critic.ppo_infer_max_token_len_per_gpu",
 )
 OWN = "medserl"
 _RAY = "ray_kwargs.ray_init"
@@ -74,6 +79,11 @@ def first_line(error: BaseException) -> str:
     """What a library's error says, without the lines that only its developers need."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+def keys_of(overrides: Sequence[str]) -> frozenset[str]:
+    """The keys that overrides set."""
+    return frozenset(text.partition("=")[0].lstrip("+~") for text in overrides)
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from medserl.game import (
     answer_metrics,
     load_prompt_set,
 )
+from medserl.report.alarms import AlarmSettings
 
 
 @dataclass
@@ -53,7 +54,10 @@ class VcfSettings:
 @dataclass
 class RewardSettings:
     """Rewards of a game. The numbers are those of the reward ``zero_sum``, with the defaults and meanings of
-    medserl.game.RewardConfig (a test compares them); another reward gets those that it takes."""
+    medserl.game.RewardConfig; another reward gets those that it takes.
+
+    Listed again, as Hydra needs a dataclass whose fields can be set, which none that derives from a frozen one is; a
+    test compares the two."""
 
     name: str = "zero_sum"
     """A registered reward scheme."""
@@ -115,6 +119,20 @@ class ValidationSettings:
 
 
 @dataclass
+class GameLogSettings:
+    """The games of a run in ``RUN_DIR/games`` (readable by their owner only), for ``medserl games``."""
+
+    enabled: bool | None = None
+    """Whether they are kept, notes and replies included; null: where all notes of the run are the ward's."""
+    redact: bool = False
+    """Keep labels, reasons and numbers only: no text, no note's id."""
+    keep_rounds: int | None = None
+    """Keep the games of so many of the newest rounds; null: of all."""
+    max_megabytes: int | None = 4096
+    """Remove the oldest rounds' games where all take more than so many megabytes; null: never."""
+
+
+@dataclass
 class GameSettings:
     """The ``medserl`` section."""
 
@@ -151,6 +169,7 @@ class GameSettings:
     """A second opinion: never trains, only measures the label-inversion rate."""
     rewards: RewardSettings = field(default_factory=RewardSettings)
     advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     train_roles: str = "both"
     """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
     frozen_injector: bool = False
@@ -176,8 +195,7 @@ class GameSettings:
     before a round that may take longer than that."""
     max_rounds: int | None = None
     """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
-    dump_games: bool = False
-    """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
+    game_log: GameLogSettings = field(default_factory=GameLogSettings)
 
 
 GREEDY, SAMPLED = "greedy", "sampled"

@@ -147,7 +147,8 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     attempts. Rewards are means over the trajectories that train. The assessor's figures are over decided
     games, see `answer_metrics`; ``strict_rate`` is the share of a role's replies that kept the strict form.
     ``label_inversion_rate`` compares the referee's
-    label with the mode's, ``label_inversion_rate/second_referee`` with another referee's.
+    label with the mode's (NaN where the referee takes the mode's word for any label, which ``referee/unchecked_rate``
+    says the share of), ``label_inversion_rate/second_referee`` with another referee's.
     """
     played = [game for game in games if game.mode is not None]
     metrics = {"games": float(len(played)), "games_decisive": float(sum(game.decisive for game in played))}
@@ -227,7 +228,7 @@ def _reward_metrics(games: Sequence[Game]) -> dict[str, float]:
     metrics["injector/win_rate"] = mean(
         float(game.assessor is not None and game.assessor.answer not in (None, game.truth)) for game in decisive
     )
-    metrics["injector/contradiction_rate"] = mean(float(game.contradiction) for game in decisive)
+    metrics["injector/contradiction_rate"] = _inversion_rate(decisive)
     return metrics
 
 
@@ -254,9 +255,17 @@ def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:
         "referee/void_rate": ratio(kinds.count(RulingKind.VOID), len(kinds)),
         "referee/failed_rate": mean(float(game.ruling.failed) for game in ruled if game.ruling is not None),
         "referee/lossy_rate": ratio(kinds.count(RulingKind.LOSSY), len(kinds)),
-        "label_inversion_rate": mean(float(game.contradiction) for game in ruled if game.truth is not None),
+        "referee/unchecked_rate": mean(float(not game.ruling.checked) for game in ruled if game.ruling is not None),
+        "label_inversion_rate": _inversion_rate([game for game in ruled if game.truth is not None]),
         "label_inversion_rate/second_referee": mean(map(float, compared)),
     }
+
+
+def _inversion_rate(games: Sequence[Game]) -> float:
+    """Share of the games whose edit did the opposite of its mode; NaN unless the referee looked at each."""
+    if not all(game.ruling is not None and game.ruling.checked for game in games):
+        return nan
+    return mean(float(game.contradiction) for game in games)
 
 
 def _text_metrics(games: Sequence[Game]) -> dict[str, float]:

@@ -131,19 +131,25 @@ class Job:
         return self.training.world + (self.served.gpus if self.served else 0)
 
 
-def is_planned(config: DictConfig) -> bool:
-    """Whether the planner knows the engine of a configuration."""
-    return "engine" in config or "megatron" in config.actor_rollout_ref.actor
+def unplanned(config: DictConfig) -> str | None:
+    """Why nothing is known of a configuration's memory and time; None where it can be worked out."""
+    if "engine" in config:
+        return None
+    if "megatron" not in config.actor_rollout_ref.actor:
+        return "model_engine: memory and time are worked out for Megatron only; leave model_engine=dp out"
+    if config.algorithm.adv_estimator == "gae":
+        return "algorithm.adv_estimator: memory and time are worked out without a critic; leave gae out"
+    return None
 
 
 def job_of(config: DictConfig) -> Job:
     """What a configuration of ``load_config`` or ``load_sft_config`` asks for.
 
     Raises:
-        ConfigError: it is for another engine than Megatron, whose sums would be others.
+        ConfigError: as ``unplanned`` says.
     """
-    if not is_planned(config):
-        raise ConfigError("model_engine: memory and time are added up for Megatron only; leave model_engine=dp out")
+    if (reason := unplanned(config)) is not None:
+        raise ConfigError(reason)
     return _supervised(config) if "engine" in config else _reinforced(config)
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.errors import ConfigError
 from medserl.planning.fits import check_fits
-from medserl.planning.job import Job, is_planned, job_of
+from medserl.planning.job import Job, job_of, unplanned
 from medserl.planning.memory import GIB, ROLLOUT, UPDATE, Need, need_of, size_text
 from medserl.planning.shapes import Shape, shape_of
 from medserl.preflight.nvidia import NoAnswer, cards
@@ -35,7 +35,7 @@ def check_memory(config: DictConfig, model: Mapping[str, Any], where: str) -> No
     Raises:
         ConfigError: what needs how much, and what would help.
     """
-    if OmegaConf.select(config, "ray_kwargs.ray_init.address") or not is_planned(config):
+    if OmegaConf.select(config, "ray_kwargs.ray_init.address") or unplanned(config):
         return
     job, shape = job_of(config), shape_of(model, where)
     host, limited = host_memory()

@@ -143,7 +143,7 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
 
 def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
     """The model must be there, as ``medserl evaluate`` looks for it; a container has a disk of its own."""
-    from medserl.evaluation.run import model_directory
+    from medserl.evaluation.model import model_directory
 
     outside = host_path(model, shape.binds) if model else None
     if outside is not None and outside.is_dir():

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
+from medserl.config.mistakes import keys_of
 from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
+from medserl.game.referee.instruction import unchecked_labels
+from medserl.gamelog.log import GameLog
+from medserl.gamelog.parts import VALIDATION
 from medserl.preflight.checks import check_all
-from medserl.report.round_metrics import GameDump, speed_metrics, with_game_metrics
+from medserl.report.alarms import Alarms
+from medserl.report.round_metrics import speed_metrics, with_game_metrics
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
 from medserl.run.causes import how_to_go_on
@@ -35,6 +40,7 @@ from medserl.run.run_log import RunLog
 from medserl.run.stop_signals import StopSignals
 from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.run.watch import Watch
+from medserl.training.game_rows import open_log
 
 if TYPE_CHECKING:
     from medserl.training.agent_loop import SelfPlayAgentLoopManager
@@ -80,7 +86,7 @@ class MedSeRLTrainer:
         self.run_dir = RunDir(Path(self.settings.run_dir))
         deadline = read_deadline(os.environ, time.time())
         with environment_kept():  # torch and others set variables when the tokenizer's library imports them
-            check_all(self.config, self.run_dir)
+            check_all(self.config, self.run_dir, keys_of(self.overrides))
         self.settings = game_settings(self.config)  # without gold errors the check sets the labelled share to 0
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None
@@ -90,11 +96,12 @@ class MedSeRLTrainer:
         self._manager: SelfPlayAgentLoopManager | None = None
         self._cluster: Cluster | None = None
         self._log: RunLog | None = None
-        self._dump: GameDump | None = None
+        self._games: GameLog | None = None
         self._stop = stop or StopSignals()
         self._saved_round = 0
         self._finished: int | None = None  # rounds, those of earlier starts included; None: nothing is loaded yet
         self._best = BestSoFar(self.settings.validation.best_metric)
+        self._alarms = Alarms(self.settings.alarms)
         self._surroundings: Surroundings | None = None
 
     def __enter__(self) -> MedSeRLTrainer:
@@ -170,9 +177,12 @@ class MedSeRLTrainer:
         described = hyperparameters(self.config)
         best = self.settings.validation.best_metric
         self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps, described, best)
-        self._dump = GameDump(self.run_dir.path, trainer.global_steps) if self.settings.dump_games else None
+        self._games = open_log(self.settings, self.run_dir.path, trainer.global_steps)
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
+        self._alarms = Alarms(self.settings.alarms, rows)
+        if unchecked := unchecked_labels(self.settings.referee.name, self.settings.second_referee.name):
+            self._log.remark("labels", trainer.global_steps, unchecked)
         self._deadline.remember(rows, trainer.save_seconds)
         set_up = time.perf_counter() - began
         self._deadline.set_up_took(set_up)
@@ -257,11 +267,14 @@ class MedSeRLTrainer:
         if self._validates_after(trainer.global_steps):
             metrics |= trainer.validate()
             self._deadline.measured("validation", metrics["timing_s/validate"])
+        metrics |= self._alarms.see(trainer.global_steps, metrics)
         assert self._log is not None
         self._log.round(trainer.global_steps, batch.batch.epoch, metrics)
+        for alarm in self._alarms.new:
+            self._log.remark("alarms", trainer.global_steps, f"alarm {alarm.name}: {alarm.sentence}")
         self._finished = trainer.global_steps
-        if self._dump is not None:
-            self._dump.write(trainer.global_steps, games)
+        if self._games is not None:
+            self._games.write(trainer.global_steps, trainer.game_rows() + trainer.answer_rows())
         improved = self._best.see(metrics, trainer.global_steps)
         save_freq = self.config.trainer.save_freq
         if improved or (save_freq > 0 and trainer.global_steps % save_freq == 0):
@@ -285,12 +298,19 @@ class MedSeRLTrainer:
         metrics = self.trainer.validate()
         assert self._log is not None
         self._log.validation(self.trainer.global_steps, metrics)
+        if self._games is not None:
+            self._games.write(self.trainer.global_steps, self.trainer.answer_rows(), VALIDATION)
         return metrics
 
     @property
     def _out_of_patience(self) -> bool:
         patience = self.settings.validation.patience
         return patience is not None and self._best.without_better >= patience
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether an alarm ends the run (``medserl.alarms.stop``)."""
+        return self._alarms.end_run
 
     def save(self) -> Path:
         """Write a checkpoint of the current round."""
@@ -338,7 +358,7 @@ class MedSeRLTrainer:
         return metrics
 
     def _goes_on(self) -> bool:
-        if self.round >= self.total_rounds or self._stop.received is not None or self._out_of_patience:
+        if self.round >= self.total_rounds or self._stop.received is not None or self._out_of_patience or self.alarmed:
             return False
         self._out_of_time = self._deadline.why_stop(self._validates_after(self.round + 1))
         return self._out_of_time is None
@@ -366,6 +386,9 @@ class MedSeRLTrainer:
         elif self.out_of_time is not None:
             how["stopped_by"] = DEADLINE
             logger.info("stopped before the deadline after round %d: %s; %s", self.round, self.out_of_time, again)
+        elif self.alarmed:
+            how["stopped_by"] = "alarm " + ", ".join(alarm.name for alarm in self._alarms.current)
+            logger.warning("stopped after round %d by the %s; %s", self.round, how["stopped_by"], again)
         elif self._out_of_patience:
             logger.info(
                 "stopped after round %d: %d validations without a better one", self.round, self._best.without_better

@@ -29,11 +29,13 @@ from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
+from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
 from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
 from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
+from medserl.training.game_rows import round_rows
 from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
 from medserl.training.validate import Validator
 
@@ -53,7 +55,10 @@ class RoundState:
 
     tasks: dict[str, NoteTask] = field(default_factory=dict)
     games: dict[str, Game] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
+    advantages: dict[str, float] = field(default_factory=dict)
+    """Mean over a trajectory's tokens, by key."""
     nothing_trains: bool = False
 
 
@@ -133,6 +138,14 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _phase(self, text: str) -> None:
         phase(f"round {self.global_steps}/{self.total_training_steps}: {text}")
+
+    def game_rows(self) -> list[GameRow]:
+        """What the game log keeps of the last round."""
+        return round_rows(self.round, self.global_steps)
+
+    def answer_rows(self) -> list[GameRow]:
+        """What the game log keeps of the held-out answers since the last call."""
+        return [] if self._validator is None else self._validator.take_rows(self.global_steps)
 
     # ---------------------------------------------------------------- the round's notes
 
@@ -243,23 +256,32 @@ class SelfPlayTrainer(CheckpointedTrainer):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
+        known = ("index", "seconds", "p_incorrect")
+        self.round.rows = {
+            key: Row(Role(info["role"]), bool(info["trains"]), *(info[name] for name in known))
+            for key, info in said.items()
+        }
         if complaint := referee_complaint(list(by_uid.values()), self.settings.referee.name):
             logger.warning("round %d: %s", self.global_steps, complaint)
-        return {key: Row(Role(info["role"]), bool(info["trains"])) for key, info in said.items()}
+        return self.round.rows
 
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles."""
+        """KL and returns by verl; advantages by role, with the weights of the roles.
+
+        With a critic (GAE), returns are what it is to learn, and what is normalised is how much they exceed its values:
+        verl's own advantages are these, whitened over both roles together."""
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        fields = ["returns", "response_mask"]
+        fields = ["returns", "response_mask", *(["values"] if self.use_critic else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        outcomes = padded["returns"] - padded["values"] if self.use_critic else padded["returns"]
+        advantages = self.advantages(outcomes, padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -270,6 +292,9 @@ class SelfPlayTrainer(CheckpointedTrainer):
         injector = self.settings.advantage.injector_weight
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
+        means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
+        shown = zip(batch.keys, means.tolist(), strict=True)
+        self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
 
@@ -289,6 +314,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
         if not self.round.nothing_trains:
             controller.update(current_kl=metrics[KL], n_steps=real)
         return batch
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """None where nothing trains, as for the policy."""
+        return batch if self.round.nothing_trains else super()._update_critic(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the

@@ -12,6 +12,7 @@ from medserl.game.labels import Label, Mode
 from medserl.game.metrics import answer_metrics, confusion, round_metrics
 from medserl.game.play import AssessorTurn, Attempt, Game, Reply, Role, Trajectory
 from medserl.game.referee import Ruling, RulingKind
+from medserl.game.referee.base import UNCHECKED
 from medserl.game.vcf import UNPARSEABLE, Reason, VcfVerdict
 
 ANSWERS = st.lists(st.tuples(st.sampled_from(Label), st.none() | st.sampled_from(Label)), max_size=60)
@@ -196,6 +197,15 @@ def test_labelled_games_count_for_themselves_only() -> None:
     for name, value in without.items():
         if not name.startswith("labelled/"):
             assert with_gold[name] == value or math.isnan(value), name
+
+
+def test_inversion_is_unknown_where_a_label_was_taken_on_trust() -> None:
+    believed = replace(GAMES[0], ruling=Ruling(RulingKind.ERROR, UNCHECKED))
+    metrics = round_metrics([believed, GAMES[1]])
+    assert metrics["referee/unchecked_rate"] == 1 / 2
+    for name in ("label_inversion_rate", "injector/contradiction_rate"):
+        assert math.isnan(metrics[name])
+    assert round_metrics([GAMES[0], GAMES[1]])["referee/unchecked_rate"] == 0
 
 
 def test_a_second_referee_shows_inversions() -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from medserl.game import Game
-from medserl.report.round_metrics import GameDump
 from medserl.run.run_log import ASIDE_FILE, METRICS_FILE, RunLog, read_metrics, round_line
 
 
@@ -18,6 +16,25 @@ def test_a_round_line_can_be_grepped_and_shows_undefined_values_as_a_dash() -> N
     assert "vcf_acceptance_rate=0.71" in line
     assert "mean_reward=-0.25" in line
     assert "entropy=-" in line
+
+
+def test_an_inversion_that_nobody_measured_is_not_shown_as_a_number() -> None:
+    assert " label_inversion=0.25 " in round_line(1, 2, 1, {"label_inversion_rate": 0.25, "referee/unchecked_rate": 0})
+    assert " label_inversion=not_measured " in round_line(1, 2, 1, {"referee/unchecked_rate": 0.9})
+    assert " label_inversion=- " in round_line(1, 2, 1, {}), "no game was ruled on"
+
+
+def test_a_remark_stands_in_the_log_and_in_tensorboard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(tmp_path, 0, 9)
+    with caplog.at_level(logging.WARNING, logger="medserl.round"):
+        log.remark("alarms", 3, "alarm kl: look at it")
+    log.close()
+    assert caplog.messages == ["round 3: alarm kl: look at it"]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert "alarms/text_summary" in events.Tags()["tensors"]
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
@@ -56,15 +73,6 @@ def test_no_round_is_missing_or_twice_after_interruptions(tmp_path: Path, starts
     points = [(point.step, round(point.value, 3)) for point in events.Scalars("mean_reward")]
     assert points == [(n, n / 10) for n in range(1, 6)]
     assert [point.step for point in events.Scalars("val/greedy/mcc")] == [0]
-
-
-def test_games_of_rounds_that_are_played_again_are_removed(tmp_path: Path) -> None:
-    games: list[Game] = []
-    first = GameDump(tmp_path)
-    for number in (1, 2, 3):
-        first.write(number, games)
-    GameDump(tmp_path, resumed_at=1).write(2, games)
-    assert sorted(path.name for path in (tmp_path / "games").iterdir()) == ["round_000001.jsonl", "round_000002.jsonl"]
 
 
 ROW = '{"round": %d, "mean_reward": 0.5}'
