@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medserl.config.settings import GameSettings
@@ -155,3 +155,17 @@ def _composed(directory: Path, name: str, overrides: Sequence[str]) -> DictConfi
 
 _shipped = functools.cache(_composed)
 """Thirty files of verl's and ours are read and merged once in a process, whatever is set on top of them."""
+
+
+def leaves_open(path: Path, key: str) -> bool:
+    """Whether a configuration's file, or the nearest that it stands on, has ``???`` for a key: it is left to the user.
+
+    Hydra keeps a default of ours under such a mark, so that the composed configuration does not tell.
+    """
+    raw = OmegaConf.load(path)
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(raw, section)
+    if isinstance(parent, DictConfig) and name in parent.keys():  # noqa: SIM118 - `in` says no for a mark
+        return bool(OmegaConf.is_missing(parent, name))
+    parents = [configs_dir() / f"{item}.yaml" for item in raw.get("defaults", []) if isinstance(item, str)]
+    return any(leaves_open(parent, key) for parent in parents if parent.is_file())
