@@ -6,7 +6,9 @@ Both orders do the same work: the same games, the same attempts accepted (drawn 
 one vLLM (the tiny model, settings of `embedded`; on a GPU those of `embedded_gpu`). "Own pace": each game asks for its
 next reply as soon as it has the last, as MedSeRL's agent loop does. "In step": all first attempts, then all second
 ones, then all third ones, then all assessments. Replies are as long as the embedded model's, or, with --long-tail, of
-the same mean but log-normal with sigma 0.8, as reasoning is. Passes alternate; prints a Markdown table and the ratio.
+the same mean but log-normal with sigma 0.8, as reasoning is. Passes alternate; prints a Markdown table and the ratio,
+and the same in model steps, which does not depend on what else the machine does: where all sequences fit into a batch,
+each step brings every reply under way one token further (prompts not counted).
 """
 
 from __future__ import annotations
@@ -86,6 +88,13 @@ async def in_step(games: list[Game], ask: Ask) -> None:
     await asyncio.gather(*(ask("assessor", g.assessment) for g in games if g.assessment is not None))
 
 
+def steps(games: list[Game]) -> tuple[int, int]:
+    """Model steps of a round at the games' own pace, those of the longest game, and in step, of each longest reply."""
+    own = max(sum(game.attempts) + (game.assessment or 0) for game in games)
+    rounds = [max((g.attempts[i] for g in games if i < len(g.attempts)), default=0) for i in range(ATTEMPTS)]
+    return own, sum(rounds) + max((g.assessment for g in games if g.assessment is not None), default=0)
+
+
 def engine() -> Any:
     """vLLM with the settings of the embedded configuration of this device."""
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -157,6 +166,12 @@ def main() -> int:
     print(
         f"\nin step takes {median(ratios):.2f} times as long (median of {len(ratios)} rounds of the same work, "
         f"{min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    counted = [steps(drawn_games(options, repeat)) for repeat in range(options.repeats)]
+    in_steps = [slow / fast for fast, slow in counted]
+    print(
+        f"in model steps: {mean(own for own, _ in counted):.0f} and {mean(slow for _, slow in counted):.0f}, "
+        f"{median(in_steps):.2f} times as many ({min(in_steps):.2f} to {max(in_steps):.2f})"
     )
     return 0
 

@@ -17,6 +17,16 @@ CORRELATION = "training/rollout_actor_probs_pearson_corr"
 LEAST_CORRELATION = 0.99
 TRANSFER = "timing_s/update_weights"
 TRANSFER_AIM = 3.0
+TRANSFER_ONLY = (
+    "trainer.critic_warmup=3",  # no optimizer step: Adam's moments, 32 GB, would not fit
+    "algorithm.use_kl_in_reward=false",
+    "trainer.val_before_train=false",
+    "trainer.test_freq=-1",
+    "trainer.save_freq=-1",
+    "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=2048",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
+)
+"""Of a training with `embedded_gpu`, to bring a model of 4 G parameters and its vLLM onto 80 GB."""
 PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
 
 
@@ -33,19 +43,8 @@ def weight_transfer(place: Place) -> dict[str, Any]:
 
     run_dir = place.folder / "transfer"
     model = model_with_weights(place, QWEN3_4B["num_hidden_layers"])
-    _medserl(
-        ["train", "--config", "embedded_gpu", "--run-dir", str(run_dir), "--max-rounds", "2"],
-        [
-            f"actor_rollout_ref.model.path={model}",
-            "trainer.critic_warmup=3",  # no optimizer step: Adam's moments, 32 GB, would not fit
-            "algorithm.use_kl_in_reward=false",
-            "trainer.val_before_train=false",
-            "trainer.test_freq=-1",
-            "trainer.save_freq=-1",
-            "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=2048",
-            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
-        ],
-    )
+    command = ["train", "--config", "embedded_gpu", "--run-dir", str(run_dir), "--max-rounds", "2"]
+    _medserl(command, [f"actor_rollout_ref.model.path={model}", *TRANSFER_ONLY])
     return _transfer(_rows(run_dir), PARAMETERS)
 
 

@@ -30,6 +30,10 @@ from medserl.bringup.engine import (
 from medserl.bringup.flops import PARAMETERS, QWEN3_4B
 
 MFU_AIM = 0.45
+MEAN = "mean_log_probs"
+"""File that hands the mean from one check to another."""
+ROUNDING = 0.01
+"""Of the mean over thousands of tokens in bf16."""
 
 
 def parameters(place: Place) -> dict[str, Any]:
@@ -74,7 +78,9 @@ def parameters(place: Place) -> dict[str, Any]:
 
 def log_probs(place: Place) -> dict[str, Any]:
     """The pass that gives the old log-probs and the reference's."""
-    return _log_probs(place, _engine(place), entropy=False)
+    found = _log_probs(place, _engine(place), entropy=False)
+    (place.folder / MEAN).write_text(str(found["mean_log_probs"]))
+    return found
 
 
 def log_probs_with_entropy(place: Place) -> dict[str, Any]:
@@ -103,10 +109,17 @@ def update_with_entropy(place: Place) -> dict[str, Any]:
 def without_fusions(place: Place) -> dict[str, Any]:
     """The same passes with RoPE and SwiGLU in PyTorch's own operations."""
     engine = _make(place, fusions=False)
-    return {
+    found = {
         "log_probs": _log_probs(place, engine, entropy=False),
         "update": _update(place, engine, TOKENS[place.device], entropy=False),
     }
+    with_fusions = place.folder / MEAN
+    if with_fusions.exists():
+        difference = abs(found["log_probs"]["mean_log_probs"] - float(with_fusions.read_text()))
+        found["difference"] = round(difference, 5)
+        if not difference < ROUNDING:
+            raise Unexpected("fused kernels give other log-probs", found)
+    return found
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from medserl.config.settings import GameSettings
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
+from medserl.files import regular
 
 BASES = ("base", "base_gpu", "sft_base")
 
@@ -86,12 +87,12 @@ def _check_file(path: Path) -> None:
     from omegaconf._utils import get_yaml_loader  # OmegaConf's own, which refuses a key that is there twice
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
+        content = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--config {path}: is not YAML{_where(error)}; mend it") from None
     defaults = content.get("defaults") if isinstance(content, dict) else None
     if not isinstance(defaults, list) or not any(isinstance(item, str) and item != "_self_" for item in defaults):
@@ -100,7 +101,7 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None)
     line = f" in line {mark.line + 1}" if mark is not None else ""

@@ -63,6 +63,14 @@ def test_batches_have_the_tokens_that_were_asked_for_in_sequences_of_several_len
     assert after.encode("<|im_start|>user\nfever").ids == before.encode("<|im_start|>user\nfever").ids
 
 
+def test_the_training_that_measures_the_transfer_resolves() -> None:
+    from medserl.bringup.rounds import TRANSFER_ONLY
+    from medserl.config.load import load_config
+
+    config = load_config("embedded_gpu", TRANSFER_ONLY)
+    assert config.trainer.critic_warmup > 2 and not config.algorithm.use_kl_in_reward
+
+
 # Modules of (a) to (d), and what they may import by the first import statement that runs: a machine may have no more.
 FOR_ALL = {"torch", "megatron", "mbridge", "verl", "tensordict", "transformers", "omegaconf", "transformer_engine"}
 NO_VLLM = ("kernels", "attention", "shape", "engine", "checkpoint", "flops")

@@ -15,10 +15,9 @@ from medserl.run import checkpoint
 from medserl.run.run_dir import RunDir
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+def make_run(folder: Path) -> Path:
     """A run directory of 30 rounds, validated every third, whose 24th round was the best."""
-    owner = RunDir(tmp_path / "run")
+    owner = RunDir(folder)
     owner.open(OmegaConf.create({"medserl": {"seed": 5}, "trainer": {"test_freq": 3}}), "embedded", ["medserl.seed=5"])
     owner.close()
     rows = []
@@ -29,10 +28,16 @@ def run(tmp_path: Path) -> Path:
             row |= {"val/greedy/balanced_accuracy": 0.7, "val/greedy/recall_correct": 0.9}
             row |= {"val/greedy/recall_incorrect": 0.5, "val/texts_correct": 100.0, "val/texts_incorrect": 100.0}
         rows.append(row)
-    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "run/checkpoints/global_step_24").mkdir(parents=True)
-    checkpoint.mark_best(tmp_path / "run/checkpoints", 24, "val/greedy/balanced_accuracy", 0.7)
-    return tmp_path / "run"
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "checkpoints/global_step_24").mkdir(parents=True)
+    checkpoint.mark_best(folder / "checkpoints", 24, "val/greedy/balanced_accuracy", 0.7)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """See `make_run`."""
+    return make_run(tmp_path / "run")
 
 
 def test_it_says_what_became_of_the_run(run: Path) -> None:
