@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medserl.errors import ConfigError
-from medserl.gamelog.kinds import Row, surprise
+from medserl.gamelog.kinds import SORTS, Row, surprise
 from medserl.gamelog.log import GameLog
 from medserl.gamelog.read import read_games
 from medserl.report.games_page import write_games
@@ -219,7 +219,8 @@ def test_the_address_brings_the_filters_back(opened: Opened, rows: list[Row]) ->
 
 def test_an_address_that_names_nothing_known_chooses_everything(opened: Opened) -> None:
     page = opened(path="#mode=bogus&sort=bogus&run=away&x=y&from=&reason=%3Cb%3E")
-    assert status(page) == f"{GAMES} games"
+    assert status(page) == f"{GAMES} games" and page.input_value("select[name=sort]") == "newest"
+    assert page.evaluate("SORTS") == list(SORTS)
 
 
 CONTRAST = """names => {

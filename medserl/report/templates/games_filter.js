@@ -4,6 +4,7 @@ const FREE = {
   run: "", from: "", to: "", source: "", mode: "", type: "", outcome: "", ruling: "", reason: "", text: "",
   contradiction: false, disagreement: false, sort: "newest",
 };
+const SORTS = ["newest", "oldest", "surprise", "sure", "tokens"];
 const LISTS = { source: "source", mode: "mode", type: "type", outcome: "outcome", ruling: "ruling" };
 
 function stateOf(hash) {
@@ -12,6 +13,7 @@ function stateOf(hash) {
   for (const name of Object.keys(FREE)) {
     if (given.has(name)) state[name] = typeof FREE[name] === "boolean" ? given.get(name) === "yes" : given.get(name);
   }
+  if (!SORTS.includes(state.sort)) state.sort = FREE.sort;
   return state;
 }
 
