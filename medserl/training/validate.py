@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from threading import Thread
 from typing import Any
 
@@ -13,7 +13,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from verl.workers.rollout.llm_server import LLMServerClient
 
 from medserl.config.settings import GREEDY, passes
-from medserl.game import LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
+from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
 from medserl.game.metrics import mean
 from medserl.game.parse import AssessorAnswer, read_answer
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
@@ -45,11 +45,17 @@ class Validator:
             tokenizer, chat_template_kwargs=dict(config.data.apply_chat_template_kwargs)
         )
         self.labelled: tuple[LabelledNote, ...] = tuple(labelled_from_notes(notes))
+        self._originals = {note.error_text: note.text for note in notes if note.error_text is not None}
         self._prompt_ids = [builder.build_initial_tokens(prompts.assessor(note.text)) for note in self.labelled]
         self._opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in self._prompt_ids]
 
-    def __call__(self) -> dict[str, float]:
-        """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong."""
+    def __call__(self, covers: Callable[[str, str], bool] | None = None) -> dict[str, float]:
+        """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong.
+
+        Args:
+            covers: Whether play has made the change from a note to its erroneous version; then the recall of errors
+                is told apart by it, too (NaN where there are none of a kind), and ``val/covered_rate`` is their share.
+        """
         metrics: dict[str, float] = {}
         for name in passes(self._settings):
             temperature = 0.0 if name == GREEDY else self._temperature
@@ -57,7 +63,23 @@ class Validator:
             pairs = [(note.label, answer.label) for note, answer in zip(self.labelled, answers, strict=True)]
             metrics |= answer_metrics(pairs, f"val/{name}/")
             metrics[f"val/{name}/strict_rate"] = mean(float(answer.strict) for answer in answers)
+            if covers is not None:
+                metrics |= self._by_coverage(covers, [answer.label for answer in answers], f"val/{name}/")
         return metrics
+
+    def _by_coverage(
+        self, covers: Callable[[str, str], bool], answers: Sequence[Label | None], prefix: str
+    ) -> dict[str, float]:
+        """Recall of the errors that play has covered and of the others."""
+        found: dict[bool, list[float]] = {True: [], False: []}
+        for note, answer in zip(self.labelled, answers, strict=True):
+            if note.label is Label.INCORRECT:
+                found[covers(self._originals[note.text], note.text)].append(float(answer is Label.INCORRECT))
+        return {
+            f"{prefix}recall_incorrect_covered": mean(found[True]),
+            f"{prefix}recall_incorrect_uncovered": mean(found[False]),
+            "val/covered_rate": mean([1.0] * len(found[True]) + [0.0] * len(found[False])),
+        }
 
     async def _ask_all(self, temperature: float) -> list[AssessorAnswer]:
         gate = asyncio.Semaphore(IN_FLIGHT)

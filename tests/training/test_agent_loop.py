@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 from types import SimpleNamespace
 from typing import Any
@@ -169,6 +170,22 @@ def test_validation_reads_no_answer_out_of_open_reasoning(verl: Any) -> None:
     found = metrics([right, wrong], OPENED)
     assert (found["val/greedy/parse_failure_rate"], found["val/greedy/strict_rate"]) == (1.0, 0.0)
     assert metrics([f"x</think>\n{right}", f"x</think>\n{wrong}"], OPENED)["val/greedy/accuracy"] == 1.0
+
+
+def test_errors_that_play_has_covered_are_told_apart_from_others(verl: Any) -> None:
+    from medserl.config.load import load_config
+    from medserl.game import load_prompt_set
+    from medserl.training.validate import Validator
+
+    config = load_config("embedded", GREEDY_ONLY)
+    _, server, tokenizer = loop_with([ANSWER.format(label="INCORRECT")] * 2)
+    held_out = note()
+    validator = Validator(config, server, tokenizer, load_prompt_set("ward"), [held_out])  # type: ignore[arg-type]
+    asked = []
+    found = validator(lambda *texts: asked.append(texts) or True)  # type: ignore[func-returns-value]
+    assert asked == [(held_out.text, held_out.error_text)]
+    assert (found["val/greedy/recall_incorrect_covered"], found["val/covered_rate"]) == (1.0, 1.0)
+    assert math.isnan(found["val/greedy/recall_incorrect_uncovered"])
 
 
 def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:
