@@ -32,6 +32,8 @@ CURVES = (
     "label_inversion_rate",
     "label_inversion_rate/second_referee",
     "injector/win_rate",
+    "edit/novel_rate",
+    "edit/table_coverage",
     "assessor/balanced_accuracy",
 )
 

@@ -62,6 +62,8 @@ COLUMNS: tuple[tuple[str, Column], ...] = (
         _first(_at("last", "label_inversion_rate/second_referee"), _at("last", "label_inversion_rate")),
     ),
     ("undecided", _at("whole", "undecided")),
+    ("new edits", _at("last", "edit/novel_rate")),
+    ("coverage", _at("last", "edit/table_coverage")),
     ("injector wins", _at("last", "injector/win_rate")),
     ("rounds", _at("rounds")),
     ("minutes", _at("minutes")),

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
+from medserl.game.explored import Explored
 from medserl.run import checkpoint
 from medserl.run.console import LOAD, phase
 from medserl.run.layout import layout_of
@@ -19,16 +20,17 @@ logger = logging.getLogger("medserl.trainer")
 
 
 class CheckpointedTrainer(PPOTrainerSync):
-    """Adds to verl's checkpoints the moving averages of ``advantages``, the KL coefficient and the parallel layout.
+    """Adds to verl's checkpoints: averages of ``advantages``, what was ``explored``, the KL coefficient, the layout.
 
     Args:
         config: The run's configuration.
         advantages: What has a state to be saved and restored.
+        explored: Likewise.
     """
 
-    def __init__(self, config: DictConfig, advantages: RoleAdvantages) -> None:
+    def __init__(self, config: DictConfig, advantages: RoleAdvantages, explored: Explored) -> None:
         super().__init__(config)
-        self.advantages = advantages
+        self.advantages, self.explored = advantages, explored
         self.save_seconds: float | None = None  # what the checkpoint took that the run goes on from
 
     def save(self) -> Path:
@@ -46,6 +48,7 @@ class CheckpointedTrainer(PPOTrainerSync):
             self._write_checkpoint(root, staging, keep)
             state = {
                 "baselines": self.advantages.state_dict(),
+                "explored": self.explored.state_dict(),
                 "layout": layout_of(self.config),
                 "kl_coef": self._kl_coef,
                 "seconds": round(time.perf_counter() - began, 3),
@@ -79,6 +82,8 @@ class CheckpointedTrainer(PPOTrainerSync):
         super()._load_checkpoint()
         state = checkpoint.load_state(latest)
         self.advantages.load_state_dict(state["baselines"])
+        if "explored" in state:  # checkpoints of earlier versions have none
+            self.explored.load_state_dict(state["explored"])
         self.save_seconds = state.get("seconds")
         if self.config.algorithm.kl_ctrl.type == "adaptive" and state.get("kl_coef") is not None:
             self.kl_ctrl_in_reward.value = state["kl_coef"]  # verl would start again from the configured one

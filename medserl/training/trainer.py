@@ -25,9 +25,10 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from verl.workers.utils.padding import response_to_nested
 
 from medserl.config.load import game_settings
-from medserl.config.settings import make_setup
+from medserl.config.settings import WARD, GameSettings, make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
+from medserl.game.explored import Edit, Explored
 from medserl.game.wire import decode_game
 from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
@@ -47,6 +48,15 @@ STEPS = "medserl/optimizer_steps"
 
 class RolloutFailed(RuntimeError):
     """More games of a round failed technically than ``medserl.max_failed_share`` allows."""
+
+
+def explored_by(settings: GameSettings) -> Explored:
+    """What follows the injector's edits: on the ward against the facts of its table."""
+    if settings.notes.source != WARD:
+        return Explored()
+    from medserl.ward.coverage import facts_made, wrong_facts
+
+    return Explored(facts_made, len(wrong_facts()))
 
 
 @dataclass
@@ -71,7 +81,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def __init__(self, config: DictConfig) -> None:
         settings = game_settings(config)
-        super().__init__(config, role_advantages(settings))
+        super().__init__(config, role_advantages(settings), explored_by(settings))
         self.settings = settings
         self.replay_buffer.poll_interval = self.settings.poll_seconds
         self.round = RoundState()
@@ -122,7 +132,17 @@ class SelfPlayTrainer(CheckpointedTrainer):
             epoch=(self.global_steps - 1) // self.steps_per_epoch,
         )
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
+        metrics |= self.explored.see(self._edits())
         return {name: float(value) for name, value in metrics.items()}
+
+    def _edits(self) -> list[Edit]:
+        """The round's accepted edits, in the order of its notes."""
+        pairs = [(task.note, self.round.games.get(uid)) for uid, task in sorted(self.round.tasks.items())]
+        return [
+            Edit(note.text, game.accepted, game.truth)
+            for note, game in pairs
+            if note is not None and game is not None and game.accepted is not None
+        ]
 
     def validate(self) -> dict[str, float]:
         """Judge the held-out notes with the present weights; nothing is trained."""
@@ -133,7 +153,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         phase("judging the held-out notes")
         timing: dict[str, float] = {}
         with marked_timer("validate", timing):
-            metrics = self._validator()
+            metrics = self._validator(self.explored.covers)
         return {**metrics, "timing_s/validate": timing["validate"]}
 
     def _phase(self, text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from threading import Thread
 from typing import Any
 
@@ -55,8 +55,13 @@ class Validator:
         self._prompt_ids = [builder.build_initial_tokens(prompts.assessor(note.text)) for note in self.labelled]
         self._opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in self._prompt_ids]
 
-    def __call__(self) -> dict[str, float]:
-        """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong."""
+    def __call__(self, covers: Callable[[str, str], bool] | None = None) -> dict[str, float]:
+        """Metrics ``val/greedy/*`` and, where configured, ``val/sampled/*``; answers that do not parse are wrong.
+
+        Args:
+            covers: Whether play has made the change from a note to its erroneous version; then the recall of errors
+                is told apart by it, too (NaN where there are none of a kind), and ``val/covered_rate`` is their share.
+        """
         metrics: dict[str, float] = {
             f"val/texts_{label.value.lower()}": float(sum(note.label is label for note in self.labelled))
             for label in Label
@@ -69,18 +74,32 @@ class Validator:
             self._rows += [row | {"source": _SOURCES[name].value, "place": i} for i, (_, row) in enumerate(asked)]
             pairs = [(note.label, answer.label) for note, answer in zip(self.labelled, answers, strict=True)]
             metrics |= answer_metrics(pairs, f"val/{name}/")
-            sure = [
-                (note.label, row["assessor"]["p_incorrect"])
-                for note, (_, row) in zip(self.labelled, asked, strict=True)
-            ]
-            metrics[f"val/{name}/auc"] = ranking_auc((label, p) for label, p in sure if p is not None)
+            sure = [row["assessor"]["p_incorrect"] for _, row in asked]
+            known = [(note.label, p) for note, p in zip(self.labelled, sure, strict=True) if p is not None]
+            metrics[f"val/{name}/auc"] = ranking_auc(known)
             metrics[f"val/{name}/strict_rate"] = mean(float(answer.strict) for answer in answers)
+            if covers is not None:
+                metrics |= self._by_coverage(covers, [answer.label for answer in answers], f"val/{name}/")
         return metrics
 
     def take_rows(self, number: int) -> list[Row]:
         """What the game log keeps of the last validation, which came after round ``number``; none a second time."""
         rows, self._rows = self._rows, []
         return [row | {"round": number} for row in rows]
+
+    def _by_coverage(
+        self, covers: Callable[[str, str], bool], answers: Sequence[Label | None], prefix: str
+    ) -> dict[str, float]:
+        """Recall of the errors that play has covered and of the others."""
+        found: dict[bool, list[float]] = {True: [], False: []}
+        for note, answer in zip(self.labelled, answers, strict=True):
+            if note.label is Label.INCORRECT:
+                found[covers(self._originals[note.note_id], note.text)].append(float(answer is Label.INCORRECT))
+        return {
+            f"{prefix}recall_incorrect_covered": mean(found[True]),
+            f"{prefix}recall_incorrect_uncovered": mean(found[False]),
+            "val/covered_rate": mean([1.0] * len(found[True]) + [0.0] * len(found[False])),
+        }
 
     async def _ask_all(self, temperature: float) -> list[tuple[AssessorAnswer, Row]]:
         gate = asyncio.Semaphore(IN_FLIGHT)

@@ -90,6 +90,17 @@ class OracleReferee(Referee):
         return Ruling(RulingKind.BENIGN, "same facts" if not change.gained else "facts that fit")
 
 
+def new_facts(table: Table, original: str, modified: str) -> tuple[str, list[tuple[str, str]]]:
+    """The condition that a ward note is about, and field and concept of each fact that an edit brought in.
+
+    An empty name and no facts where the note is of no condition.
+    """
+    change = _change(table, original, modified)
+    if change is None:
+        return "", []
+    return change.condition.name, [(fact.field, fact.concept) for fact in change.gained]
+
+
 def _change(table: Table, original: str, modified: str) -> _Change | None:
     read = reader(table).sentence
     before, after = sentence_texts(original), sentence_texts(modified)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 from math import exp
 from types import SimpleNamespace
@@ -193,6 +194,22 @@ def test_validation_tells_the_game_log_each_answer_once(verl: Any) -> None:
     assert (wrong["assessor"]["answer"], wrong["assessor"]["p_incorrect"]) == (None, None)
     assert all(request["logprobs"] for request in server.requests)
     assert validator.take_rows(5) == []
+
+
+def test_errors_that_play_has_covered_are_told_apart_from_others(verl: Any) -> None:
+    from medserl.config.load import load_config
+    from medserl.game import load_prompt_set
+    from medserl.training.validate import Validator
+
+    config = load_config("embedded", GREEDY_ONLY)
+    _, server, tokenizer = loop_with([ANSWER.format(label="INCORRECT")] * 2)
+    held_out = note()
+    validator = Validator(config, server, tokenizer, load_prompt_set("ward"), [held_out])  # type: ignore[arg-type]
+    asked = []
+    found = validator(lambda *texts: asked.append(texts) or True)  # type: ignore[func-returns-value]
+    assert asked == [(held_out.text, held_out.error_text)]
+    assert (found["val/greedy/recall_incorrect_covered"], found["val/covered_rate"]) == (1.0, 1.0)
+    assert math.isnan(found["val/greedy/recall_incorrect_uncovered"])
 
 
 def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:

@@ -6,13 +6,14 @@ verl's own methods run for real; workers and TransferQueue are stand-ins (tests/
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]  # imports torch and verl
 
-from medserl.game import Label, Mode  # noqa: E402
+from medserl.game import Label, Mode, Note  # noqa: E402
 
 RIGHT, WRONG = Label.CORRECT, Label.INCORRECT
 
@@ -59,6 +60,15 @@ def test_decided_games_train_both_roles_and_gold_notes_the_assessor(made: Any, q
     assert metrics["medserl/trained_trajectories"] == 5
     assert not trainer.round.nothing_trains
     assert set(queue.rows) == set(batch.keys)
+
+
+def test_accepted_edits_are_followed_with_their_rulings(made: Any, queue: Any) -> None:
+    trainer = made.made_trainer()
+    balanced(trainer, made, queue, [made.duel("a"), made.made_game("b", Mode.BENIGN, None), made.gold("g", RIGHT)])
+    for uid in sorted(trainer.round.tasks)[:2]:
+        trainer.round.tasks[uid] = replace(trainer.round.tasks[uid], note=Note(uid, "original"))
+    (edit,) = trainer._edits()
+    assert (edit.modified, edit.truth) == ("x", WRONG)
 
 
 def test_attempts_before_the_accepted_one_do_not_train_and_leave_the_queue(made: Any, queue: Any) -> None:
