@@ -249,7 +249,7 @@ def rows(name: str, errors: bool = True, more: str = "") -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["medserl.device=cpu", "trainer.device=cuda"], "medserl.device: cpu, but the configuration is for cuda"),
+        (["medserl.device=cpu", "trainer.device=cuda"], "medserl.device is cpu and trainer.device cuda"),
         (["trainer.nnodes=2"], "2 nodes need MASTER_ADDR"),
         (["medserl.notes.path=bare.jsonl"], "bare.jsonl: the notes offer no assessor pair"),
         (
