@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -218,6 +219,20 @@ def close_to_others(folder: Path) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ contents
+
+
+def regular(path: Path) -> Path:
+    """The path of a file that can be read to its end: a pipe would be waited for, a device never ends.
+
+    Raises:
+        OSError: it is not there, or something else.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Is no regular file", str(path))
+    return path
 
 
 def sha256_of(path: Path) -> str:

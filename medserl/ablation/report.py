@@ -44,6 +44,7 @@ def _first(*columns: Column) -> Column:
     return value
 
 
+INVERSION, NOT_MEASURED = "label inversion", "not measured"
 COLUMNS: tuple[tuple[str, Column], ...] = (
     ("test greedy", _at("test", "greedy")),
     ("test sampled", _at("test", "sampled")),
@@ -57,7 +58,7 @@ COLUMNS: tuple[tuple[str, Column], ...] = (
     ("least", _at("whole", "least_acceptance")),
     # Against the second referee where there is one: the first may take the mode's word for it.
     (
-        "label inversion",
+        INVERSION,
         _first(_at("last", "label_inversion_rate/second_referee"), _at("last", "label_inversion_rate")),
     ),
     ("undecided", _at("whole", "undecided")),
@@ -98,7 +99,11 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
 def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict[str, Any] | None) -> str:
     """Markdown: an arm per row, mean ± standard deviation over its seeds; only columns of which something is known."""
     finished = [run for runs in results.values() for run in runs.values()]
-    columns = [(name, column) for name, column in COLUMNS if any(column(run) is not None for run in finished)]
+    columns = [
+        (name, column)
+        for name, column in COLUMNS
+        if any(column(run) is not None for run in finished) or (name == INVERSION and _played(finished))
+    ]
     rows = [] if start is None else [_row("(start)", "", [start], columns)]
     for name, runs in results.items():
         rows.append(_row(escape(name), f"{len(runs)} of {len(grid.seeds)}", list(runs.values()), columns))
@@ -106,13 +111,17 @@ def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict
     return "\n".join([f"# {escape(grid.title)}", "", *markdown_table(head, rows, "l" * len(head))]) + "\n"
 
 
-def _row(name: str, seeds: str, runs: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Column]]) -> list[str]:
+def _played(runs: Sequence[dict[str, Any]]) -> bool:
+    return any(_at("last", ACCEPTANCE)(run) is not None for run in runs)
+
+
+def _row(arm: str, seeds: str, runs: Sequence[dict[str, Any]], columns: Sequence[tuple[str, Column]]) -> list[str]:
     cells = []
-    for _, column in columns:
+    for name, column in columns:
         values = [value for run in runs if (value := column(run)) is not None]
         if not values:
-            cells.append("–")
+            cells.append(NOT_MEASURED if name == INVERSION and _played(runs) else "–")
         else:
             spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.3f}{spread}")
-    return [name, seeds, *cells]
+    return [arm, seeds, *cells]

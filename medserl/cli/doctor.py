@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
         found += checks.host_checks(tmp, least=on_host)
         found += checks.software_checks(interface) + version_checks(device) + environment_checks(tmp)
         if config is not None:
-            found += [device_check(config), *configuration_checks(name, config)]
+            found += [device_check(config), *configuration_checks(name, config, overrides)]
         if device == "cpu" and not options.quick:
             found.append(checks.instruction_check())
         return found if ranks is None else found + ranks.checks()
@@ -113,7 +113,7 @@ def device_check(config: Any) -> Check:
     return Check("device", device, problem)
 
 
-def configuration_checks(name: str, config: Any) -> list[Check]:
+def configuration_checks(name: str, config: Any, overrides: Sequence[str] = ()) -> list[Check]:
     """Model, tokenizer, notes and run directory of a configuration, and all else that ``medserl train`` refuses."""
     from medserl.preflight.node_checks import Check, content_checks, run_dir_checks
     from medserl.preflight.preflight_report import SKEW_ALLOWED
@@ -128,16 +128,17 @@ def configuration_checks(name: str, config: Any) -> list[Check]:
     found = [*on_disk, Check("clock", f"{skew:+.1f} s", problem), *content]
     if any(check.problem for check in content):
         return found
-    return [*found, Check("configuration", name, _refused(config, run_dir))]
+    return [*found, Check("configuration", name, _refused(config, run_dir, overrides))]
 
 
-def _refused(config: Any, run_dir: Path) -> str | None:
+def _refused(config: Any, run_dir: Path, overrides: Sequence[str]) -> str | None:
     """The sentence with which ``medserl train`` would refuse the configuration, if it would."""
+    from medserl.config.mistakes import keys_of
     from medserl.preflight.checks import check_all
     from medserl.run.run_dir import RunDir
 
     try:
-        check_all(config, RunDir(run_dir))
+        check_all(config, RunDir(run_dir), keys_of(overrides))
     except UserError as error:
         return str(error)
     except ImportError as error:  # a package of the stack, which has its own line

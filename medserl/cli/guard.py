@@ -101,7 +101,9 @@ def _where(error: OSError) -> str:
 
 
 def _told(sentence: str, code: int) -> int:
-    print(f"medserl: error: {sentence}", file=sys.stderr)
+    # A name may hold a line break, or what moves a terminal's cursor.
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in sentence)
+    print(f"medserl: error: {plain}", file=sys.stderr)
     return code
 
 

@@ -18,6 +18,7 @@ from medserl.cli.arguments import (
 )
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.games import add_games
 from medserl.cli.guard import guarded
 from medserl.cli.health import add_health
 from medserl.cli.image import add_image
@@ -26,6 +27,7 @@ from medserl.cli.plan import add_plan
 from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
+from medserl.cli.watch import add_watch
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 from medserl.imports import spare_scipy
 
@@ -87,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_compare(commands)
     add_report(commands)
+    add_games(commands)
+    add_watch(commands)
     add_pipeline(commands)
     add_plan(commands)
     add_slurm(commands)

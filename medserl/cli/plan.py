@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MODEL = "actor_rollout_ref.model.path"
 DEFAULT_CONFIG, DEFAULT_GPU = "qwen3_4b_1node", "h100-80gb"
-NO_NOTES = "medserl.notes.path=notes.jsonl"
+NOTES, NO_NOTES = "medserl.notes.path", "notes-that-are-not-named"
 """Stands for notes that the user has not named: only their number would matter."""
 
 
@@ -132,17 +132,13 @@ def _host_memory(given: float | None) -> float | None:
 
 def _load(options: argparse.Namespace, overrides: list[str]) -> DictConfig:
     """The configuration on the machines that are asked for; notes that it leaves to the user need not be there."""
-    from omegaconf import OmegaConf
-
-    from medserl.config.family import SFT, TRAIN, compose, config_path
+    from medserl.config.family import config_path, leaves_open
     from medserl.config.load import is_sft_config, load_config, load_sft_config
 
     supervised = is_sft_config(options.config)
     words = [*_size(options), *overrides]
-    path = config_path(options.config)
-    written = compose(path.parent, path.stem, words, SFT if supervised else TRAIN)
-    if OmegaConf.is_missing(written.medserl.notes, "path"):
-        words.insert(0, NO_NOTES)
+    if leaves_open(config_path(options.config), NOTES) and not any(word.startswith(NOTES) for word in words):
+        words.append(f"{NOTES}={NO_NOTES}")
     config = (load_sft_config if supervised else load_config)(options.config, words)
     if config.trainer.device != "cuda":
         raise ConfigError(f"--config {options.config}: is for {config.trainer.device}, and GPUs are planned; give "
@@ -194,7 +190,7 @@ def _rounds(config: DictConfig) -> int | None:
     settings = game_settings(config)
     path = settings.notes.path
     if settings.max_rounds is None and path is not None and not Path(path).is_file():
-        if str(path) == NO_NOTES.partition("=")[2]:
+        if path == NO_NOTES:
             return None
-        raise ConfigError(f"notes {path}: is not there; give a file, or leave it out")
+        raise ConfigError(f"{NOTES}: {path} is not there; give a file of notes, or leave it out")
     return planned_rounds(config, settings)

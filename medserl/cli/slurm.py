@@ -219,7 +219,10 @@ def run_wait_for_nodes(options: argparse.Namespace, overrides: list[str]) -> int
     """Wait for the nodes of the Ray at RAY_ADDRESS."""
     from medserl.slurm.ray_steps import wait_for_nodes
 
-    wait_for_nodes(os.environ["RAY_ADDRESS"], options.nodes, options.gpus, options.seconds)
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise ConfigError("RAY_ADDRESS is not set; the launchers set it to HOST:PORT of the job's Ray")
+    wait_for_nodes(address, options.nodes, options.gpus, options.seconds)
     return EXIT_OK
 
 
@@ -273,9 +276,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it did not leave that.
     """
+    from medserl.files import regular
+
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        plan = json.loads(regular(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         plan = None
     if not isinstance(plan, dict):
         raise ConfigError(f"--plan {path}: is no plan; medserl slurm step plan writes one")

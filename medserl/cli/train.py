@@ -125,6 +125,7 @@ def _report(run_dir: Path) -> None:
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
+    from medserl.game.referee.instruction import unchecked_labels
     from medserl.run.layout import parallel_of
     from medserl.serving.servers import where_notes_go
 
@@ -138,6 +139,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
     if settings.max_rounds is None:
         rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
     hosts = where_notes_go(settings)
+    unchecked = unchecked_labels(settings.referee.name, settings.second_referee.name)
     return "\n".join(
         (
             *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
@@ -145,6 +147,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"notes      {notes_line(settings)}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
             f"referee {settings.referee.name}, reward {settings.rewards.name}; {rounds}",
+            *((f"labels     {unchecked}",) if unchecked else ()),
             f"held out   {held_out(trainer)}",
             f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
             f"{config.trainer.device}: "

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medserl.config.settings import GameSettings
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
+from medserl.files import regular
 
 BASES = ("base", "base_gpu", "sft_base")
 
@@ -86,12 +87,12 @@ def _check_file(path: Path) -> None:
     from omegaconf._utils import get_yaml_loader  # OmegaConf's own, which refuses a key that is there twice
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
+        content = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--config {path}: is not YAML{_where(error)}; mend it") from None
     defaults = content.get("defaults") if isinstance(content, dict) else None
     if not isinstance(defaults, list) or not any(isinstance(item, str) and item != "_self_" for item in defaults):
@@ -100,7 +101,7 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None)
     line = f" in line {mark.line + 1}" if mark is not None else ""
@@ -154,3 +155,17 @@ def _composed(directory: Path, name: str, overrides: Sequence[str]) -> DictConfi
 
 _shipped = functools.cache(_composed)
 """Thirty files of verl's and ours are read and merged once in a process, whatever is set on top of them."""
+
+
+def leaves_open(path: Path, key: str) -> bool:
+    """Whether a configuration's file, or the nearest that it stands on, has ``???`` for a key: it is left to the user.
+
+    Hydra keeps a default of ours under such a mark, so that the composed configuration does not tell.
+    """
+    raw = OmegaConf.load(path)
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(raw, section)
+    if isinstance(parent, DictConfig) and name in parent.keys():  # noqa: SIM118 - `in` says no for a mark
+        return bool(OmegaConf.is_missing(parent, name))
+    parents = [configs_dir() / f"{item}.yaml" for item in raw.get("defaults", []) if isinstance(item, str)]
+    return any(leaves_open(parent, key) for parent in parents if parent.is_file())

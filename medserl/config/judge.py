@@ -98,7 +98,6 @@ def serve_with_verl(config: DictConfig, options: JudgeOptions | None, *, injecto
             "(medserl.referee.options.model); serve one of them yourself and give its url"
         )
     options = options or JudgeOptions(max_tokens=config.data.max_response_length)
-    length = _NOTES_IN_PROMPT * config.data.max_prompt_length + options.max_tokens
     with open_dict(config):
         judge.enable = judge.enable_resource_pool = True
         judge.nnodes, judge.n_gpus_per_node = 1, options.tensor_parallel_size
@@ -108,11 +107,24 @@ def serve_with_verl(config: DictConfig, options: JudgeOptions | None, *, injecto
                 judge.rollout[key] = policy[key]
         judge.rollout.tensor_model_parallel_size = options.tensor_parallel_size
         judge.rollout.free_cache_engine = False  # awake during the whole rollout
-        judge.rollout.max_model_len = min(length, _longest(model, length))
         judge.rollout.response_length = options.max_tokens
-        judge.rollout.prompt_length = max(1, judge.rollout.max_model_len - options.max_tokens)
+        _set_lengths(config)
         if config.trainer.device == "cpu" and config.ray_kwargs.ray_init.get("num_gpus"):
             config.ray_kwargs.ray_init.num_gpus += options.tensor_parallel_size
+
+
+def fit_judge(config: DictConfig, settings: GameSettings) -> None:
+    """Give a judge that verl starts the room that a changed data.max_prompt_length asks for."""
+    judge = config.reward.reward_model
+    if judge.enable and (judge_of(settings) is not None or settings.frozen_injector):
+        _set_lengths(config)
+
+
+def _set_lengths(config: DictConfig) -> None:
+    judge = config.reward.reward_model
+    length = _NOTES_IN_PROMPT * config.data.max_prompt_length + judge.rollout.response_length
+    judge.rollout.max_model_len = min(length, _longest(judge.model_path, length))
+    judge.rollout.prompt_length = max(1, judge.rollout.max_model_len - judge.rollout.response_length)
 
 
 def _builtin(model: str | None) -> str | None:

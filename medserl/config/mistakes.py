@@ -76,6 +76,11 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+def keys_of(overrides: Sequence[str]) -> frozenset[str]:
+    """The keys that overrides set."""
+    return frozenset(text.partition("=")[0].lstrip("+~") for text in overrides)
+
+
 def check_overrides(overrides: Sequence[str]) -> None:
     """Each override must be one by Hydra's grammar, and give a value to one key.
 

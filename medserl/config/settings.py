@@ -228,7 +228,7 @@ def passes(validation: ValidationSettings) -> tuple[str, ...]:
 def validation_metrics(kind: str) -> list[str]:
     """What a validation measures in one of its passes and is better when it is greater."""
     measured = answer_metrics([(Label.CORRECT, Label.CORRECT)], f"val/{kind}/")
-    return [name for name in measured if not name.endswith("_rate")]
+    return [*(name for name in measured if not name.endswith("_rate")), f"val/{kind}/auc"]
 
 
 def labelled_per_round(settings: GameSettings) -> int:

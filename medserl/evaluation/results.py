@@ -16,7 +16,7 @@ from medserl.evaluation.groups import note_groups
 from medserl.evaluation.markdown import result_plots, results_markdown
 from medserl.evaluation.summary import Scored
 from medserl.evaluation.votes import Vote
-from medserl.files import PRIVATE_FOLDER, check_new_folder, create_private, sha256_of_folder, whole_folder
+from medserl.files import PRIVATE_FOLDER, check_new_folder, create_private, regular, sha256_of_folder, whole_folder
 from medserl.game.labels import Label
 
 RESULTS, REPORT, PREDICTIONS, PLOTS = "results.json", "results.md", "predictions.jsonl", "plots"
@@ -165,7 +165,7 @@ def _typed(row: dict[str, Any], key: str, kind: Any) -> Any:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DataError(f"{path}: cannot be read ({reason}); give a directory that `medserl evaluate` wrote") from None

@@ -147,7 +147,8 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     attempts. Rewards are means over the trajectories that train. The assessor's figures are over decided
     games, see `answer_metrics`; ``strict_rate`` is the share of a role's replies that kept the strict form.
     ``label_inversion_rate`` compares the referee's
-    label with the mode's, ``label_inversion_rate/second_referee`` with another referee's.
+    label with the mode's (NaN where the referee takes the mode's word for any label, which ``referee/unchecked_rate``
+    says the share of), ``label_inversion_rate/second_referee`` with another referee's.
     """
     played = [game for game in games if game.mode is not None]
     metrics = {"games": float(len(played)), "games_decisive": float(sum(game.decisive for game in played))}
@@ -186,6 +187,28 @@ def answer_metrics(answers: Iterable[tuple[Label, Label | None]], prefix: str = 
         "parse_failure_rate": table.parse_failure_rate,
     }
     return {prefix + name: value for name, value in figures.items()}
+
+
+def ranking_auc(scores: Iterable[tuple[Label, float]]) -> float:
+    """The area under the ROC curve: how often a text with an error gets a greater score than one without, ties half.
+
+    Args:
+        scores: Truth and p(INCORRECT) of each text.
+
+    Returns:
+        0 to 1, 0.5 where scores tell nothing; NaN unless there are texts of both labels.
+    """
+    ranked = sorted(scores, key=lambda pair: pair[1])
+    wrong = sum(label is Label.INCORRECT for label, _ in ranked)
+    ranks, first = 0.0, 0
+    while first < len(ranked):
+        last = first
+        while last + 1 < len(ranked) and ranked[last + 1][1] == ranked[first][1]:
+            last += 1
+        tied = sum(label is Label.INCORRECT for label, _ in ranked[first : last + 1])
+        ranks += tied * (first + last + 2) / 2
+        first = last + 1
+    return ratio(ranks - wrong * (wrong + 1) / 2, wrong * (len(ranked) - wrong))
 
 
 def _vcf_metrics(games: Sequence[Game], max_attempts: int) -> dict[str, float]:
@@ -227,7 +250,7 @@ def _reward_metrics(games: Sequence[Game]) -> dict[str, float]:
     metrics["injector/win_rate"] = mean(
         float(game.assessor is not None and game.assessor.answer not in (None, game.truth)) for game in decisive
     )
-    metrics["injector/contradiction_rate"] = mean(float(game.contradiction) for game in decisive)
+    metrics["injector/contradiction_rate"] = _inversion_rate(decisive)
     return metrics
 
 
@@ -254,9 +277,17 @@ def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:
         "referee/void_rate": ratio(kinds.count(RulingKind.VOID), len(kinds)),
         "referee/failed_rate": mean(float(game.ruling.failed) for game in ruled if game.ruling is not None),
         "referee/lossy_rate": ratio(kinds.count(RulingKind.LOSSY), len(kinds)),
-        "label_inversion_rate": mean(float(game.contradiction) for game in ruled if game.truth is not None),
+        "referee/unchecked_rate": mean(float(not game.ruling.checked) for game in ruled if game.ruling is not None),
+        "label_inversion_rate": _inversion_rate([game for game in ruled if game.truth is not None]),
         "label_inversion_rate/second_referee": mean(map(float, compared)),
     }
+
+
+def _inversion_rate(games: Sequence[Game]) -> float:
+    """Share of the games whose edit did the opposite of its mode; NaN unless the referee looked at each."""
+    if not all(game.ruling is not None and game.ruling.checked for game in games):
+        return nan
+    return mean(float(game.contradiction) for game in games)
 
 
 def _text_metrics(games: Sequence[Game]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 from medserl.errors import ConfigError
@@ -9,7 +11,7 @@ from medserl.planning.assumptions import Assumptions
 from medserl.planning.fits import TIGHT, gpu_misfit, host_misfit
 from medserl.planning.gpus import Gpu
 from medserl.planning.job import Job
-from medserl.planning.memory import Need, need_of, size_text
+from medserl.planning.memory import ROLLOUT, SAVE, Need, need_of, size_text
 from medserl.planning.shapes import Shape, stage_layers, undivided
 from medserl.planning.speed import Seconds, seconds_of
 
@@ -28,6 +30,8 @@ class Choice:
     seconds: Seconds | None
     reason: str
     """Why it is not the best; empty for the best."""
+    less_for_vllm: bool = False
+    """Whether vLLM takes a smaller share of the GPU than the configuration gives it."""
 
     @property
     def fits(self) -> bool:
@@ -38,7 +42,8 @@ class Choice:
     def name(self) -> str:
         """In short."""
         split = self.job.training
-        return f"TP {split.tp} x PP {split.pp} x DP {split.dp}, {split.tokens} tokens"
+        share = f", vLLM's share {self.job.rollout.share:g}" if self.less_for_vllm and self.job.rollout else ""
+        return f"TP {split.tp} x PP {split.pp} x DP {split.dp}, {split.tokens} tokens{share}"
 
 
 def choices(job: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assumptions) -> list[Choice]:
@@ -85,18 +90,50 @@ def _impossible(job: Job, shape: Shape) -> str | None:
     return None
 
 
-def _judged(job: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assumptions) -> Choice:
-    need = need_of(job, shape, gpu.memory)
-    reason = gpu_misfit(job, need, gpu.memory, f"{gpu.name} has")
-    if reason is None and host is not None:
-        reason = host_misfit(job, need, host, "a node has")
-    if reason is not None:
-        return Choice(job, need, None, "does not fit: " + reason.partition(";")[0])
-    left = gpu.memory - need.fullest.total
-    if left < TIGHT * gpu.memory:
-        told = f"leaves {size_text(left)} in its {need.fullest.name}, less than {TIGHT:.0%} for fragmentation"
-        return Choice(job, need, None, told)
-    return Choice(job, need, seconds_of(job, shape, gpu, need, assumed), "")
+def _judged(asked: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assumptions) -> Choice:
+    """One split: with a smaller share of the GPU for vLLM where that makes it fit."""
+    job, need = asked, need_of(asked, shape, gpu.memory)
+    room = (1 - TIGHT) * gpu.memory
+    if _awake(job, need) > room:
+        job = _less_for_vllm(job, need, gpu.memory, room)
+        need = need_of(job, shape, gpu.memory)
+    seconds, reason = None, ""
+    if gpu_misfit(job, need, gpu.memory, gpu.name) is not None:
+        reason = f"does not fit: {_over(job, need, gpu)}"
+    elif host is not None and (told := host_misfit(job, need, host, "a node has")) is not None:
+        reason = "does not fit: " + told.partition(";")[0]
+    elif need.fullest.total > room:
+        left = size_text(gpu.memory - need.fullest.total)
+        reason = f"leaves {left} in its {need.fullest.name} phase, less than {TIGHT:.0%} for fragmentation"
+    else:
+        seconds = seconds_of(job, shape, gpu, need, assumed)
+    return Choice(job, need, seconds, reason, less_for_vllm=job is not asked)
+
+
+def _awake(job: Job, need: Need) -> float:
+    """The most while vLLM is awake; 0 where there is none."""
+    return max(need.phase(ROLLOUT).total, need.phase(SAVE).total) if job.rollout else 0.0
+
+
+def _less_for_vllm(job: Job, need: Need, gpu: float, room: float) -> Job:
+    """The largest share in steps of a twentieth that leaves room, where vLLM's cache has no size of its own."""
+    rollout = job.rollout
+    assert rollout is not None
+    if rollout.cache is not None:
+        return job
+    over = _awake(job, need) - room
+    share = math.floor((rollout.share - over / gpu) * 20) / 20
+    return dataclasses.replace(job, rollout=dataclasses.replace(rollout, share=max(0.05, share)))
+
+
+def _over(job: Job, need: Need, gpu: Gpu) -> str:
+    """In short: the phase that is worst, or the cache."""
+    worst = need.fullest
+    if worst.total <= gpu.memory and need.cache is not None and job.rollout is not None:
+        return f"vLLM's share {job.rollout.share:g} leaves no cache for one sequence"
+    part = max(worst.parts, key=lambda name: worst.parts[name])
+    told = f"its {worst.name} phase needs {size_text(worst.total)} of {size_text(gpu.memory)}"
+    return f"{told} ({part} {size_text(worst.parts[part])})"
 
 
 def _ranked(found: list[Choice]) -> list[Choice]:
@@ -108,7 +145,7 @@ def _ranked(found: list[Choice]) -> list[Choice]:
     best, time = fitting[0]
     ranked = [best]
     for choice, seconds in fitting[1:]:
-        ranked.append(Choice(choice.job, choice.need, seconds, _slower(seconds, time, choice, best)))
+        ranked.append(dataclasses.replace(choice, reason=_slower(seconds, time, choice, best)))
     return ranked + [choice for choice in found if choice.seconds is None]
 
 

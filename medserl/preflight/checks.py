@@ -4,9 +4,7 @@ only."""
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +20,22 @@ from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
-from medserl.preflight.model_files import check_chat_template, check_weights, model_path, read_model_config
-from medserl.preflight.prompt_lengths import (
-    TOKENS_PER_EDITED_WORD,
-    Prompt,
-    load_tokenizer,
-    note_prompts,
-    token_lengths,
-)
+from medserl.preflight.model_files import MODEL, check_weights, model_path, read_model_config
+from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
 from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
-MODEL = "actor_rollout_ref.model.path"
 _log = logging.getLogger("medserl.data")
 
 
-def check_all(config: DictConfig, run_dir: RunDir) -> None:
-    """Raise the first problem found, cheapest checks first.
+def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) -> None:
+    """Raise the first problem found, cheapest checks first; settle what follows from the notes.
+
+    Args:
+        config: The run's configuration; `settle_labelled_share` and `settle_prompt_length` may change it.
+        run_dir: The run directory.
+        asked: Keys that the user set, and that nothing here changes.
 
     Raises:
         ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown
@@ -64,6 +60,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
         rollout.tensor_model_parallel_size,
     )
     check_weights(path, MODEL, model)
+    measured = settle_prompt_length(config, model) if LONGEST_PROMPT not in asked else frozenset[Note]()
     check_lengths(config, model)
     check_memory(config, model, str(path))
     check_ray(config)
@@ -73,7 +70,7 @@ def check_all(config: DictConfig, run_dir: RunDir) -> None:
     notes = training_notes(settings)
     check_notes(settings, notes)
     held_out = check_validation(config, settings, notes)
-    check_prompt_lengths(config, settings, [*notes, *held_out], model)
+    check_prompt_lengths(config, settings, [note for note in (*notes, *held_out) if note not in measured], model)
 
 
 def settle_labelled_share(config: DictConfig) -> None:
@@ -232,82 +229,5 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
     where = settings.validation.path or described(settings.notes)
     if not any(note.error_text is not None for note in held_out):
         raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
-    check_no_leak([*notes, *_labelled_extra(settings, notes)], held_out, where)
+    check_no_leak([*notes, *labelled_extra(settings, notes)], held_out, where)
     return held_out
-
-
-def check_prompt_lengths(
-    config: DictConfig, settings: GameSettings, notes: Sequence[Note], model: dict[str, Any]
-) -> None:
-    """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
-    path = config.actor_rollout_ref.model.path
-    tokenizer = load_tokenizer(path)
-    check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
-    if len(tokenizer) > model["vocab_size"]:
-        raise ConfigError(
-            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
-            f"{model['vocab_size']}"
-        )
-    every = [*notes, *_labelled_extra(settings, notes)]
-    check_special_tokens(settings, tokenizer, every)
-    limit = config.data.max_prompt_length
-    slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
-    options = dict(config.data.apply_chat_template_kwargs)
-    for chunk in _chunks(_prompts(settings, every), 512):
-        lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options)
-        for (note, prompt), length in zip(chunk, lengths, strict=True):
-            needed = length + (slack if prompt.grows else 0)
-            if needed > limit:
-                room = f" ({length} and room for an edit of {slack})" if prompt.grows else ""
-                raise DataError(
-                    f"{described(settings.notes)}: note {note.note_id}: its {prompt.kind} "
-                    f"prompt needs {needed} tokens{room}, data.max_prompt_length is {limit}; raise it or "
-                    "leave the note out"
-                )
-
-
-def _labelled_extra(settings: GameSettings, notes: Sequence[Note]) -> list[Note]:
-    """Gold-labelled notes that are none of the training notes."""
-    if not labelled_per_round(settings):
-        return []
-    known = set(notes)
-    return [note for note in labelled_notes(settings, list(notes)) if note not in known]
-
-
-def check_special_tokens(settings: GameSettings, tokenizer: Any, notes: Iterable[Note]) -> None:
-    """No note may hold a special token of the model's own tokenizer: it would end a turn, or speak for the model.
-
-    The reader refuses the chat tokens of today's models whatever the tokenizer; this finds all others.
-    """
-    special = special_tokens(tokenizer)
-    if not special:
-        return
-    pattern = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
-    for note in notes:
-        found = next((m for text in (note.text, note.error_text) if text and (m := pattern.search(text))), None)
-        if found is not None:
-            raise DataError(
-                f"{settings.notes.path or 'the synthetic ward'}: note {note.note_id}: holds {found.group()}, a special "
-                "token of the model's tokenizer, which would end or begin a turn of the prompt; take it out"
-            )
-
-
-def special_tokens(tokenizer: Any) -> set[str]:
-    """The tokens of a tokenizer that mean something in a prompt; added ones that are plain words are not among them."""
-    added = {str(token) for token in tokenizer.get_added_vocab()}
-    marked = {token for token in added if token[:1] in "<[" and token[-1:] in ">]"}
-    return {str(token) for token in tokenizer.all_special_tokens if str(token).strip()} | marked
-
-
-def _prompts(settings: GameSettings, notes: Iterable[Note]) -> Iterator[tuple[Note, Prompt]]:
-    prompts = make_setup(settings).prompts
-    for note in notes:
-        types = settings.error_types or ()
-        for prompt in note_prompts(prompts, note.text, note.error_text, settings.injector_format, types):
-            yield note, prompt
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

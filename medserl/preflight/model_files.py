@@ -10,6 +10,7 @@ from medserl.errors import ConfigError
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 
+MODEL = "actor_rollout_ref.model.path"
 NUMBERS = (
     "num_hidden_layers",
     "hidden_size",

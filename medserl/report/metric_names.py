@@ -19,6 +19,10 @@ MEANINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("val/{greedy,sampled}/recall_correct", "share of the sound texts that are called CORRECT"),
         ("val/{greedy,sampled}/recall_incorrect", "share of the texts with an error that are called INCORRECT"),
         ("val/{greedy,sampled}/mcc", "Matthews correlation of verdict and label, -1 to 1; guessing gives 0"),
+        (
+            "val/{greedy,sampled}/auc",
+            "how often a text with an error gets the greater p(INCORRECT) than one without; guessing gives 0.5",
+        ),
         ("val/{greedy,sampled}/always_one_answer_rate", "share of the commoner verdict; 1: it says the same to all"),
         ("val/{greedy,sampled}/parse_failure_rate", "share of the replies without a verdict"),
         ("val/{greedy,sampled}/strict_rate", "share of the replies in the strict form that the format bonus needs"),
@@ -63,6 +67,7 @@ MEANINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edit/position", "mean place of the edited sentence in its note, 0 first, 1 last"),
         ("referee/void_rate", "share of the accepted edits that the referee could not decide"),
         ("referee/lossy_rate", "share of the accepted edits that only took something away"),
+        ("referee/unchecked_rate", "share of the labels that are what was asked for, which nobody checked"),
         ("referee/failed_rate", "share of the accepted edits about which the referee could not be asked"),
     ),
     ALARMS: (("alarm/*", "1 in a round that raises this alarm, else 0 (medserl.alarms)"),),

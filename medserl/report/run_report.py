@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from medserl.errors import ConfigError
-from medserl.files import write_all_atomically
+from medserl.files import regular, write_all_atomically
+from medserl.game.referee.instruction import unchecked_labels
+from medserl.gamelog.parts import parts
 from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.held_out import DEFAULT_METRIC, Value, answer, band, chance, held_out, name_of
@@ -38,7 +41,8 @@ def write_report(run_dir: Path) -> dict[str, Any]:
             damaged.
     """
     report = make_report(run_dir)
-    write_all_atomically({run_dir / DATA: json.dumps(report, indent=1) + "\n", run_dir / PAGE: page(report)})
+    shown = page(report, sample_games(run_dir))
+    write_all_atomically({run_dir / DATA: json.dumps(report, indent=1) + "\n", run_dir / PAGE: shown})
     return report
 
 
@@ -60,10 +64,13 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         **summarise(rows, metric),
         "rejections": rejections(rows),
         "seconds": seconds(rows),
-        "notes": _notes(config),
         "changed": [override.lstrip("+~").partition("=")[::2] for override in starts[-1].get("overrides", [])],
         "alarms": past(rows),
+        "labels": unchecked_labels(
+            OmegaConf.select(config, "medserl.referee.name"), OmegaConf.select(config, "medserl.second_referee.name")
+        ),
         "best": _best(run_dir),
+        "games": bool(parts(run_dir)),
         "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
         "starts": starts,
@@ -81,7 +88,13 @@ def _rounds(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     if not rows:
         raise ConfigError(f"{path}: no round is recorded yet; report when one is finished")
     last = content.count(b"\n") + 1
-    return rows, [number for number, _ in bad if number != last]
+    return [_numbers(row) for row in rows], [number for number, _ in bad if number != last]
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what is no number, or none to compute with: a run writes none of these."""
+    largest = sys.float_info.max
+    return {name: value for name, value in row.items() if isinstance(value, int | float) and abs(value) <= largest}
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:
@@ -96,7 +109,8 @@ def _is_start(start: Any) -> bool:
     if not isinstance(start, dict):
         return False
     kinds = {"overrides": list, "packages": dict}
-    return all(isinstance(start.get(name, kind()), kind) for name, kind in kinds.items())
+    typed = all(isinstance(start.get(name, kind()), kind) for name, kind in kinds.items())
+    return typed and all(isinstance(word, str) for word in start.get("overrides", ()))
 
 
 def _configuration(path: Path) -> DictConfig:
@@ -108,7 +122,7 @@ def _configuration(path: Path) -> DictConfig:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(regular(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, LookupError, TypeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
@@ -122,16 +136,6 @@ def _best(run_dir: Path) -> dict[str, Any] | None:
         return None
     name = f"{checkpoint.STEP_PREFIX}{marked['step']}"
     return {**marked, "checkpoint": name if (root / name).is_dir() else None}
-
-
-def _notes(config: Any) -> list[str]:
-    """What a reader must know before the numbers."""
-    if OmegaConf.select(config, "medserl.referee.name") != "instruction":
-        return []
-    return [
-        "The referee is `instruction`: a game's label is what the injector was asked for, and nobody checked whether "
-        "the edit did it. Label inversion is therefore not measured."
-    ]
 
 
 def best_sentence(report: Mapping[str, Any]) -> str:
@@ -158,18 +162,27 @@ def alarm_sentence(report: Mapping[str, Any]) -> str:
     return f"Alarms: {'; '.join(rounds)}. train.log says at the first round of each what to look at."
 
 
+def label_sentence(report: Mapping[str, Any]) -> str:
+    """That nobody checked the run's labels, where nobody did."""
+    said: str | None = report["labels"]
+    return f"{said[0].upper()}{said[1:]}." if said else ""
+
+
 def summary_table(report: Mapping[str, Any]) -> Table:
     """The report in a few lines; on a terminal as a table."""
     rounds = counted(report["rounds"], "round")
     verdicts = report["flattened"].items()
+    unchecked = [said] if (said := label_sentence(report)) else []
     sentences = [
         report["answer"],
         best_sentence(report),
         alarm_sentence(report),
+        *unchecked,
         rounds,
         *(v["sentence"] for _, v in verdicts),
     ]
     rows = [["held-out notes", "", report["answer"]], ["checkpoint", "", best_sentence(report)]]
+    rows += [["labels", "not checked", said] for said in unchecked]
     rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])
     rows += [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
     if report["lines_left_out"]:
@@ -178,7 +191,7 @@ def summary_table(report: Mapping[str, Any]) -> Table:
     return Table([rounds, "judged", "because"], rows, "\n".join(sentences))
 
 
-def page(report: Mapping[str, Any]) -> str:
+def page(report: Mapping[str, Any], games: Sequence[Mapping[str, Any]] = ()) -> str:
     """One HTML file that needs nothing else: inline SVG, no script, no link to anywhere."""
     best = report["best"]
     mark = (float(best["step"]), f"best, round {best['step']}") if best else None
@@ -197,7 +210,9 @@ def page(report: Mapping[str, Any]) -> str:
         lead=_lead(report["held_out"], mark),
         time=bar_plot("Minutes by phase", spent, "minutes", (880, 60 + 34 * len(spent))) if spent else None,
         alarms=alarm_sentence(report),
+        labels=label_sentence(report),
         plots=plots,
+        games=games,
         next=next_steps(report),
         made_by=_made_by(report),
         config_file=CONFIG_FILE,
@@ -221,6 +236,37 @@ def _lead(found: Mapping[str, Any] | None, mark: tuple[float, str] | None) -> st
     )
 
 
+def sample_games(run_dir: Path, each: int = 5) -> list[dict[str, Any]]:
+    """Games of the last logged round that the assessor lost and won, those that surprised it most first.
+
+    They are read anew for the page and are in no report.json: the page is as private as the games themselves.
+    """
+    logged = parts(run_dir)
+    if not logged:
+        return []
+    from medserl.gamelog.kinds import Outcome, Source, outcome, surprise
+    from medserl.gamelog.read import read_part
+    from medserl.report.games_text import words_changed
+
+    rounds = [rows for part in logged[-3:] if (rows := [r for r in read_part(part) if r["source"] == Source.PLAY])]
+    found = []
+    for kind, title in ((Outcome.WRONG, "lost by the assessor"), (Outcome.RIGHT, "won by the assessor")):
+        rows = [row for row in (rounds[-1] if rounds else []) if outcome(row) is kind]
+        rows.sort(key=lambda row: -(surprise(row) or 0.0))
+        found += [
+            {
+                "how": title,
+                "round": row["round"],
+                "mode": row["mode"],
+                "truth": row["truth"],
+                "answer": row["assessor"]["answer"],
+                "note": words_changed(row["original"] or "", row["shown"] or ""),
+            }
+            for row in rows[:each]
+        ]
+    return found
+
+
 def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What people do after a run, and the command for it."""
     run = shlex.quote(report["directory"])
@@ -231,6 +277,8 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if not report["newest_checkpoint"] and not report["best"]:
         steps = steps[2:]
+    if report["games"]:
+        steps.insert(0, ("see what was played, and why games were lost", f"medserl games {run}"))
     return steps
 
 

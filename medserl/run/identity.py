@@ -35,6 +35,7 @@ FREE_KEYS = (
     "medserl.deadline_margin",
     "medserl.allow_plain_http",
     "medserl.validation",
+    "medserl.alarms",
     "trainer.total_epochs",
     "trainer.total_training_steps",
     "trainer.save_freq",

@@ -22,12 +22,14 @@ ASIDE_FILE = "metrics.aside.jsonl"
 LOG_FILE = "train.log"
 _ROW_BEGINS = b'{"round"'
 logger = logging.getLogger("medserl.run")
+INVERSION, UNCHECKED = "label_inversion_rate", "referee/unchecked_rate"
 # Name on the round's line, metric, format.
 LINE = (
     ("vcf_acceptance_rate", "vcf_acceptance_rate", ".2f"),
     ("mean_reward", "mean_reward", "+.2f"),
     ("assessor_bal_acc", "assessor/balanced_accuracy", ".2f"),
     ("injector_win", "injector/win_rate", ".2f"),
+    ("label_inversion", INVERSION, ".2f"),
     ("labelled_bal_acc", "labelled/balanced_accuracy", ".2f"),
     ("kl", "actor/reward_kl_penalty", ".4f"),
     ("entropy", "actor/entropy", ".2f"),
@@ -185,6 +187,9 @@ def round_line(number: int, total: int, epoch: int, metrics: Mapping[str, float]
         value = metrics.get(metric, math.nan)
         if name == "val_bal_acc" and not math.isfinite(value):
             continue  # most rounds are not validated
+        if metric == INVERSION and metrics.get(UNCHECKED, 0.0) > 0:
+            parts.append(f"{name}=not_measured")
+            continue
         parts.append(f"{name}={value:{form}}" if math.isfinite(value) else f"{name}=-")
     return " ".join(parts)
 

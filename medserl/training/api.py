@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
+from medserl.config.mistakes import keys_of
 from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
-from medserl.gamelog.log import VALIDATION, GameLog
+from medserl.game.referee.instruction import unchecked_labels
+from medserl.gamelog.log import GameLog
+from medserl.gamelog.parts import VALIDATION
 from medserl.preflight.checks import check_all
 from medserl.report.alarms import Alarms
 from medserl.report.round_metrics import speed_metrics, with_game_metrics
@@ -83,7 +86,7 @@ class MedSeRLTrainer:
         self.run_dir = RunDir(Path(self.settings.run_dir))
         deadline = read_deadline(os.environ, time.time())
         with environment_kept():  # torch and others set variables when the tokenizer's library imports them
-            check_all(self.config, self.run_dir)
+            check_all(self.config, self.run_dir, keys_of(self.overrides))
         self.settings = game_settings(self.config)  # without gold errors the check sets the labelled share to 0
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None
@@ -178,6 +181,8 @@ class MedSeRLTrainer:
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
         self._alarms = Alarms(self.settings.alarms, rows)
+        if unchecked := unchecked_labels(self.settings.referee.name, self.settings.second_referee.name):
+            self._log.remark("labels", trainer.global_steps, unchecked)
         self._deadline.remember(rows, trainer.save_seconds)
         set_up = time.perf_counter() - began
         self._deadline.set_up_took(set_up)

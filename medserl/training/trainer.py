@@ -29,7 +29,7 @@ from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
-from medserl.gamelog.rows import Row as GameRow
+from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
 from medserl.run.console import phase
 from medserl.training.advantage import role_advantages

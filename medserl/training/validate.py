@@ -15,10 +15,11 @@ from verl.workers.rollout.llm_server import LLMServerClient
 
 from medserl.config.settings import GREEDY, SAMPLED, passes
 from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
-from medserl.game.metrics import mean
+from medserl.game.metrics import mean, ranking_auc
 from medserl.game.parse import AssessorAnswer, read_answer
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
-from medserl.gamelog.rows import Row, Source, Turn, held_out
+from medserl.gamelog.kinds import Row, Source
+from medserl.gamelog.rows import Turn, held_out
 from medserl.training.game_rows import said_incorrect
 
 IN_FLIGHT = 512
@@ -68,6 +69,11 @@ class Validator:
             self._rows += [row | {"source": _SOURCES[name].value, "place": i} for i, (_, row) in enumerate(asked)]
             pairs = [(note.label, answer.label) for note, answer in zip(self.labelled, answers, strict=True)]
             metrics |= answer_metrics(pairs, f"val/{name}/")
+            sure = [
+                (note.label, row["assessor"]["p_incorrect"])
+                for note, (_, row) in zip(self.labelled, asked, strict=True)
+            ]
+            metrics[f"val/{name}/auc"] = ranking_auc((label, p) for label, p in sure if p is not None)
             metrics[f"val/{name}/strict_rate"] = mean(float(answer.strict) for answer in answers)
         return metrics
 

@@ -114,6 +114,15 @@ def test_table_leaves_out_columns_of_which_nothing_is_known() -> None:
     assert more.splitlines()[2] == "| arm | seeds | test greedy | unlabelled greedy |"
 
 
+def test_inversion_that_nobody_measured_is_no_zero_and_no_dash() -> None:
+    grid = Grid("Title", (Arm("plain", (), "embedded"), Arm("gold", (), "embedded")), (1,))
+    plain = {"test": {"greedy": 0.7}, "last": {"vcf_acceptance_rate": 0.6, "label_inversion_rate": None}}
+    lines = table(grid, {"plain": {1: plain}, "gold": {1: {"test": {"greedy": 0.7}}}}, None).splitlines()
+    assert lines[2] == "| arm | seeds | test greedy | acceptance | label inversion |"
+    assert lines[4] == "| plain | 1 of 1 | 0.700 | 0.600 | not measured |"
+    assert lines[5] == "| gold | 1 of 1 | 0.700 | – | – |"
+
+
 @settings(max_examples=15)  # matplotlib draws each
 @given(st.lists(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 1)), min_size=1, max_size=5), max_size=3))
 def test_plot_is_well_formed_whatever_the_curves(runs: list[list[tuple[int, float]]]) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
+from medserl.gamelog.kinds import Source
 from medserl.gamelog.read import read_part
-from medserl.gamelog.rows import Source
 
 START_LIMIT = 600  # seconds: a loaded machine with two cores
 SWEEP_LIMIT = 30  # seconds until nothing of a run is left

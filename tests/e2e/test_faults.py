@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medserl.gamelog.log import parts
+from medserl.gamelog.parts import parts
 from medserl.run import checkpoint
 from tests.e2e.harm import NoNamespace, SmallDisk, kill_vllm_inside_a_transfer, kill_worker
 from tests.e2e.runs import CLOSE, EXACT, START_LIMIT, TOLERANCE, Run, Started, optimizer_state, train, train_command

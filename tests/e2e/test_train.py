@@ -8,9 +8,11 @@ import stat
 
 import pytest
 
+from medserl.gamelog.kinds import Source
 from medserl.gamelog.read import read_games
-from medserl.gamelog.rows import Source
+from medserl.planning.shapes import find_shape
 from medserl.run.curves import ALWAYS
+from medserl.ward import model_dir
 from tests.e2e.runs import Run, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
@@ -198,3 +200,12 @@ def test_a_finished_run_has_nothing_to_do(uninterrupted: Run) -> None:
     assert again.exit_code == 0, again.output
     assert "complete: 3 rounds" in again.output
     assert again.metrics == before
+
+
+def test_a_checkpoint_has_the_size_that_the_planner_says(uninterrupted: Run) -> None:
+    """2 bytes a parameter of weights and 12 of the optimizer; headers and names are a twentieth of so small a model."""
+    shape = find_shape(str(model_dir()), "--model")
+    actor = uninterrupted.path / "checkpoints" / "global_step_3" / "actor"
+    for pattern, wanted in (("**/*.safetensors", 2 * shape.parameters), ("**/*.distcp", 12 * shape.parameters)):
+        size = sum(path.stat().st_size for path in actor.glob(pattern))
+        assert wanted <= size <= 1.05 * wanted, pattern

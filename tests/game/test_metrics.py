@@ -9,9 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medserl.game.labels import Label, Mode
-from medserl.game.metrics import answer_metrics, confusion, round_metrics
+from medserl.game.metrics import answer_metrics, confusion, ranking_auc, round_metrics
 from medserl.game.play import AssessorTurn, Attempt, Game, Reply, Role, Trajectory
 from medserl.game.referee import Ruling, RulingKind
+from medserl.game.referee.base import UNCHECKED
 from medserl.game.vcf import UNPARSEABLE, Reason, VcfVerdict
 
 ANSWERS = st.lists(st.tuples(st.sampled_from(Label), st.none() | st.sampled_from(Label)), max_size=60)
@@ -198,6 +199,15 @@ def test_labelled_games_count_for_themselves_only() -> None:
             assert with_gold[name] == value or math.isnan(value), name
 
 
+def test_inversion_is_unknown_where_a_label_was_taken_on_trust() -> None:
+    believed = replace(GAMES[0], ruling=Ruling(RulingKind.ERROR, UNCHECKED))
+    metrics = round_metrics([believed, GAMES[1]])
+    assert metrics["referee/unchecked_rate"] == 1 / 2
+    for name in ("label_inversion_rate", "injector/contradiction_rate"):
+        assert math.isnan(metrics[name])
+    assert round_metrics([GAMES[0], GAMES[1]])["referee/unchecked_rate"] == 0
+
+
 def test_a_second_referee_shows_inversions() -> None:
     def heard(game: Game, kind: RulingKind) -> Game:
         return replace(game, second_ruling=Ruling(kind))
@@ -222,3 +232,15 @@ def test_attempt_numbers_follow_the_rules() -> None:
     keys = set(round_metrics(GAMES, max_attempts=2))
     assert "vcf_acceptance_rate/attempt_2" in keys and "vcf_acceptance_rate/attempt_3" not in keys
     assert {f"vcf_rejections/{reason.value}" for reason in Reason} <= keys
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Label)), st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1))))
+def test_the_ranking_is_scikit_learns(scores: list[tuple[Label, float]]) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    found = ranking_auc(scores)
+    truth = [label is Label.INCORRECT for label, _ in scores]
+    if len(set(truth)) < 2:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(roc_auc_score(truth, [score for _, score in scores]))

@@ -20,6 +20,7 @@ from medserl.game.referee import (
     register_referee,
 )
 from medserl.game.referee.canonical import shipped_lexicon
+from medserl.game.referee.instruction import unchecked_labels
 
 
 def rule(before: str, after: str, **fields: str) -> tuple[str, str]:
@@ -75,6 +76,27 @@ def test_instruction_takes_the_mode_at_its_word(mode: Mode) -> None:
     ruling = make_referee("instruction").rule(Note("n", "x"), mode, "anything")
     assert ruling.label is mode.label
     assert not ruling.contradicts(mode)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_instruction_knows_the_notes_own_gold_error_and_no_other(mode: Mode) -> None:
+    note = Note("n", "Pain in the left knee. Given 5 mg.", error_text="Pain in the left knee. Given 50 mg.")
+    referee = make_referee("instruction")
+    made = referee.rule(note, mode, "Pain in the left knee.  Given 50mg.")
+    assert made.label is Label.INCORRECT and made.checked and made.reason == "gold_error"
+    restored = referee.rule(note, mode, "pain in the left knee. Given 5 mg.")
+    assert restored.label is Label.CORRECT and restored.checked
+    for other in ("Pain in the left knee. Given 500 mg.", "Pain in the right knee. Given 50 mg."):
+        ruling = referee.rule(note, mode, other)
+        assert ruling.label is mode.label and not ruling.checked
+
+
+def test_only_instruction_leaves_labels_unchecked() -> None:
+    said = unchecked_labels("instruction", None)
+    assert said is not None and "were not checked" in said and "inversion is not measured" in said
+    assert "measured by rules only" in str(unchecked_labels("instruction", "rules"))
+    assert unchecked_labels("rules", None) is None and unchecked_labels("judge", None) is None
+    assert make_referee("rules").rule(Note("n", "x"), Mode.ERROR, "anything").checked
 
 
 # ---------------------------------------------------------------------------------------------- the rules

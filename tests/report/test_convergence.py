@@ -134,5 +134,5 @@ def test_plotted_metrics_are_those_that_rounds_report() -> None:
 
     known = {*round_metrics([]), "actor/reward_kl_penalty", "actor/entropy"}
     for how in ("greedy", "sampled"):
-        known |= answer_metrics([], f"val/{how}/").keys()
+        known |= answer_metrics([], f"val/{how}/").keys() | {f"val/{how}/auc"}
     assert {metric for plot in PLOTS for metric in plot.metrics} <= known

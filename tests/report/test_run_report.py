@@ -10,15 +10,15 @@ from omegaconf import OmegaConf
 
 from medserl.cli.main import main
 from medserl.errors import ConfigError
-from medserl.report.run_report import DATA, PAGE, summary_table, write_report
+from medserl.report.run_report import DATA, PAGE, next_steps, page, sample_games, summary_table, write_report
 from medserl.run import checkpoint
 from medserl.run.run_dir import RunDir
+from tests.gamelog.made import made_log
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+def make_run(folder: Path) -> Path:
     """A run directory of 30 rounds, validated every third, whose 24th round was the best."""
-    owner = RunDir(tmp_path / "run")
+    owner = RunDir(folder)
     owner.open(OmegaConf.create({"medserl": {"seed": 5}, "trainer": {"test_freq": 3}}), "embedded", ["medserl.seed=5"])
     owner.close()
     rows = []
@@ -29,10 +29,16 @@ def run(tmp_path: Path) -> Path:
             row |= {"val/greedy/balanced_accuracy": 0.7, "val/greedy/recall_correct": 0.9}
             row |= {"val/greedy/recall_incorrect": 0.5, "val/texts_correct": 100.0, "val/texts_incorrect": 100.0}
         rows.append(row)
-    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "run/checkpoints/global_step_24").mkdir(parents=True)
-    checkpoint.mark_best(tmp_path / "run/checkpoints", 24, "val/greedy/balanced_accuracy", 0.7)
-    return tmp_path / "run"
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "checkpoints/global_step_24").mkdir(parents=True)
+    checkpoint.mark_best(folder / "checkpoints", 24, "val/greedy/balanced_accuracy", 0.7)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """See `make_run`."""
+    return make_run(tmp_path / "run")
 
 
 def test_it_says_what_became_of_the_run(run: Path) -> None:
@@ -144,3 +150,25 @@ def test_lines_that_are_none_are_named(run: Path) -> None:
 def test_a_start_that_says_little_is_no_reason_for_no_report(run: Path) -> None:
     (run / "provenance.json").write_text('{"starts": [{"ended": {}}]}')  # of a file that was damaged and has begun anew
     assert write_report(run)["rounds"] == 30
+
+
+def test_games_of_the_last_round_are_shown_in_the_page_alone(run: Path) -> None:
+    assert sample_games(run) == [] and "Games lost and won" not in page(write_report(run))
+    made_log(run)
+    games = sample_games(run)
+    assert {game["round"] for game in games} == {3}
+    assert [game["how"] for game in games] == ["lost by the assessor"] * 5 + ["won by the assessor"] * 5
+    assert all((game["truth"] == game["answer"]) == (game["how"] == "won by the assessor") for game in games)
+    note = "".join(text for kind, text in games[0]["note"] if kind != "gone")
+    report = write_report(run)
+    text = (run / PAGE).read_text()
+    assert "Games lost and won" in text and "<ins>" in text
+    assert note[:40] in text and note[:40] not in (run / DATA).read_text()
+    assert ("see what was played, and why games were lost", f"medserl games {run}") in next_steps(report)
+
+
+def test_a_note_is_no_markup(run: Path) -> None:
+    report = write_report(run)
+    game = {"how": "lost by the assessor", "round": 1, "mode": "error", "truth": "INCORRECT", "answer": "CORRECT"}
+    text = page(report, [game | {"note": [("came", "<script>alert(1)</script>")]}])
+    assert "<script" not in text and "&lt;script&gt;" in text

@@ -18,6 +18,25 @@ def test_a_round_line_can_be_grepped_and_shows_undefined_values_as_a_dash() -> N
     assert "entropy=-" in line
 
 
+def test_an_inversion_that_nobody_measured_is_not_shown_as_a_number() -> None:
+    assert " label_inversion=0.25 " in round_line(1, 2, 1, {"label_inversion_rate": 0.25, "referee/unchecked_rate": 0})
+    assert " label_inversion=not_measured " in round_line(1, 2, 1, {"referee/unchecked_rate": 0.9})
+    assert " label_inversion=- " in round_line(1, 2, 1, {}), "no game was ruled on"
+
+
+def test_a_remark_stands_in_the_log_and_in_tensorboard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = RunLog(tmp_path, 0, 9)
+    with caplog.at_level(logging.WARNING, logger="medserl.round"):
+        log.remark("alarms", 3, "alarm kl: look at it")
+    log.close()
+    assert caplog.messages == ["round 3: alarm kl: look at it"]
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert "alarms/text_summary" in events.Tags()["tensors"]
+
+
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / METRICS_FILE
     path.write_text(json.dumps({"round": 1}) + "\n" + '{"round": 2, "x"')

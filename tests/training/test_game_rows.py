@@ -14,7 +14,8 @@ from medserl.config.settings import GameLogSettings, GameSettings, NotesSettings
 from medserl.game import Game, Label, LabelledNote, Mode, Note, Reply, Role, Ruling, RulingKind, Trajectory
 from medserl.game.play import AssessorTurn, Attempt
 from medserl.game.vcf import VcfVerdict
-from medserl.gamelog.log import GameLog, parts
+from medserl.gamelog.log import GameLog
+from medserl.gamelog.parts import parts
 from medserl.training.game_rows import open_log, round_rows, said_incorrect
 from medserl.training.rows import Row
 

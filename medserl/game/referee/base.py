@@ -23,6 +23,8 @@ class RulingKind(StrEnum):
     """The edit only removes a fact, which is neither of the two; the game counts for nothing."""
 
 
+UNCHECKED = "instruction"
+"""Reason of a ruling that takes the mode's word for it."""
 FAILED = "referee_failed"
 """Reason of a void ruling where the referee could not be asked."""
 
@@ -45,6 +47,11 @@ class Ruling:
     def failed(self) -> bool:
         """Whether the referee could not be asked, as opposed to could not decide."""
         return self.reason == FAILED
+
+    @property
+    def checked(self) -> bool:
+        """Whether the referee looked at the edit, as opposed to took the mode's word for it."""
+        return self.reason != UNCHECKED
 
     @property
     def label(self) -> Label | None:
