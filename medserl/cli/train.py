@@ -135,7 +135,6 @@ def plan(trainer: MedSeRLTrainer) -> str:
     rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     labelled = config.data.train_batch_size - settings.rollout_batch_size
     split = f"TP {parallel.tp} x PP {parallel.pp} x " if parallel.workers > 1 or parallel.engine == "Megatron" else ""
-    critic = ", with a critic" if config.algorithm.adv_estimator == "gae" else ""
     rounds = counted(trainer.planned_rounds, "round")
     if settings.max_rounds is None:
         rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
@@ -152,7 +151,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"held out   {held_out(trainer)}",
             f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
             f"{config.trainer.device}: "
-            f"{parallel.engine} {split}DP {world // parallel.workers}{critic}, vLLM TP {rollout_tp}",
+            f"{parallel.engine} {split}DP {world // parallel.workers}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
     )

@@ -68,7 +68,6 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         config.data.seed = settings.seed
         config.actor_rollout_ref.actor.data_loader_seed = settings.seed
         config.actor_rollout_ref.rollout.seed = settings.seed
-        config.critic.data_loader_seed = settings.seed
         config.actor_rollout_ref.rollout.agent.num_workers = max(1, settings.rollout_workers)
         _name_folders(config, settings.run_dir)
         rollout = config.actor_rollout_ref.rollout

@@ -15,7 +15,7 @@ from medserl.errors import ConfigError
 
 MEGATRON, FSDP = "megatron", "dp"
 _PART = "+fsdp=train"
-_SECTIONS = ("actor_rollout_ref.actor", "actor_rollout_ref.ref", "critic")
+_SECTIONS = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 # Of Megatron's optimizer: what verl's FSDP does by itself.
 _OPTIMIZER = "use_checkpoint_opt_param_scheduler"
 

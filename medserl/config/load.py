@@ -31,7 +31,6 @@ from medserl.config.refused import (
     SFT_WITHOUT_EFFECT,
     TRAIN_ONLY,
     TRAIN_WITHOUT_EFFECT,
-    check_critic,
     check_effects,
     check_supported,
 )
@@ -83,7 +82,6 @@ def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = (
     check_values(config, rules, verl_defaults(family))
     without_effect = tuple((key, why) for key, why in TRAIN_WITHOUT_EFFECT if not (fsdp and megatrons(key)))
     check_effects(config, _shared("base"), verl_defaults(family), without_effect)
-    check_critic(config)
     expand_home(config)
     return _resolved(complete(config, game_settings(config)), name_or_path)
 

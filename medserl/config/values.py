@@ -182,9 +182,6 @@ TRAIN_RULES: dict[str, Rule] = {
     **_under(f"{_ACTOR}.optim", _OPTIM),
     **_under(f"{_ACTOR}.megatron", _MEGATRON),
     **_under(f"{_REF}.megatron", _MEGATRON),
-    **_under("critic.optim", _OPTIM),
-    **_under("critic", {"ppo_mini_batch_size": SIZE, "ppo_epochs": SIZE, "cliprange_value": NOT_NEGATIVE}),
-    "critic.ppo_infer_max_token_len_per_gpu": SIZE,
     f"{_REF}.log_prob_micro_batch_size_per_gpu": SIZE_OR_NULL,
     **_under(
         _ROLLOUT,

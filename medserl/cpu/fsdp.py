@@ -1,4 +1,4 @@
-"""verl's FSDP engines on CPUs (gloo), for ``model_engine=dp``.
+"""verl's FSDP engine on CPUs (gloo), for ``model_engine=dp``.
 
 Imported after ``verl.workers.engine.fsdp`` by `medserl.cpu.plugin`. FSDP names no device of its own, so nothing is
 answered for here, but for one thing: what has no gradients keeps its parameters in pinned memory.
@@ -23,10 +23,7 @@ def unpinned(*arguments: Any, **options: Any) -> Any:
 
 
 def register() -> None:
-    """Makes verl choose its own engines on the platform "cpu"; once per process."""
+    """Makes verl choose its own engine on the platform "cpu"; once per process."""
     transformer_impl.CPUOffloadPolicy = unpinned
-    for kind, engine in (
-        ("language_model", transformer_impl.FSDPEngineWithLMHead),
-        ("value_model", transformer_impl.FSDPEngineWithValueHead),
-    ):
-        EngineRegistry.register(model_type=kind, backend=BACKENDS, device="cpu")(engine)
+    decorate = EngineRegistry.register(model_type="language_model", backend=BACKENDS, device="cpu")
+    decorate(transformer_impl.FSDPEngineWithLMHead)

@@ -137,8 +137,6 @@ def unplanned(config: DictConfig) -> str | None:
         return None
     if "megatron" not in config.actor_rollout_ref.actor:
         return "model_engine: memory and time are worked out for Megatron only; leave model_engine=dp out"
-    if config.algorithm.adv_estimator == "gae":
-        return "algorithm.adv_estimator: memory and time are worked out without a critic; leave gae out"
     return None
 
 

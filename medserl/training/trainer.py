@@ -288,20 +288,16 @@ class SelfPlayTrainer(CheckpointedTrainer):
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles.
-
-        With a critic (GAE), returns are what it is to learn, and what is normalised is how much they exceed its values:
-        verl's own advantages are these, whitened over both roles together."""
+        """KL and returns by verl; advantages by role, with the weights of the roles."""
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        fields = ["returns", "response_mask", *(["values"] if self.use_critic else [])]
+        fields = ["returns", "response_mask"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        outcomes = padded["returns"] - padded["values"] if self.use_critic else padded["returns"]
-        advantages = self.advantages(outcomes, padded["response_mask"], roles)
+        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -334,10 +330,6 @@ class SelfPlayTrainer(CheckpointedTrainer):
         if not self.round.nothing_trains:
             controller.update(current_kl=metrics[KL], n_steps=real)
         return batch
-
-    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """None where nothing trains, as for the policy."""
-        return batch if self.round.nothing_trains else super()._update_critic(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the

@@ -1,4 +1,4 @@
-"""Rounds of the embedded default with what is not its default: FSDP instead of Megatron, a critic instead of none."""
+"""Rounds of the embedded default with FSDP instead of Megatron."""
 
 import math
 from pathlib import Path
@@ -30,13 +30,3 @@ def test_fsdp_trains_keeps_its_weights_and_goes_on(home: Path, tmp_path: Path) -
     assert (model / "model.safetensors").stat().st_size > 1_000_000
     # The second round's probabilities are those of the weights that came back from the checkpoint.
     check_round(train(home / "fsdp", "--max-rounds", "2", "model_engine=dp", *PLAIN), 2)
-
-
-def test_a_critic_learns_is_kept_and_goes_on(home: Path) -> None:
-    critic = ("algorithm.adv_estimator=gae", "critic.optim.lr=1e-4", *PLAIN)
-    run = train(home / "gae", "--max-rounds", "1", *critic)
-    check_round(run, 1)
-    (row,) = run.metrics
-    assert row["critic/grad_norm"] > 0 and row["critic/lr"] == pytest.approx(1e-4)
-    assert (run.path / "checkpoints" / "global_step_1" / "critic").is_dir()
-    check_round(train(home / "gae", "--max-rounds", "2", *critic), 2)
