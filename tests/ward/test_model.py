@@ -20,13 +20,13 @@ def file_hash(path: Path) -> str:
 def test_shipped_files_are_those_of_the_recipe() -> None:
     assert RECIPE["weights_sha256"] == file_hash(MODEL_DIR / "model.safetensors")
     assert RECIPE["tokenizer_sha256"] == file_hash(MODEL_DIR / "tokenizer.json")
-    assert RECIPE["table_sha256"] == load_table().sha256, "the table changed: make the model anew (docs/ward.md)"
+    assert RECIPE["table_sha256"] == load_table().sha256, "the table changed: make the model anew (docs/ward-model.md)"
 
 
 def test_prompts_are_those_that_the_model_learnt() -> None:
     from medserl.ward.demonstrations import prompts_sha256
 
-    assert RECIPE["prompts_sha256"] == prompts_sha256(), "the prompts changed: make the model anew (docs/ward.md)"
+    assert RECIPE["prompts_sha256"] == prompts_sha256(), "the prompts changed: make the model anew (docs/ward-model.md)"
 
 
 def test_the_recipe_is_the_shipped_configuration() -> None:
