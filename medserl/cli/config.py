@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_OK, ConfigError
 
 
@@ -16,8 +17,8 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.list:
         print("\n".join(available_configs()))
         return EXIT_OK
-    load = load_sft_config if is_sft_config(options.config) else load_config
-    config = load(options.config, overrides)
+    name = chosen_config(options, overrides)
+    config = (load_sft_config if is_sft_config(name) else load_config)(name, overrides)
     node = OmegaConf.select(config, options.section) if options.section else config
     if node is None:
         raise ConfigError(f"--section {options.section}: the configuration has no such key")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
 from medserl.run.stop_signals import StopSignals
 
@@ -41,7 +42,7 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
     if stop.received is not None:
         print(f"medserl: {stop.too_early}", file=sys.stderr, flush=True)
         return EXIT_SIGNAL_BASE + stop.received
-    trainer = MedSeRLTrainer(options.config, overrides, verbose=options.verbose, stop=stop)
+    trainer = MedSeRLTrainer(chosen_config(options, overrides), overrides, verbose=options.verbose, stop=stop)
     print(plan(trainer), flush=True)
     if options.dry_run:
         print("dry run: everything checked, nothing started")

@@ -72,6 +72,12 @@ ENGINE = _verl(
     "the engine is registered for cuda only",
 )  # fmt: skip
 
+MICRO_BATCHES = _verl(
+    "verl/workers/engine/megatron/transformer_impl.py", 906, "MegatronEngine.forward_backward_batch",
+    "micro_batches, indices = prepare_micro_batches(", "micro_batches.prepare_micro_batches",
+    "rows of unlike length share a micro-batch, whose rows are all as long as the longest without packing",
+)  # fmt: skip
+
 # --- megatron-core -----------------------------------------------------------------------------------
 
 CUDA_NORM = _mcore(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
 from medserl.evaluation.votes import Vote, parse_vote
@@ -123,7 +124,7 @@ def assess(
     A prompt that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises
     ConfigError for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
     """
-    tokenizer = _tokenizer(model)
+    tokenizer = _tokenizer(model, decoding.thinking)
     settings = _text_config(model)
     prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
     opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in prompts]
@@ -131,7 +132,10 @@ def assess(
     fitting = [index for index, ids in enumerate(prompts) if len(ids) + decoding.max_tokens <= limit]
     votes = [(Vote(None, failure=TOO_LONG),) * decoding.samples for _ in prompts]
     if not fitting:
-        return votes
+        raise ConfigError(
+            f"--model {model}: no prompt fits its context of {limit} tokens with a reply of {decoding.max_tokens}; use "
+            "a model with a longer context, shorter texts or a smaller --max-tokens"
+        )
     longest = max(len(prompts[index]) for index in fitting) + decoding.max_tokens
     logger.info("asking about %d texts, %d replies each", len(fitting), decoding.samples)
     llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
@@ -147,7 +151,7 @@ def assess(
     return votes
 
 
-def _tokenizer(model: Path) -> Any:
+def _tokenizer(model: Path, thinking: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -157,6 +161,8 @@ def _tokenizer(model: Path) -> Any:
         raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
     if not tokenizer.chat_template:
         raise ConfigError(f"--model {model}: its tokenizer has no chat template")
+    check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
+    check_thinking(tokenizer, model, "--model", thinking)
     return tokenizer
 
 

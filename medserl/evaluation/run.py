@@ -17,6 +17,8 @@ from medserl.evaluation.data import EvaluationData, load_examples
 from medserl.evaluation.votes import FORMATS, majority
 from medserl.game.labels import Label
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
+from medserl.run.weights import DamagedWeights, weight_shapes
+from medserl.ward.language import is_ward_model
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,7 +29,7 @@ logger = logging.getLogger("medserl.evaluate")
 BUILTIN_MODEL = "builtin:ward"
 WARD_PROMPTS = "ward"
 FULL_TOKENS = 256  # a sentence of a real note, with the two other lines; thinking has its own, larger limit
-_CPU_CONFIG, _GPU_CONFIG = "embedded", "qwen3_4b_1node"
+_CPU_CONFIG, _REAL_CONFIG, _GPU_CONFIG = "embedded", "real_cpu", "qwen3_4b_1node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,16 @@ def model_directory(name: str | None) -> Path:
     return path
 
 
+def check_weight_files(path: Path) -> None:
+    """ConfigError where a weight file is damaged, or one that the index names is gone; vLLM would fail later."""
+    if not any(path.glob("*.safetensors")):
+        return
+    try:
+        weight_shapes(path)
+    except DamagedWeights as error:
+        raise ConfigError(f"--model {path}: {error}; copy the model again") from None
+
+
 def _cached(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -100,25 +112,37 @@ def _cached(name: str) -> Path:
         ) from None
 
 
-def default_config() -> str:
+def default_config(model: str | None = None) -> str:
     """Name of the configuration without ``--config``."""
+    from medserl.config.model_at_hand import of_the_ward
     from medserl.cpu.environment import choose_device
 
-    return _CPU_CONFIG if choose_device() == "cpu" else _GPU_CONFIG
+    if choose_device() != "cpu":
+        return _GPU_CONFIG
+    return _CPU_CONFIG if model is None or of_the_ward(model) else _REAL_CONFIG
 
 
 def engine_config(request: Request) -> DictConfig:
     """The training configuration whose engine settings, prompt set and token limit serve as defaults.
 
-    Without ``--config``: the embedded one where there is no GPU, that of one GPU node where there is one, both
-    with one worker process.
+    Without ``--config``: where there is no GPU, the one for the ward's tiny model or for small real ones; where there
+    is one, that of a GPU node. All with one worker process.
     """
     from medserl.config.load import load_config
 
-    overrides = ["medserl.notes.path=null", "medserl.notes.source=auto", *request.overrides]
+    overrides = ["medserl.notes.path=null", "medserl.notes.source=auto", *_model_override(request), *request.overrides]
     if request.config is not None:
         return load_config(request.config, overrides)
-    return load_config(default_config(), ["actor_rollout_ref.rollout.tensor_model_parallel_size=1", *overrides])
+    alone = "actor_rollout_ref.rollout.tensor_model_parallel_size=1"
+    return load_config(default_config(request.model), [alone, *overrides])
+
+
+def _model_override(request: Request) -> list[str]:
+    """The prompt set may follow from the model."""
+    if not request.model:
+        return []
+    quoted = request.model.replace("\\", "\\\\").replace("'", "\\'")
+    return [f"actor_rollout_ref.model.path='{quoted}'"]
 
 
 def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], list[Scored]]:
@@ -133,9 +157,10 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
     temperature = check_request(request)
     made_by = _provenance(command)
     directory = model_directory(request.model)
+    check_weight_files(directory)
     data = load_examples(request.data, request.count, request.seed)
     config = engine_config(request)
-    ward_model = request.model == BUILTIN_MODEL
+    ward_model = is_ward_model(directory)
     prompt_set = request.prompt_set or (WARD_PROMPTS if ward_model else config.medserl.prompt_set)
     prompts = load_prompt_set(prompt_set)
     thinking = request.thinking if request.thinking is not None else config.medserl.thinking and not ward_model
@@ -168,7 +193,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
         "seed": request.seed,
         "bootstrap_seed": request.seed,
         "device": device,
-        "config": request.config or default_config(),
+        "config": request.config or default_config(request.model),
         "overrides": list(request.overrides),
         "engine": options,
         "seconds": round(seconds, 2),

@@ -12,15 +12,18 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import game_settings
 from medserl.config.plugins import described, has_validation_notes
-from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, make_setup
+from medserl.config.settings import JUDGE, GameSettings, GameSetup, labelled_per_round, make_setup
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
 from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.host import check_machine, check_writable
-from medserl.preflight.model_files import check_chat_template, check_weights, model_path, read_model_config
+from medserl.preflight.layout import check_layout, divides
+from medserl.preflight.model_files import check_language, check_weights, model_path, read_model_config
+from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import (
     TOKENS_PER_EDITED_WORD,
     Prompt,
@@ -36,40 +39,73 @@ _log = logging.getLogger("medserl.data")
 
 
 def check_all(config: DictConfig, run_dir: RunDir) -> None:
-    """Raise the first problem found, cheapest checks first.
+    """Check everything, cheapest first; what stands on something that failed is left out.
 
     Raises:
-        ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown
-        prompt set.
-        DataError: unusable notes, or prompts longer than configured.
+        UserError: all problems found: sizes that do not divide, an unusable model directory or run directory, an
+        unknown prompt set, unusable notes, prompts longer than configured.
     """
-    settle_labelled_share(config)
+    problems = Problems()
+    with problems.noted():
+        settle_labelled_share(config)
     settings = game_settings(config)
-    check_layout(config)
-    check_device(config)
-    make_setup(settings)
-    check_servers(settings)
+    setup: GameSetup | None = None
+    with problems.noted():
+        check_layout(config)
+    with problems.noted():
+        check_device(config)
+    with problems.noted():
+        setup = make_setup(settings)
+    with problems.noted():
+        check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
-        check_judge(config)
+        with problems.noted():
+            check_judge(config)
+    model = _model_problems(config, problems)
+    with problems.noted():
+        check_ray(config)
+    with problems.noted():
+        run_dir.check(config)
+        check_writable(run_dir.path)
+    with problems.noted():
+        check_machine(config)
+    with problems.noted():
+        _note_problems(config, settings, problems, prompts=model is not None and setup is not None)
+    problems.tell()
+
+
+def _note_problems(config: DictConfig, settings: GameSettings, problems: Problems, prompts: bool) -> None:
+    """Check the notes, and their prompts where those can be made."""
+    notes, held_out = training_notes(settings), []
+    model = config.actor_rollout_ref.model.path
+    with problems.noted():
+        check_notes(settings, notes)
+    with problems.noted():
+        held_out = check_validation(config, settings, notes)
+    check_language(settings.notes.path, [note.text for note in notes], model, MODEL)
+    if prompts:
+        check_prompt_lengths(config, settings, [*notes, *held_out])
+
+
+def _model_problems(config: DictConfig, problems: Problems) -> dict[str, Any] | None:
+    """Check the model directory; its config.json, or None where it cannot be looked at further."""
     actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
-    path = model_path(config.actor_rollout_ref.model.path, MODEL)
-    model = check_model(
-        path,
-        MODEL,
-        actor.tensor_model_parallel_size,
-        actor.pipeline_model_parallel_size,
-        rollout.tensor_model_parallel_size,
-    )
-    check_weights(path, MODEL, model)
-    check_lengths(config, model)
-    check_ray(config)
-    run_dir.check(config)
-    check_writable(run_dir.path)
-    check_machine(config)
-    notes = training_notes(settings)
-    check_notes(settings, notes)
-    held_out = check_validation(config, settings, notes)
-    check_prompt_lengths(config, settings, [*notes, *held_out], model)
+    path, model = config.actor_rollout_ref.model.path, None
+    with problems.noted():
+        model = read_model_config(model_path(path, MODEL), MODEL)
+    if model is None:
+        return None
+    tp, pp = actor.tensor_model_parallel_size, actor.pipeline_model_parallel_size
+    with problems.noted():
+        _check_split(Path(path), MODEL, model, tp, pp, rollout.tensor_model_parallel_size)
+    with problems.noted():
+        check_lengths(config, model)
+    with problems.noted():
+        _check_files(Path(path), MODEL)
+        check_weights(Path(path), MODEL, model)
+        check_tokenizer(config, model)
+        return model
+    return None
 
 
 def settle_labelled_share(config: DictConfig) -> None:
@@ -94,91 +130,31 @@ def settle_labelled_share(config: DictConfig) -> None:
     config.data.train_batch_size = settings.rollout_batch_size
 
 
-def check_layout(config: DictConfig) -> None:
-    """Devices, parallel sizes and batch sizes must divide each other."""
-    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
-    cp = actor.megatron.context_parallel_size
-    world = trainer.nnodes * trainer.n_gpus_per_node
-    _divides(
-        world,
-        tp * pp * cp,
-        f"trainer.nnodes * trainer.n_gpus_per_node = {world} workers",
-        f"TP {tp} x PP {pp} x CP {cp} = {tp * pp * cp} (actor_rollout_ref.actor.megatron)",
-    )
-    rollout_tp = rollout.tensor_model_parallel_size
-    _divides(
-        world,
-        rollout_tp,
-        f"{world} workers",
-        f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
-    )
-    if actor.ppo_mini_batch_size > config.data.train_batch_size:
-        raise ConfigError(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size: {actor.ppo_mini_batch_size} is more than the "
-            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its "
-            "labelled share)"
-        )
-    dp = world // (tp * pp * cp)
-    mini = actor.ppo_mini_batch_size * rollout.n
-    _divides(
-        mini,
-        dp,
-        f"a mini-batch of ppo_mini_batch_size * rollout.n = {mini} trajectories",
-        f"{dp} data-parallel replicas",
-    )
-    if not actor.use_dynamic_bsz:
-        micro = actor.ppo_micro_batch_size_per_gpu
-        if not micro:
-            raise ConfigError(
-                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu: needed unless use_dynamic_bsz is true"
-            )
-        _divides(
-            mini // dp,
-            micro,
-            f"{mini // dp} trajectories per replica and mini-batch",
-            f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
-        )
-    for part in ("rollout", "ref"):  # verl asserts it in the first round only
-        section = config.actor_rollout_ref[part]
-        micro = section.log_prob_micro_batch_size_per_gpu
-        if micro and not section.log_prob_use_dynamic_bsz:
-            _divides(
-                mini // dp,
-                micro,
-                f"{mini // dp} trajectories per replica and mini-batch",
-                f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
-            )
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    if longest > rollout.max_model_len:
-        raise ConfigError(
-            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
-            f"data.max_prompt_length + data.max_response_length = {longest}"
-        )
-
-
-def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
-    if part < 1 or whole % part:
-        raise ConfigError(f"{whole_name} cannot be divided by {part_name}; change one of them")
-
-
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
     """The model directory must hold a model of a known family with its tokenizer that the layout can split; returns
     config.json."""
     model = read_model_config(path, key)
+    _check_files(path, key)
+    _check_split(path, key, model, tp, pp, rollout_tp)
+    return model
+
+
+def _check_files(path: Path, key: str) -> None:
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
+
+
+def _check_split(path: Path, key: str, model: dict[str, Any], tp: int, pp: int, rollout_tp: int) -> None:
     for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
-        _divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
+        divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
     heads = model["num_attention_heads"]
     rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
-    _divides(heads, rollout_tp, f"{key}: {path}: its num_attention_heads {heads}", rollout_key)
+    divides(heads, rollout_tp, f"{key}: {path}: its num_attention_heads {heads}", rollout_key)
     layers = model["num_hidden_layers"]
-    _divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
-    return model
+    divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
 
 
 def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
@@ -232,18 +208,22 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
     return held_out
 
 
-def check_prompt_lengths(
-    config: DictConfig, settings: GameSettings, notes: Sequence[Note], model: dict[str, Any]
-) -> None:
-    """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
+def check_tokenizer(config: DictConfig, model: dict[str, Any]) -> None:
+    """The tokenizer must belong to the model, and its chat template render the game's messages as asked."""
     path = config.actor_rollout_ref.model.path
     tokenizer = load_tokenizer(path)
     check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
+    check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
     if len(tokenizer) > model["vocab_size"]:
         raise ConfigError(
             f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
             f"{model['vocab_size']}"
         )
+
+
+def check_prompt_lengths(config: DictConfig, settings: GameSettings, notes: Sequence[Note]) -> None:
+    """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence."""
+    tokenizer = load_tokenizer(config.actor_rollout_ref.model.path)
     every = [*notes, *_labelled_extra(settings, notes)]
     check_special_tokens(settings, tokenizer, every)
     limit = config.data.max_prompt_length

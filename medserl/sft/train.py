@@ -24,6 +24,7 @@ from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made
 from medserl.errors import ConfigError, DataError
@@ -32,13 +33,14 @@ from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
 from medserl.preflight.devices import check_device
-from medserl.preflight.model_files import check_weights, model_path
+from medserl.preflight.model_files import check_language, check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.run_dir import RunDir
 from medserl.run.surroundings import Surroundings
+from medserl.ward import model_dir
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
@@ -77,9 +79,13 @@ class SftRun:
             tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
             start = model_path(self.config.model.path, "model.path")
             check_weights(start, "model.path", check_model(start, "model.path", tp, pp))
-            load_tokenizer(start, "model.path")
+            tokenizer = load_tokenizer(start, "model.path")
+            check_chat_template(tokenizer, start, "model.path", {"enable_thinking": False})
+            check_thinking(tokenizer, start, "model.path", thinking=False)
         if self.settings.notes.path is not None:
-            load_notes(Path(self.settings.notes.path))
+            texts = [note.text for note in load_notes(Path(self.settings.notes.path))]
+            toy = model_dir() if self.config.model.path == UNTRAINED_WARD else self.config.model.path
+            check_language(self.settings.notes.path, texts, toy, "model.path")
         self.prompts = load_prompt_set(self.settings.prompt_set)
 
     @property
