@@ -70,6 +70,24 @@ def add_sft(commands: argparse._SubParsersAction) -> None:
     sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
 
 
+def add_bringup(commands: argparse._SubParsersAction) -> None:
+    """The options of ``medserl bringup``."""
+    parser = commands.add_parser(
+        "bringup",
+        help="check within minutes whether this machine's GPU, libraries and speed are what a training needs",
+        description="Run a list of checks, from one kernel of each library to whole rounds, each with what it expects "
+        "and in a process of its own; one line of JSON for each. Without a GPU: what can be run without one.",
+    )
+    parser.set_defaults(run=later("medserl.cli.bringup", "bringup", takes_overrides=False))
+    parser.add_argument("--only", metavar="CHECKS", help="letters or keys, e.g. a,b or c4 (default: all)")
+    parser.add_argument("--until", type=float, metavar="MINUTES", help="leave out what is not expected to end by then")
+    parser.add_argument("--out", metavar="FILE", help="append the lines to this file (default: standard output)")
+    parser.add_argument("--list", action="store_true", help="list the checks, run none")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU, if one is here"
+    )
+
+
 def add_configuration(
     parser: argparse.ArgumentParser,
     options: Sequence[Option] = TRAIN_OPTIONS,

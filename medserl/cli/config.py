@@ -9,7 +9,7 @@ from medserl.errors import EXIT_OK, ConfigError
 
 
 def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Print a resolved configuration as YAML, or the names of the shipped ones."""
+    """Print a resolved configuration as YAML, the names of the shipped ones, or what its keys mean."""
     from omegaconf import OmegaConf
 
     from medserl.config.load import available_configs, is_sft_config, load_config, load_sft_config
@@ -19,6 +19,15 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
         return EXIT_OK
     name = chosen_config(options, overrides)
     config = (load_sft_config if is_sft_config(name) else load_config)(name, overrides)
+    if options.explain or options.changed:
+        from medserl.config.explain import changed, explain_key, shown
+
+        if options.explain:
+            print(explain_key(config, options.explain, name))
+        for entry in changed(config, name) if options.changed else ():
+            why = f"  # {entry.reason}" if entry.reason else ""
+            print(f"{entry.key}: {shown(OmegaConf.select(config, entry.key))}  (default {shown(entry.default)}){why}")
+        return EXIT_OK
     node = OmegaConf.select(config, options.section) if options.section else config
     if node is None:
         raise ConfigError(f"--section {options.section}: the configuration has no such key")

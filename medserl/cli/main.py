@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from medserl import __version__
 from medserl.cli import data
-from medserl.cli.arguments import OVERRIDES_HELP, add_configuration, add_sft, add_train, later, parse_arguments
+from medserl.cli.arguments import (
+    OVERRIDES_HELP,
+    add_bringup,
+    add_configuration,
+    add_sft,
+    add_train,
+    later,
+    parse_arguments,
+)
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
 from medserl.cli.guard import guarded
@@ -58,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    config.add_argument("--explain", metavar="KEY", help="say what a key means, its default, and why it is set here")
+    config.add_argument("--changed", action="store_true", help="list the keys that differ from verl's and our defaults")
     doctor = commands.add_parser(
         "doctor",
         help="look at this machine, or at the nodes of this allocation, before any job",
@@ -71,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--interface", metavar="NAME", help="network interface of the all-reduce, e.g. ib0")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports torch")
     doctor.add_argument("--here", action="store_true", help="this machine only, in an allocation of several nodes too")
+    add_bringup(commands)
     data.add_commands(commands)
     add_evaluate(commands)
     add_compare(commands)

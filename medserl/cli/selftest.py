@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
+from medserl.words import counted
 
 CONFIGS = {"cpu": "embedded", "cuda": "embedded_gpu"}
 PACKAGES = ("vllm", "verl", "torch")
@@ -215,7 +216,7 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     """TensorBoard's own reader finds a point for each round."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from medserl.run.run_log import TENSORBOARD_DIR
+    from medserl.run.curves import TENSORBOARD_DIR
 
     if not (run_dir / TENSORBOARD_DIR).is_dir():
         return Check("TensorBoard", False, f"no {run_dir / TENSORBOARD_DIR}")
@@ -237,5 +238,4 @@ def summary(run_dir: Path, rounds: int, device: str) -> str:
     config = OmegaConf.load(run_dir / CONFIG_FILE)
     layout = OmegaConf.select(config, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size")
     versions = ", ".join(f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in PACKAGES)
-    counted = "1 round" if rounds == 1 else f"{rounds} rounds"
-    return f"{counted}, checkpoint, TensorBoard; {versions}, TP {layout}, {device}"
+    return f"{counted(rounds, 'round')}, checkpoint, TensorBoard; {versions}, TP {layout}, {device}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
 from medserl.run.stop_signals import StopSignals
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from medserl.config.settings import GameSettings
@@ -37,6 +38,9 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals) -> int:
+    from medserl.run.console import first_line
+
+    first_line(options.config, sys.stderr)
     from medserl.training.api import MedSeRLTrainer
 
     if stop.received is not None:
@@ -123,7 +127,9 @@ def plan(trainer: MedSeRLTrainer) -> str:
     rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     labelled = config.data.train_batch_size - settings.rollout_batch_size
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
-    length = f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
+    rounds = counted(trainer.planned_rounds, "round")
+    if settings.max_rounds is None:
+        rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
     hosts = where_notes_go(settings)
     return "\n".join(
         (
@@ -131,9 +137,10 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"model      {config.actor_rollout_ref.model.path}",
             f"notes      {notes_line(settings)}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
-            f"referee {settings.referee.name}, reward {settings.rewards.name}; {length}",
+            f"referee {settings.referee.name}, reward {settings.rewards.name}; {rounds}",
             f"held out   {held_out(trainer)}",
-            f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: "
+            f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
+            f"{config.trainer.device}: "
             f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
@@ -158,4 +165,4 @@ def held_out(trainer: MedSeRLTrainer) -> str:
     if every <= 0:
         return "nothing: trainer.test_freq is off"
     own = f"{settings.count} synthetic patients" if trainer.settings.notes.source == "ward" else "the note source's own"
-    return f"{settings.path or own}, every {every} rounds"
+    return f"{settings.path or own}, every {counted(every, 'round') if every > 1 else 'round'}"

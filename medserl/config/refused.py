@@ -37,7 +37,7 @@ SFT_ONLY: tuple[tuple[str, Any, str], ...] = (
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself"
-_OWN_GAMES = "use medserl.dump_games=true, which writes every game to RUN_DIR/games"
+_OWN_GAMES = "use medserl.game_log.enabled=true, which keeps every game in RUN_DIR/games"
 _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
 # Key, what to use instead.
 TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (

@@ -115,6 +115,20 @@ class ValidationSettings:
 
 
 @dataclass
+class GameLogSettings:
+    """The games of a run in ``RUN_DIR/games`` (readable by their owner only), for ``medserl games``."""
+
+    enabled: bool | None = None
+    """Whether they are kept, notes and replies included; null: where all notes of the run are the ward's."""
+    redact: bool = False
+    """Keep labels, reasons and numbers only: no text, no note's id."""
+    keep_rounds: int | None = None
+    """Keep the games of so many of the newest rounds; null: of all."""
+    max_megabytes: int | None = 4096
+    """Remove the oldest rounds' games where all take more than so many megabytes; null: never."""
+
+
+@dataclass
 class GameSettings:
     """The ``medserl`` section."""
 
@@ -177,8 +191,7 @@ class GameSettings:
     before a round that may take longer than that."""
     max_rounds: int | None = None
     """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
-    dump_games: bool = False
-    """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
+    game_log: GameLogSettings = field(default_factory=GameLogSettings)
 
 
 GREEDY, SAMPLED = "greedy", "sampled"

@@ -211,6 +211,8 @@ TRAIN_RULES: dict[str, Rule] = {
             "poll_seconds": POSITIVE,
             "deadline_margin": NOT_NEGATIVE,
             "max_rounds": SIZE_OR_NULL,
+            "game_log.keep_rounds": SIZE_OR_NULL,
+            "game_log.max_megabytes": SIZE_OR_NULL,
         },
     ),
 }

@@ -31,17 +31,25 @@ def innermost(error: BaseException) -> str:
     return (f"{type(error).__name__}: {first}" if first else type(error).__name__)[:_LONGEST]
 
 
-def how_to_go_on(checkpoints: Path, finished: int) -> str:
+def how_to_go_on(checkpoints: Path, finished: int | None, saved: int = 0) -> str:
     """What a run that ended in its midst has lost, and where the same command goes on, in a phrase.
 
     Args:
         checkpoints: The folder of all checkpoints.
-        finished: The last round that was finished, whether or not a checkpoint holds it.
+        finished: The last round that was finished, whether or not a checkpoint holds it; None where this start had not
+            come to its first round, so that it can have lost none.
+        saved: The last round of which this start has read or written a checkpoint itself. Others count where they are
+            later and whole: a later one may be damaged, and passed over for that.
     """
-    last = checkpoint.latest_step(checkpoints, content=False)
-    lost = {0: "no finished round is lost", 1: "one finished round is lost"}.get(
-        finished - last, f"{finished - last} finished rounds are lost"
+    if finished is None:
+        last = lost = checkpoint.latest_step(checkpoints, content=False)
+    else:
+        later = [step for step in checkpoint.steps(checkpoints) if saved < step <= finished]
+        whole = (step for step in later if checkpoint.damage(checkpoint.folder(checkpoints, step)) is None)
+        last, lost = max(whole, default=saved), finished
+    phrase = {0: "no finished round is lost", 1: "one finished round is lost"}.get(
+        lost - last, f"{lost - last} finished rounds are lost"
     )
     if not last:
-        return f"there is no checkpoint yet: {lost}, and the same command begins anew"
-    return f"{lost}; the same command resumes after round {last}"
+        return f"there is no checkpoint yet: {phrase}, and the same command begins anew"
+    return f"{phrase}; the same command resumes after round {last}"

@@ -11,6 +11,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
 from medserl.run import checkpoint
+from medserl.run.console import LOAD, phase
 from medserl.run.layout import layout_of
 from medserl.training.advantage import RoleAdvantages
 
@@ -68,6 +69,7 @@ class CheckpointedTrainer(PPOTrainerSync):
         return None if controller is None else float(controller.value)
 
     def _load_checkpoint(self) -> None:
+        phase(LOAD)
         logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")
         self.global_steps = 0
         if self.config.trainer.resume_mode != "resume_path":  # medserl.run.layout.choose_checkpoint says which

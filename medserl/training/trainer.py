@@ -29,10 +29,13 @@ from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
+from medserl.gamelog.rows import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
+from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
 from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
+from medserl.training.game_rows import round_rows
 from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
 from medserl.training.validate import Validator
 
@@ -52,7 +55,10 @@ class RoundState:
 
     tasks: dict[str, NoteTask] = field(default_factory=dict)
     games: dict[str, Game] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
+    advantages: dict[str, float] = field(default_factory=dict)
+    """Mean over a trajectory's tokens, by key."""
     nothing_trains: bool = False
 
 
@@ -105,6 +111,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         self.timing_raw = {}
         with marked_timer("step", self.timing_raw):
             batch = self.step(metrics, self.timing_raw)
+            self._phase("sending the weights to vLLM")
             self.on_step_end()
             metrics.update(self._consume_sync_metrics())
         self._compute_metrics(
@@ -123,10 +130,22 @@ class SelfPlayTrainer(CheckpointedTrainer):
             notes = validation_notes(self.settings)
             prompts = make_setup(self.settings).prompts
             self._validator = Validator(self.config, self.get_llm_client(), self.tokenizer, prompts, notes)
+        phase("judging the held-out notes")
         timing: dict[str, float] = {}
         with marked_timer("validate", timing):
             metrics = self._validator()
         return {**metrics, "timing_s/validate": timing["validate"]}
+
+    def _phase(self, text: str) -> None:
+        phase(f"round {self.global_steps}/{self.total_training_steps}: {text}")
+
+    def game_rows(self) -> list[GameRow]:
+        """What the game log keeps of the last round."""
+        return round_rows(self.round, self.global_steps)
+
+    def answer_rows(self) -> list[GameRow]:
+        """What the game log keeps of the held-out answers since the last call."""
+        return [] if self._validator is None else self._validator.take_rows(self.global_steps)
 
     # ---------------------------------------------------------------- the round's notes
 
@@ -153,6 +172,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """The rows that verl sends to the agent loops: one per note."""
+        self._phase("the model plays against itself")
         tasks = self.round.tasks
         expected = self.config.data.train_batch_size
         if len(tasks) != expected:
@@ -173,6 +193,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Keep the trajectories that train, have verl pad them, and deal all into mini-batches."""
+        self._phase("log-probabilities of the policy and the reference")
         rows = self._collect_games(batch)
         if (waited := time.perf_counter() - self._round_began) > SLOW_PHASE:
             logger.info("round %d: %d games played in %.0f s", self.global_steps, len(self.round.games), waited)
@@ -235,9 +256,14 @@ class SelfPlayTrainer(CheckpointedTrainer):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
+        known = ("index", "seconds", "p_incorrect")
+        self.round.rows = {
+            key: Row(Role(info["role"]), bool(info["trains"]), *(info[name] for name in known))
+            for key, info in said.items()
+        }
         if complaint := referee_complaint(list(by_uid.values()), self.settings.referee.name):
             logger.warning("round %d: %s", self.global_steps, complaint)
-        return {key: Row(Role(info["role"]), bool(info["trains"])) for key, info in said.items()}
+        return self.round.rows
 
     # ---------------------------------------------------------------- advantages and update
 
@@ -262,6 +288,9 @@ class SelfPlayTrainer(CheckpointedTrainer):
         injector = self.settings.advantage.injector_weight
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
+        means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
+        shown = zip(batch.keys, means.tolist(), strict=True)
+        self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
 
@@ -287,6 +316,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         weights even on zero gradients."""
         if self.round.nothing_trains:
             return batch
+        self._phase("updating the policy")
         update = self.actor_rollout_wg.update_actor
 
         def counted(batch: KVBatchMeta) -> Any:

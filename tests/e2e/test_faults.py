@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from medserl.gamelog.log import parts
 from medserl.run import checkpoint
 from tests.e2e.harm import NoNamespace, SmallDisk, kill_vllm_inside_a_transfer, kill_worker
 from tests.e2e.runs import START_LIMIT, Run, Started, train, train_command
@@ -147,14 +148,17 @@ def test_its_rounds_are_those_of_the_uninterrupted_run(chain: Chain, uninterrupt
 def texts(games: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     """Everything that was written in a round, by note."""
     return sorted(
-        (f"{g['note_id']} {g['mode']} {g['truth']}", [t["reply"]["text"] for t in g["trajectories"]]) for g in games
+        (f"{g['note_id']} {g['mode']} {g['truth']}", [t["reply"] for t in (*g["attempts"], g["assessor"]) if t])
+        for g in games
     )
 
 
 def test_it_saw_every_note_once(chain: Chain) -> None:
     seen = [g["note_id"] for n in range(1, ROUNDS + 1) for g in chain.end.games(n) if g["mode"] is not None]
     assert len(seen) == len(set(seen)) == ROUNDS * 32
-    assert len(list((chain.path / "games").iterdir())) == ROUNDS
+    assert [path.name for path in parts(chain.path)] == [
+        "validation-000000.parquet", *(f"round-{n:06d}.parquet" for n in range(1, ROUNDS + 1))
+    ]  # fmt: skip
 
 
 def test_its_curve_has_neither_gap_nor_repeated_round(chain: Chain) -> None:
@@ -162,7 +166,7 @@ def test_its_curve_has_neither_gap_nor_repeated_round(chain: Chain) -> None:
 
     events = EventAccumulator(str(chain.path / "tensorboard"))
     events.Reload()
-    for name in ("mean_reward", "actor/grad_norm", "vcf_acceptance_rate"):
+    for name in ("mean_reward", "verl/actor/grad_norm", "vcf_acceptance_rate"):
         assert [point.step for point in events.Scalars(name)] == list(range(1, ROUNDS + 1)), name
     for number, point in enumerate(events.Scalars("mean_reward")):
         assert point.value == pytest.approx(chain.end.metrics[number]["mean_reward"])

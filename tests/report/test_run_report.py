@@ -24,8 +24,10 @@ def run(tmp_path: Path) -> Path:
     rows = []
     for number in range(1, 31):
         row = {"round": number, "epoch": 0, "mean_reward": 0.01 * number, "vcf_acceptance_rate": 0.5}
+        row |= {"vcf_rejections/leak": 1, "vcf_rejections/empty": 0, "timing_s/gen": 4.0, "timing_s/step": 5.0}
         if number % 3 == 0:
-            row["val/greedy/balanced_accuracy"] = 0.7
+            row |= {"val/greedy/balanced_accuracy": 0.7, "val/greedy/recall_correct": 0.9}
+            row |= {"val/greedy/recall_incorrect": 0.5, "val/texts_correct": 100.0, "val/texts_incorrect": 100.0}
         rows.append(row)
     (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run/checkpoints/global_step_24").mkdir(parents=True)
@@ -39,7 +41,7 @@ def test_it_says_what_became_of_the_run(run: Path) -> None:
     assert report["rounds"] == 30 and report["seed"] == 5
     assert report["flattened"]["reward"]["state"] == "rising"
     assert report["flattened"]["acceptance"]["state"] == "flattened"
-    assert report["flattened"]["accuracy on held-out notes"]["state"] == "too few rounds"
+    assert report["flattened"]["held-out notes"]["state"] == "too few rounds"
     assert report["best"]["checkpoint"] == "global_step_24" and report["best"]["value"] == 0.7
     assert report["starts"][-1]["packages"]["verl"] and "git_commit" in report["starts"][-1]
     assert report["configuration"]["medserl"] == {"seed": 5}
@@ -53,13 +55,17 @@ def test_the_page_needs_nothing_else_and_is_private(run: Path) -> None:
     assert len(ids) == len(set(ids))
     assert [url for url in re.findall(r"https?://[^\"' ]+", text) if "w3.org" not in url] == []
     plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(plots) == 3
-    for plot in plots:
+    assert len(plots) == 6  # the answer, the time, four curves
+    for plot in (plots[0], *plots[2:]):
         assert "best, round 24" in "".join(ElementTree.fromstring(plot).itertext())
     assert "Entropy of the policy: not measured in this run." in text
     assert "Best by val/greedy/balanced_accuracy: round 24" in text
-    assert "chance" in plots[2] and "chance" not in plots[0]
+    assert "chance" in plots[0] and "chance" not in plots[2]
     assert "too few rounds" in text and "embedded medserl.seed=5" in text
+    assert text.index("balanced accuracy (greedy) on 200 held-out texts") < text.index("<svg"), "the answer leads"
+    assert "the edit says what it is" in text and "an empty reply" not in text
+    assert "<code>medserl.seed</code>" in text, "what differs from the default"
+    assert f"medserl export {run} --out model" in text
     assert (run / PAGE).stat().st_mode & 0o077 == 0
     assert (run / DATA).stat().st_mode & 0o077 == 0
 

@@ -55,10 +55,42 @@ def test_an_error_without_words_gives_those_of_what_began_it() -> None:
         assert innermost(error) == "OSError: no room"
 
 
+def publish(root: Path, step: int) -> Path:
+    place = checkpoint.staging_dir(root) / f"global_step_{step}"
+    place.mkdir()
+    (place / "weights").write_text(f"weights of {step}")
+    return checkpoint.publish(root, step, {}, None)
+
+
 def test_how_to_go_on_counts_what_is_lost(tmp_path: Path) -> None:
     assert "no checkpoint yet: 3 finished rounds are lost" in how_to_go_on(tmp_path, 3)
-    (checkpoint.staging_dir(tmp_path) / "global_step_5").mkdir()
-    checkpoint.publish(tmp_path, 5, {}, None)
+    publish(tmp_path, 5)
     assert how_to_go_on(tmp_path, 5) == "no finished round is lost; the same command resumes after round 5"
     assert how_to_go_on(tmp_path, 6).startswith("one finished round is lost; ")
     assert how_to_go_on(tmp_path, 8).startswith("3 finished rounds are lost; ")
+
+
+@pytest.mark.parametrize("newest", [0, 1, 2, 7])
+def test_a_start_that_came_to_no_round_has_lost_none(tmp_path: Path, newest: int) -> None:
+    if not newest:
+        assert how_to_go_on(tmp_path, None) == (
+            "there is no checkpoint yet: no finished round is lost, and the same command begins anew"
+        )
+        return
+    publish(tmp_path, newest)
+    told = f"no finished round is lost; the same command resumes after round {newest}"
+    assert how_to_go_on(tmp_path, None) == told == how_to_go_on(tmp_path, newest, newest)
+
+
+def test_whatever_is_there_and_was_finished_the_count_is_that_of_the_rounds_to_be_played_again(tmp_path: Path) -> None:
+    """Checkpoints of rounds 2, 3 and 5, that of 3 damaged in its content: a start that passed it over began at 2."""
+    for step in (2, 3, 5):
+        publish(tmp_path, step)
+    (tmp_path / "global_step_3" / "weights").write_text("WEIGHTS of 3")
+    for finished in range(2, 9):
+        last = 5 if finished >= 5 else 2
+        said = how_to_go_on(tmp_path, finished, saved=2)
+        lost = {0: "no finished round is", 1: "one finished round is"}.get(
+            finished - last, f"{finished - last} finished rounds are"
+        )
+        assert said == f"{lost} lost; the same command resumes after round {last}"

@@ -159,6 +159,7 @@ def made_trainer(overrides: Sequence[str] = (), number: int = 1, ranks: int = 1)
     trainer.config, trainer.settings = config, game_settings(config)
     trainer.advantages = role_advantages(trainer.settings)
     trainer.round, trainer.global_steps, trainer._round_began = module.RoundState(), number, 0.0
+    trainer._validator = None
     trainer.use_critic, trainer.distillation_config = False, None
     trainer.tokenizer = SimpleNamespace(eos_token_id=0)
     trainer.actor_rollout_wg = Workers(ranks)

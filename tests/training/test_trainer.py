@@ -254,6 +254,19 @@ def test_the_weight_scales_the_injector_alone(made: Any, queue: Any, normalisati
     assert found[1.0, "injector"].abs().min() > 0
 
 
+def test_the_game_log_gets_each_rows_advantage_and_what_trained(made: Any, queue: Any) -> None:
+    trainer = made.made_trainer(["medserl.balance_labels=false", "medserl.balance_modes=false"])
+    games = [*mixed(made), made.made_game("x", Mode.ERROR, WRONG, attempts=2)]
+    batch, _ = trained(trainer, made, queue, games)
+    turns = [turn for row in trainer.game_rows() for turn in (*row["attempts"], row["assessor"])]
+    assert [row["note_id"] for row in trainer.game_rows()] == [game.note_id for game in games]
+    assert sum(turn["trained"] for turn in turns) == len(real(trainer, batch)) == 18
+    expected = [queue.rows[key]["advantages"].mean().item() for key in sorted(real(trainer, batch))]
+    assert [turn["advantage"] for turn in turns if turn["trained"]] == pytest.approx(expected)
+    assert all(turn["seconds"] == 0.1 for turn in turns)
+    assert trainer.answer_rows() == []
+
+
 def test_padding_gets_no_advantage(made: Any, queue: Any) -> None:
     trainer = made.made_trainer()
     batch, _ = trained(trainer, made, queue, mixed(made))
