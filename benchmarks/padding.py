@@ -20,7 +20,7 @@ from typing import Any
 
 MAXIMUM, MEAN, SPREAD, LEAST = 1024, 480, 140, 200
 """Tokens of a row: prompts of both roles on MEDEC-MS's notes with their replies (docs/real-models.md)."""
-BUDGET = 4096
+BUDGET = 1536
 VOCABULARY = 8192
 
 

@@ -169,7 +169,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
         output_format=request.output_format,
         samples=request.samples,
         temperature=temperature,
-        max_tokens=request.max_tokens or _token_limit(config, request.output_format),
+        max_tokens=request.max_tokens or token_limit(config, request.output_format),
         seed=request.seed,
         thinking=bool(thinking),
     )
@@ -208,7 +208,8 @@ def _chat(prompts: PromptSet, output_format: str, example: Any) -> list[Message]
     return prompts.assessor_full(example.text, example.sentences)
 
 
-def _token_limit(config: DictConfig, output_format: str) -> int:
+def token_limit(config: DictConfig, output_format: str) -> int:
+    """Most tokens of a reply where a command line does not say."""
     limit = int(config.data.max_response_length)
     return limit if output_format == "flag" else max(limit, FULL_TOKENS)
 

@@ -95,6 +95,7 @@ def _model_problems(config: DictConfig, problems: Problems) -> dict[str, Any] | 
         model = read_model_config(model_path(path, MODEL), MODEL)
     if model is None:
         return None
+    settle_bucket(config, model)
     tp, pp = actor.tensor_model_parallel_size, actor.pipeline_model_parallel_size
     with problems.noted():
         _check_split(Path(path), MODEL, model, tp, pp, rollout.tensor_model_parallel_size)
@@ -128,6 +129,21 @@ def settle_labelled_share(config: DictConfig) -> None:
     )
     config.medserl.labelled_share = 0.0
     config.data.train_batch_size = settings.rollout_batch_size
+
+
+def settle_bucket(config: DictConfig, model: dict[str, Any]) -> None:
+    """The buffer that carries new weights to vLLM must hold the largest tensor, the embedding: verl asserts it after
+    minutes. Where it is too small it becomes as large as that, and a line says so."""
+    engine = config.actor_rollout_ref.rollout.checkpoint_engine
+    largest = 4 * model["vocab_size"] * model["hidden_size"]  # float32
+    if (needed := largest // 2**20 + 1) > engine.update_weights_bucket_megabytes:
+        _log.info(
+            "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes is %d instead of %d, for the "
+            "model's embedding",
+            needed,
+            engine.update_weights_bucket_megabytes,
+        )
+        engine.update_weights_bucket_megabytes = needed
 
 
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
