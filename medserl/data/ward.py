@@ -13,6 +13,7 @@ from medserl.files import write_atomically
 from medserl.game.rows import shown_path
 from medserl.ward import medec_rows, ward_notes
 from medserl.ward.medec import COLUMNS
+from medserl.ward.table import Table, load_table
 
 FILES = {
     "train": "WARD-TrainingSet.csv",
@@ -21,17 +22,21 @@ FILES = {
 }
 
 
-def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> list[Path]:
+def write_ward(out: Path, count: int, seed: int, *, table: Path | None = None, overwrite: bool = False) -> list[Path]:
     """Write the three splits by patient into the folder ``out``, ``count`` notes each, every other one with its error.
 
-    Raises ConfigError for a count below 2 or above what a split has, and for files that are there already.
+    ``table`` is a knowledge table of one's own (docs/ward.md); None: the shipped one.
+
+    Raises ConfigError for a table that cannot be used, naming line and key, for a count below 2 or above what a split
+    has, and for files that are there already.
     """
     if count < 2:
         raise ConfigError(f"--count {count}: must be at least 2, one note with an error and one without")
+    known = load_table() if table is None else load_table(table.absolute())
     paths = {split: out / FILES[split] for split in FILES}
     try:
         _check_targets(paths.values(), overwrite)
-        return _write_all(out, paths, count, seed)
+        return _write_all(out, paths, count, seed, known)
     except OSError as error:
         raise ConfigError(
             f"--out {shown_path(out)}: cannot be written ({error.strerror or error}); give another folder"
@@ -46,10 +51,10 @@ def _check_targets(paths: Iterable[Path], overwrite: bool) -> None:
             raise ConfigError(f"{shown_path(path)} is there already; give another --out or --overwrite")
 
 
-def _write_all(out: Path, paths: dict[str, Path], count: int, seed: int) -> list[Path]:
+def _write_all(out: Path, paths: dict[str, Path], count: int, seed: int, table: Table) -> list[Path]:
     rows = {}
     for split in FILES:
-        notes = ward_notes(split, count, seed)
+        notes = ward_notes(split, count, seed, table)
         rows[split] = [medec_rows([note], erroneous=i % 2 == 0)[0] for i, note in enumerate(notes)]
     out.mkdir(parents=True, exist_ok=True)
     for split, path in paths.items():
