@@ -1,17 +1,19 @@
 """What a round's games take in step and at their own pace: batch-synchronous order against MedSeRL's.
 
-usage: python benchmarks/round_order.py [--games 32] [--labelled 8] [--acceptance 0.4] [--repeats 5]
+usage: python benchmarks/round_order.py [--games 32] [--labelled 8] [--acceptance 0.4] [--repeats 5] [--long-tail]
 
-Both orders do the same work: the same games, the same attempts accepted (drawn once), the same numbers of tokens, on the
-same vLLM (the tiny model, settings of `embedded`; on a GPU those of `embedded_gpu`). "Own pace": each game asks for its
-next reply as soon as it has the last, as MedSeRL's agent loop does. "In step": all first attempts, then all second ones,
-then all third ones, then all assessments. Passes alternate; prints a Markdown table and the ratio.
+Both orders do the same work: the same games, the same attempts accepted (drawn once), the same numbers of tokens, on
+one vLLM (the tiny model, settings of `embedded`; on a GPU those of `embedded_gpu`). "Own pace": each game asks for its
+next reply as soon as it has the last, as MedSeRL's agent loop does. "In step": all first attempts, then all second
+ones, then all third ones, then all assessments. Replies are as long as the embedded model's, or, with --long-tail, of
+the same mean but log-normal with sigma 0.8, as reasoning is. Passes alternate; prints a Markdown table and the ratio.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import random
 import sys
@@ -26,9 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 ATTEMPTS = 3
 PROMPT = {"injector": 130, "assessor": 80}
-# Replies of the embedded default: mean and spread of a normal distribution of tokens, cut at data.max_response_length.
+# Replies of the embedded default: mean and spread of a normal distribution of tokens.
 REPLY = {"injector": (28, 9), "assessor": (8, 2)}
-LONGEST = 64
+LONGEST = 120
+SIGMA = 0.8
 Ask = Callable[[str, int], Awaitable[None]]
 """Role and number of tokens; returns when the reply is there."""
 
@@ -41,22 +44,27 @@ class Game:
     assessment: int | None
 
 
-def drawn_games(games: int, labelled: int, acceptance: float, seed: int) -> list[Game]:
+def drawn_games(options: argparse.Namespace, seed: int) -> list[Game]:
     """The round: games whose attempts are accepted with a probability, and labelled notes that are only assessed."""
     rng = random.Random(seed)
 
     def length(role: str) -> int:
-        return max(2, min(LONGEST, round(rng.gauss(*REPLY[role]))))
+        mean_length, spread = REPLY[role]
+        if options.long_tail:
+            drawn = rng.lognormvariate(math.log(mean_length) - SIGMA**2 / 2, SIGMA)
+        else:
+            drawn = rng.gauss(mean_length, spread)
+        return max(2, min(LONGEST, round(drawn)))
 
     found = []
-    for _ in range(games):
+    for _ in range(options.games):
         attempts: list[int] = []
         accepted = False
         while not accepted and len(attempts) < ATTEMPTS:
             attempts.append(length("injector"))
-            accepted = rng.random() < acceptance
+            accepted = rng.random() < options.acceptance
         found.append(Game(tuple(attempts), length("assessor") if accepted else None))
-    return found + [Game((), length("assessor")) for _ in range(labelled)]
+    return found + [Game((), length("assessor")) for _ in range(options.labelled)]
 
 
 async def own_pace(games: list[Game], ask: Ask) -> None:
@@ -119,9 +127,9 @@ async def measure(options: argparse.Namespace) -> dict[str, list[float]]:
 
     orders = {"own pace": own_pace, "in step": in_step}
     seconds: dict[str, list[float]] = {name: [] for name in orders}
-    await own_pace(drawn_games(options.games, options.labelled, options.acceptance, -1), ask)
+    await own_pace(drawn_games(options, -1), ask)
     for repeat in range(options.repeats):
-        games = drawn_games(options.games, options.labelled, options.acceptance, repeat)
+        games = drawn_games(options, repeat)
         for name, order in list(orders.items()) if repeat % 2 else reversed(orders.items()):
             began = time.perf_counter()
             await order(games, ask)
@@ -136,6 +144,7 @@ def main() -> int:
     parser.add_argument("--labelled", type=int, default=8)
     parser.add_argument("--acceptance", type=float, default=0.4)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--long-tail", action="store_true")
     options = parser.parse_args()
     from medserl.cpu.environment import choose_device, common_environment, cpu_environment
 

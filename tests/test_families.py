@@ -12,9 +12,9 @@ import pytest
 
 from medserl.errors import ConfigError
 from medserl.families import FAMILIES, family_of, obstacle
+from medserl.planning.shapes import shape_of
 from medserl.preflight.model_files import read_model_config
 from medserl.run.weights import expected, misfit
-from medserl.slurm.memory import parameter_count, stage_parameters
 
 SIZES = {
     "num_hidden_layers": 4,
@@ -44,10 +44,10 @@ PUBLISHED = {
 def test_parameters_are_counted_as_published(name: str) -> None:
     architecture, sizes, published = PUBLISHED[name]
     config = model(architecture, tie_word_embeddings=True, **dict(zip(SIZES, sizes, strict=True)))
-    assert parameter_count(config) == stage_parameters(config, 1, 1, 0) == published
+    assert shape_of(config, name).parameters == published
     assert sum(math.prod(shape) for shape in expected(config).values()) == published
     untied = {**config, "tie_word_embeddings": False}
-    assert parameter_count(untied) == sum(math.prod(shape) for shape in expected(untied).values())
+    assert shape_of(untied, name).parameters == sum(math.prod(shape) for shape in expected(untied).values())
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)

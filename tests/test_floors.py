@@ -27,7 +27,10 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"training": "the hooks into verl: trainer, agent loop, advantages, validation, export, Python API"},
     {"preflight": "what can be known before a start, on one machine or many"},
     {"evaluation": "judging a model", "serving": "models beside the policy: judge, frozen injector"},
-    {"data": "files to splits, splits to the notes of a round"},
+    {
+        "data": "files to splits, splits to the notes of a round",
+        "planning": "what a training needs of GPUs and hosts, from shapes alone",
+    },
     {"config": "settings, and composing a configuration"},
     {"report": "metrics of a round, curves, the report page", "ward": "the synthetic world and its oracle"},
     {"gamelog": "the games of a run, in Parquet"},

@@ -27,11 +27,12 @@ def pages() -> dict[str, str]:
 
 def configuration() -> str:
     """Our own keys of both families, and the keys of verl's that every configuration for training sets otherwise."""
-    base, defaults = OmegaConf.load(configs_dir() / "base.yaml"), verl_defaults(TRAIN)
+    base = OmegaConf.to_container(OmegaConf.load(configs_dir() / "base.yaml"))
+    defaults = OmegaConf.to_container(verl_defaults(TRAIN))
     rows = [
-        [code(key), _value(OmegaConf.select(base, key)), _value(OmegaConf.select(defaults, key)), _cell(reason)]
+        [code(key), code(shown(_at(base, key))), code(shown(_at(defaults, key))), _cell(reason)]
         for key, reason in our_comments("base").items()
-        if not key.startswith(("medserl", "defaults")) and not OmegaConf.is_dict(OmegaConf.select(base, key))
+        if not key.startswith(("medserl", "defaults")) and not isinstance(_at(base, key), dict)
     ]
     return "\n".join(
         [
@@ -67,8 +68,11 @@ def _section(family: Family) -> list[str]:
     return table(["key", "type", "default", "meaning"], rows, "llll")
 
 
-def _value(value: object) -> str:
-    return code(shown(value))
+def _at(node: object, key: str) -> object:
+    """The value of a dotted key as it is written, interpolations left alone."""
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def _default(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Model FLOPs of Qwen3 and what devices can do at most; what MFU is made of.
+"""Model FLOPs of a decoder and what devices can do at most: what MFU is made of. Shapes and peaks are the planner's.
 
 Not verl's counter (verl 0.9.1, utils/flops_counter.py): it counts the embedding's look-up as a product, 9 % of
 Qwen3-4B, and every pair of a sequence's tokens where a causal mask leaves half of them.
@@ -6,51 +6,48 @@ Qwen3-4B, and every pair of a sequence's tokens where a causal mask leaves half 
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medserl.planning.gpus import GPUS
+from medserl.planning.shapes import find_shape, shape_of
+
+_SHAPE = find_shape("qwen3-4b", "bringup")
 QWEN3_4B: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
-    "hidden_size": 2560,
-    "num_hidden_layers": 36,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
+    "hidden_size": _SHAPE.hidden,
+    "num_hidden_layers": _SHAPE.layers,
+    "intermediate_size": _SHAPE.intermediate,
+    "num_attention_heads": _SHAPE.heads,
+    "num_key_value_heads": _SHAPE.groups,
+    "head_dim": _SHAPE.head,
+    "vocab_size": _SHAPE.vocab,
+    "tie_word_embeddings": _SHAPE.tied,
+    "max_position_embeddings": _SHAPE.context,
     "rms_norm_eps": 1e-06,
     "rope_theta": 1000000,
-    "max_position_embeddings": 40960,
     "hidden_act": "silu",
     "attention_bias": False,
     "attention_dropout": 0.0,
     "initializer_range": 0.02,
     "torch_dtype": "bfloat16",
-    "bos_token_id": None,
-    "eos_token_id": 151645,
 }
-PARAMETERS = 4_022_468_096
-"""Of that shape (transformers, Qwen3ForCausalLM on the meta device)."""
-# Dense bf16 with float32 accumulation, from NVIDIA's data sheets; the first name that a device's name holds counts.
-PEAKS: tuple[tuple[str, float], ...] = (
-    ("B200", 2250e12),
-    ("H200", 989e12),
-    ("H100 PCIe", 756e12),
-    ("H100 NVL", 835e12),
-    ("H100", 989e12),
-    ("GH200", 989e12),
-    ("A100", 312e12),
-    ("L40S", 362e12),
-    ("A40", 149.7e12),
-    ("RTX 4090", 165e12),
-)
+PARAMETERS = _SHAPE.parameters
 
 
 def peak(device: str) -> float | None:
-    """Most FLOPs a second that a device of this name can do in bf16; None for one that is not in the list."""
-    return next((flops for name, flops in PEAKS if name in device), None)
+    """Most FLOP/s that a device can do in dense bf16; None for one that the planner does not know.
+
+    Args:
+        device: As the driver calls it, "NVIDIA H100 80GB HBM3".
+    """
+    words = re.findall(r"[a-z0-9]+", device.lower())
+    words += [left + right for left, right in itertools.pairwise(words)]  # "RTX 4090"
+    fitting = [name for name in GPUS if set(name.rpartition("-")[0].split("-")) <= set(words)]
+    return GPUS[max(fitting, key=len)].flops if fitting else None
 
 
 def training_flops(model: Mapping[str, Any], lengths: Sequence[int]) -> float:
@@ -60,12 +57,10 @@ def training_flops(model: Mapping[str, Any], lengths: Sequence[int]) -> float:
     of tokens that the mask leaves. Recomputation is not counted: it is no work that the model asks for.
 
     Args:
-        model: The config.json of a Qwen3 model.
+        model: A config.json.
         lengths: Tokens of each sequence.
     """
-    hidden, head = model["hidden_size"], model["head_dim"]
-    heads, groups, layers = model["num_attention_heads"], model["num_key_value_heads"], model["num_hidden_layers"]
-    layer = 2 * hidden * heads * head + 2 * hidden * groups * head + 3 * hidden * model["intermediate_size"]
-    matrices = layers * layer + hidden * model["vocab_size"]
+    shape = shape_of(model, "model")
+    matrices = shape.layers * shape.matrices + shape.embedding
     pairs = sum(length * (length + 1) / 2 for length in lengths)
-    return 6.0 * matrices * sum(lengths) + 3.0 * layers * heads * 4.0 * head * pairs
+    return 6.0 * matrices * sum(lengths) + 3.0 * shape.layers * shape.heads * 4.0 * shape.head * pairs

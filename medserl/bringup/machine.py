@@ -62,7 +62,7 @@ def children_environment(device: str, environ: Mapping[str, str] = os.environ) -
     path = os.pathsep.join([own, *filter(None, [environ.get("PYTHONPATH")])])
     if device == CUDA:
         return {**environ, **common_environment(), "PYTHONPATH": path}
-    found = {**environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    found = {**environ, "PYTHONPATH": path}
     with contextlib.suppress(ProbeError):  # no torch: then no check that needs it is run either
         found |= cpu_environment()
     return found

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 
+_MINUS = re.compile(r"-(inf|nan|\d[\d.]*[,eE]|\.\d+[,eE])")
+"""Begins a value that argparse does not know as a negative number."""
 OVERRIDES_HELP = "Hydra overrides, e.g. actor_rollout_ref.actor.optim.lr=1e-6 medserl.referee.name=rules"
 Option = tuple[str, str, type, str]
 """Option, key that it sets, type, help."""
@@ -106,13 +111,26 @@ def parse_arguments(
 
     Ends the process with code 2 where an option is unknown.
     """
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
     for name, value in vars(options).items():
         setattr(options, name, at_home(value))
     unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
     if unknown is not None and not unknown.startswith("~"):
         parser.error(f"{unknown!r} is no option; overrides look like key=value")
     return options, [*_option_overrides(options), *rest]
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Values that begin with a minus, such as ``--ratios -1,1,1``, joined to their option: argparse takes them for an
+    option of their own and says that the value is missing. What is another program's to read stays as it is."""
+    words: list[str] = []
+    for word in arguments:
+        before = words[-1] if words else ""
+        if _MINUS.match(word) and before.startswith("--") and "=" not in before and words[0] not in ("image", "slurm"):
+            words[-1] = f"{before}={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def at_home(value: Any) -> Any:
@@ -147,12 +165,11 @@ def chosen_config(options: argparse.Namespace, overrides: Sequence[str]) -> str:
 def _option_overrides(options: argparse.Namespace) -> list[str]:
     """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
     overrides = []
-    for _, key, kind, _ in SFT_OPTIONS if options.command == "sft" else TRAIN_OPTIONS:
+    for option, key, kind, _ in SFT_OPTIONS if options.command == "sft" else TRAIN_OPTIONS:
         value = getattr(options, key, None)
         if value is None:
             continue
-        quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
-        overrides.append(f"{key}={quoted}")
+        overrides.append(literal(key, value, option) if kind is str else f"{key}={value}")
     return overrides
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_OK, ConfigError
+
+_NONE = object()
 
 
 def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -28,8 +31,28 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
             why = f"  # {entry.reason}" if entry.reason else ""
             print(f"{entry.key}: {shown(OmegaConf.select(config, entry.key))}  (default {shown(entry.default)}){why}")
         return EXIT_OK
-    node = OmegaConf.select(config, options.section) if options.section else config
-    if node is None:
-        raise ConfigError(f"--section {options.section}: the configuration has no such key")
-    print(OmegaConf.to_yaml(node).rstrip() if OmegaConf.is_config(node) else node)
+    node = _part(config, options.section) if options.section else config
+    # A value that is a part of its own is shown as YAML has it: null, true.
+    printed = OmegaConf.to_yaml(node if OmegaConf.is_config(node) else OmegaConf.create([node]))
+    print(printed.rstrip() if OmegaConf.is_config(node) else printed.removeprefix("- ").rstrip())
     return EXIT_OK
+
+
+def _part(config: Any, key: str) -> Any:
+    """What stands under a key, null included.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        found = OmegaConf.select(config, key, default=_NONE, throw_on_missing=True)
+    except MissingMandatoryValue:
+        return "???"
+    except (OmegaConfBaseException, ValueError, LookupError, TypeError):
+        found = _NONE
+    if found is _NONE:
+        raise ConfigError(f"--section {key}: the configuration has no such key")
+    return found

@@ -19,13 +19,16 @@ from medserl.cli.arguments import (
 from medserl.cli.check import add_check
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.games import add_games
 from medserl.cli.guard import guarded
 from medserl.cli.health import add_health
 from medserl.cli.image import add_image
 from medserl.cli.pipeline import add_pipeline
+from medserl.cli.plan import add_plan
 from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
+from medserl.cli.watch import add_watch
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 from medserl.imports import spare_scipy
 
@@ -88,7 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_check(commands)
     add_compare(commands)
     add_report(commands)
+    add_games(commands)
+    add_watch(commands)
     add_pipeline(commands)
+    add_plan(commands)
     add_slurm(commands)
     add_selftest(commands)
     add_health(commands)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import json
 import math
-import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medserl.cpu.environment import gpus_here
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
 from medserl.words import counted
 
@@ -75,7 +72,7 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
             "the installed packages are those for GPUs, and no GPU is here; give this machine's to the container "
             "(docker run --gpus all, apptainer --nv), or use the cpu image"
         )
-    gpus = gpu_count()
+    gpus = gpus_here()
     if device == "cpu":
         print("tests the CPU path" + (f"; the {gpus} GPU(s) of this machine are not used" if gpus else ""), flush=True)
     kept = options.run_dir is not None
@@ -103,14 +100,6 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
 def _failed(reason: str) -> int:
     print(f"selftest failed: {reason}", flush=True)
     return EXIT_FAILURE
-
-
-def gpu_count() -> int:
-    """GPUs that this process may use, without asking torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([word for word in visible.split(",") if word.strip() and word.strip() != "-1"])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def _train(run_dir: Path, rounds: int, device: str, gpus: int, overrides: list[str]) -> int:
@@ -198,12 +187,15 @@ def read_tensors(file: Path) -> Iterator[tuple[str, int, bool]]:
     """Name, number of elements and finiteness of every floating-point tensor of a ``.safetensors`` file."""
     import numpy as np
 
-    data = file.read_bytes()
-    (size,) = struct.unpack_from("<Q", data)
-    for name, entry in json.loads(data[8 : 8 + size]).items():
-        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
+    from medserl.run.weights import header
+
+    data = memoryview(file.read_bytes())
+    entries = header(file)
+    start = len(data) - max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    for name, entry in entries.items():
+        if entry["dtype"] not in _DTYPES:
             continue
-        begin, end = (8 + size + offset for offset in entry["data_offsets"])
+        begin, end = (start + offset for offset in entry["data_offsets"])
         width = _DTYPES[entry["dtype"]]
         if entry["dtype"] == "BF16":  # numpy has none: the upper half of a float32
             values = (np.frombuffer(data[begin:end], np.uint16).astype(np.uint32) << 16).view(np.float32)

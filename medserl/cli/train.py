@@ -28,7 +28,7 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 
     Returns:
         0 when the run is complete; 75 when it stopped before its deadline and 128 + N when signal N stopped it, both
-        with a checkpoint of every round that was played, and rounds to go; 1 when it failed.
+        with a checkpoint of every round that was played, and rounds to go; 1 when it failed, or an alarm ended it.
     """
     stop = StopSignals()
     if options.dry_run:
@@ -40,13 +40,14 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals) -> int:
     from medserl.run.console import first_line
 
-    first_line(options.config, sys.stderr)
+    config = chosen_config(options, overrides)
+    first_line(config, sys.stderr)
     from medserl.training.api import MedSeRLTrainer
 
     if stop.received is not None:
         print(f"medserl: {stop.too_early}", file=sys.stderr, flush=True)
         return EXIT_SIGNAL_BASE + stop.received
-    trainer = MedSeRLTrainer(chosen_config(options, overrides), overrides, verbose=options.verbose, stop=stop)
+    trainer = MedSeRLTrainer(config, overrides, verbose=options.verbose, stop=stop)
     print(plan(trainer), flush=True)
     if options.dry_run:
         print("dry run: everything checked, nothing started")
@@ -75,6 +76,8 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
 def _exit_code(trainer: MedSeRLTrainer) -> int:
     if trainer.stopped_by is not None:
         return EXIT_SIGNAL_BASE + trainer.stopped_by
+    if trainer.alarmed:
+        return EXIT_FAILURE
     return EXIT_OK if trainer.out_of_time is None else EXIT_OUT_OF_TIME
 
 
@@ -107,26 +110,33 @@ def _logged(trainer: MedSeRLTrainer) -> Iterator[None]:
 
 
 def _report(run_dir: Path) -> None:
-    """Say how the run went so far, when there is a round to report."""
+    """Say how the run went so far, when there is a round to report; that it cannot be said ends no run."""
     from medserl.report.run_report import PAGE, write_report
     from medserl.run.run_log import METRICS_FILE
 
     metrics = run_dir / METRICS_FILE
     if metrics.is_file() and metrics.stat().st_size:
-        write_report(run_dir)
-        logging.getLogger("medserl.run").info("report: %s", run_dir / PAGE)
+        log = logging.getLogger("medserl.run")
+        try:
+            write_report(run_dir)
+        except (UserError, OSError) as error:
+            log.warning("no report: %s", error)
+        else:
+            log.info("report: %s", run_dir / PAGE)
 
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
+    from medserl.run.layout import parallel_of
     from medserl.serving.servers import where_notes_go
 
     config, settings = trainer.config, trainer.settings
-    megatron = config.actor_rollout_ref.actor.megatron
+    parallel = parallel_of(config)
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
     rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     labelled = config.data.train_batch_size - settings.rollout_batch_size
-    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    split = f"TP {parallel.tp} x PP {parallel.pp} x " if parallel.workers > 1 or parallel.engine == "Megatron" else ""
+    critic = ", with a critic" if config.algorithm.adv_estimator == "gae" else ""
     rounds = counted(trainer.planned_rounds, "round")
     if settings.max_rounds is None:
         rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
@@ -141,7 +151,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"held out   {held_out(trainer)}",
             f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
             f"{config.trainer.device}: "
-            f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
+            f"{parallel.engine} {split}DP {world // parallel.workers}{critic}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
     )

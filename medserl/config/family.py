@@ -5,6 +5,8 @@ Imports Hydra and OmegaConf only, never torch or verl: verl's YAML files are fou
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ class Family:
     base: str
     """verl's configuration, in verl/trainer/config."""
     chosen: tuple[str, ...]
-    """Overrides on it that choose Megatron, for the list of known keys."""
+    """Overrides on it that choose Megatron, or FSDP, for the list of known keys."""
     settings: type
     """Our ``medserl`` section."""
     group: str
@@ -36,6 +38,7 @@ class Family:
 
 
 TRAIN = Family("ppo_trainer", ("model_engine=megatron",), GameSettings, "defaults")
+TRAIN_FSDP = Family("ppo_trainer", ("model_engine=dp",), GameSettings, "defaults")
 SFT = Family("sft_trainer_engine", ("engine=megatron", "optim=megatron"), SftSettings, "sft")
 
 
@@ -110,21 +113,44 @@ def compose(directory: Path, name: str, overrides: Sequence[str], family: Family
     Raises:
         ConfigError: an override that is none, or that names what is not there; a value of the wrong type.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     from medserl.config.mistakes import check_overrides, explain
 
     check_overrides(overrides)
+    values = [text for text in overrides if _sets_a_value(text)]
+    choices = tuple(text for text in overrides if not _sets_a_value(text))
+    shipped = directory in (configs_dir(), verl_config_dir())  # nobody edits these in the life of a process
+    try:
+        config = copy.deepcopy(_shipped(directory, name, choices)) if shipped else _composed(directory, name, choices)
+        # What Hydra itself does last, when files are merged: tests/config/test_load.py compares.
+        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
+        return config
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides, family)) from None
+
+
+def _sets_a_value(override: str) -> bool:
+    """Whether an override sets a key below the top, which no choice of a file can be, rather than choosing a file."""
+    key = override.partition("=")[0]
+    return "." in key and not set(key) & set("/@~")
+
+
+def _composed(directory: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
     search_path = f"hydra.searchpath=[file://{configs_dir()},file://{verl_config_dir()}]"
     for known in (TRAIN, SFT):
         ConfigStore.instance().store(group="medserl", name=known.group, node=known.settings)
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(directory), version_base=None):
-            return hydra_compose(config_name=name, overrides=[search_path, *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides, family)) from None
+    with initialize_config_dir(str(directory), version_base=None):
+        return hydra_compose(config_name=name, overrides=[search_path, *overrides])
+
+
+_shipped = functools.cache(_composed)
+"""Thirty files of verl's and ours are read and merged once in a process, whatever is set on top of them."""

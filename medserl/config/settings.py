@@ -14,6 +14,7 @@ from medserl.game import (
     answer_metrics,
     load_prompt_set,
 )
+from medserl.report.alarms import AlarmSettings
 
 
 @dataclass
@@ -53,7 +54,10 @@ class VcfSettings:
 @dataclass
 class RewardSettings:
     """Rewards of a game. The numbers are those of the reward ``zero_sum``, with the defaults and meanings of
-    medserl.game.RewardConfig (a test compares them); another reward gets those that it takes."""
+    medserl.game.RewardConfig; another reward gets those that it takes.
+
+    Listed again, as Hydra needs a dataclass whose fields can be set, which none that derives from a frozen one is; a
+    test compares the two."""
 
     name: str = "zero_sum"
     """A registered reward scheme."""
@@ -166,6 +170,7 @@ class GameSettings:
     """A second opinion: never trains, only measures the label-inversion rate."""
     rewards: RewardSettings = field(default_factory=RewardSettings)
     advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     train_roles: str = "both"
     """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
     frozen_injector: bool = False

@@ -9,6 +9,7 @@ Everything in this package acts only in processes whose environment says ``VERL_
 `environment`       chooses the device; the environment that every process gets before torch
 `plugin`            verl platform "cpu"; loaded in every process by ``import verl``
 `megatron`          verl's Megatron engine on CPUs (imported in Megatron workers only)
+`fsdp`              verl's FSDP engines on CPUs (``model_engine=dp``)
 `cuda_names`        answers the CUDA names that megatron-core spells out
 `bridge`            Megatron's layers without Transformer Engine
 `micro_batches`     rows of like length together, for the rows of a micro-batch are equally long

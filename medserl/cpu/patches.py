@@ -71,6 +71,26 @@ ENGINE = _verl(
     '@EngineRegistry.register(model_type="language_model", backend="megatron")', "megatron.register",
     "the engine is registered for cuda only",
 )  # fmt: skip
+CRITIC = _verl(
+    "verl/workers/engine/megatron/transformer_impl.py", 1504, "MegatronEngineWithValueHead",
+    '@EngineRegistry.register(model_type="value_model", backend="megatron")', "megatron.register",
+    "the engine is registered for cuda only",
+)  # fmt: skip
+FSDP = _verl(
+    "verl/workers/engine/fsdp/transformer_impl.py", 1143, "FSDPEngineWithLMHead",
+    '@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',
+    "fsdp.register", "the engine is registered for cuda and npu only",
+)  # fmt: skip
+FSDP_CRITIC = _verl(
+    "verl/workers/engine/fsdp/transformer_impl.py", 1594, "FSDPEngineWithValueHead",
+    '@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',
+    "fsdp.register", "the engine is registered for cuda and npu only",
+)  # fmt: skip
+FSDP_PINNED = _verl(
+    "verl/workers/engine/fsdp/transformer_impl.py", 462, "FSDPEngine._build_fsdp_module",
+    "offload_policy = CPUOffloadPolicy(pin_memory=True)", "fsdp.unpinned",
+    "the reference's parameters go to pinned memory, which torch makes for an accelerator only",
+)  # fmt: skip
 
 MICRO_BATCHES = _verl(
     "verl/workers/engine/megatron/transformer_impl.py", 906, "MegatronEngine.forward_backward_batch",

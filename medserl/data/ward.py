@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import made_folder, write_all_atomically
 from medserl.game.rows import shown_path
 from medserl.ward import medec_rows, ward_notes
 from medserl.ward.long_notes import lengthened
@@ -66,15 +66,14 @@ def _rows(count: int, seed: int, table: Table, long: bool) -> dict[str, list[dic
 
 
 def _write_all(out: Path, paths: dict[str, Path], rows: dict[str, list[dict[str, str]]]) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    for split, path in paths.items():
-        _write(path, rows[split])
+    with made_folder(out):
+        write_all_atomically({path: _text(rows[split]) for split, path in paths.items()})
     return list(paths.values())
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def _text(rows: list[dict[str, str]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    return text.getvalue()

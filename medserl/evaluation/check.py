@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING, Any
 from medserl.data.records import LabelledExample
 from medserl.errors import ConfigError
 from medserl.evaluation import engine
-from medserl.evaluation.run import (
-    Request,
-    check_request,
-    check_weight_files,
-    engine_config,
-    model_directory,
-    token_limit,
-)
+from medserl.evaluation.model import check_files, model_directory
+from medserl.evaluation.run import Request, check_request, engine_config, token_limit
 from medserl.evaluation.votes import Vote, majority
 from medserl.files import write_atomically
 from medserl.game.labels import Label
@@ -132,7 +126,7 @@ def check_notes(notes: Path, out: Path, request: Request) -> tuple[list[Finding]
     check_place(out)
     examples = read_labelled(notes)
     directory = model_directory(request.model)
-    check_weight_files(directory)
+    check_files(directory, f"--model {request.model}")
     config = engine_config(request)
     ward = is_ward_model(directory)
     prompts = load_prompt_set(request.prompt_set or ("ward" if ward else config.medserl.prompt_set))

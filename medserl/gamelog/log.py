@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from medserl.files import PRIVATE_FOLDER, replacing
-from medserl.gamelog.rows import Row, redacted, to_table
+from medserl.gamelog.kinds import Row
+from medserl.gamelog.rows import redacted, to_table
 
 FOLDER = "games"
 ROUND, VALIDATION = "round", "validation"

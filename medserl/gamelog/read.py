@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medserl.errors import ConfigError
+from medserl.gamelog.kinds import Row
 from medserl.gamelog.log import FOLDER, parts
-from medserl.gamelog.rows import SCHEMA, Row
+from medserl.gamelog.rows import SCHEMA
 
 logger = logging.getLogger("medserl.games")
 

@@ -4,39 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
 from medserl.game import Game, LabelledNote, Role, Trajectory
 from medserl.game.parse import AssessorAnswer
-
-Row = dict[str, Any]
-"""One game, by the columns of `SCHEMA`."""
-
-
-class Source(StrEnum):
-    """Where a row comes from."""
-
-    PLAY = "self-play"
-    GOLD = "gold"
-    """A gold-labelled note that trains the assessor."""
-    GREEDY = "held-out greedy"
-    SAMPLED = "held-out sampled"
-
-
-class Outcome(StrEnum):
-    """How a game ended, as the assessor's side sees it."""
-
-    RIGHT = "assessor right"
-    WRONG = "assessor wrong"
-    NO_ANSWER = "no answer"
-    """The assessor's reply states no verdict."""
-    EXHAUSTED = "all attempts rejected"
-    VOID = "void"
-    """The referee did not decide, or could not be asked."""
-    LOSSY = "lossy"
+from medserl.gamelog.kinds import Row, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +156,6 @@ def redacted(row: Row) -> Row:
     if row.get("assessor") is not None:
         bare["assessor"] = {**row["assessor"], "reply": None}
     return bare
-
-
-def outcome(row: Mapping[str, Any]) -> Outcome:
-    """How a row's game ended."""
-    if row["assessor"] is not None:
-        answer = row["assessor"]["answer"]
-        if answer is None:
-            return Outcome.NO_ANSWER
-        return Outcome.RIGHT if answer == row["truth"] else Outcome.WRONG
-    if row["ruling"] is None:
-        return Outcome.EXHAUSTED
-    return Outcome.LOSSY if row["ruling"] == "lossy" else Outcome.VOID
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:

@@ -19,9 +19,11 @@ from medserl.config.settings import JUDGE, GameSettings, GameSetup, labelled_per
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
+from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
-from medserl.preflight.layout import check_layout, divides
+from medserl.preflight.layout import check_layout
 from medserl.preflight.model_files import check_language, check_weights, model_path, read_model_config
 from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import (
@@ -31,6 +33,7 @@ from medserl.preflight.prompt_lengths import (
     note_prompts,
     token_lengths,
 )
+from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
@@ -89,16 +92,17 @@ def _note_problems(config: DictConfig, settings: GameSettings, problems: Problem
 
 def _model_problems(config: DictConfig, problems: Problems) -> dict[str, Any] | None:
     """Check the model directory; its config.json, or None where it cannot be looked at further."""
-    actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
     path, model = config.actor_rollout_ref.model.path, None
     with problems.noted():
         model = read_model_config(model_path(path, MODEL), MODEL)
     if model is None:
         return None
     settle_bucket(config, model)
-    tp, pp = actor.tensor_model_parallel_size, actor.pipeline_model_parallel_size
     with problems.noted():
-        _check_split(Path(path), MODEL, model, tp, pp, rollout.tensor_model_parallel_size)
+        shape = shape_of(model, f"{MODEL}: {path}")
+        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
+        check_memory(config, model, str(path))
     with problems.noted():
         check_lengths(config, model)
     with problems.noted():
@@ -151,7 +155,7 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     config.json."""
     model = read_model_config(path, key)
     _check_files(path, key)
-    _check_split(path, key, model, tp, pp, rollout_tp)
+    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp)
     return model
 
 
@@ -161,16 +165,6 @@ def _check_files(path: Path, key: str) -> None:
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
-
-
-def _check_split(path: Path, key: str, model: dict[str, Any], tp: int, pp: int, rollout_tp: int) -> None:
-    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
-        divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
-    heads = model["num_attention_heads"]
-    rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
-    divides(heads, rollout_tp, f"{key}: {path}: its num_attention_heads {heads}", rollout_key)
-    layers = model["num_hidden_layers"]
-    divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
 
 
 def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
@@ -200,6 +194,12 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
         raise DataError(
             f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
             f"{settings.rollout_batch_size}; give more notes or a smaller batch"
+        )
+    if settings.notes.labelled_path is not None and not labelled_per_round(settings):
+        raise ConfigError(
+            "medserl.notes.labelled_path: no labelled note is played in a round of "
+            f"{settings.rollout_batch_size} (medserl.labelled_share {settings.labelled_share:g}); raise "
+            "medserl.labelled_share or set medserl.labelled_batch_size, or leave the path out"
         )
     if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
         raise DataError(

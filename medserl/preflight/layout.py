@@ -5,13 +5,14 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from medserl.errors import ConfigError
+from medserl.run.layout import parallel_of
 
 
 def check_layout(config: DictConfig) -> None:
     """Devices, parallel sizes and batch sizes must divide each other."""
     actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
-    cp = actor.megatron.context_parallel_size
+    parallel = parallel_of(config)
+    tp, pp, cp = parallel.tp, parallel.pp, parallel.cp
     world = trainer.nnodes * trainer.n_gpus_per_node
     divides(
         world,

@@ -105,7 +105,10 @@ def _measure(found: tuple[str, int | None] | None) -> str:
 def _configured(report: Mapping[str, Any]) -> tuple[str, ...]:
     last = report["starts"][-1]
     ignored = ("medserl.seed=", "medserl.run_dir=", "trainer.logger=")
-    return (last["config"], *sorted(o for o in last["overrides"] if not o.lstrip("+").startswith(ignored)))
+    return (
+        str(last.get("config")),
+        *sorted(o for o in last.get("overrides", []) if not o.lstrip("+").startswith(ignored)),
+    )
 
 
 def _name(key: tuple[str, ...], path: Path, found: Mapping[tuple[str, ...], Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -137,7 +138,7 @@ def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Point]:
     found: dict[int, float] = {}
     for row in rows:
         value = row.get(metric)
-        if value is not None and math.isfinite(value):
+        if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
             found[int(row["round"])] = float(value)
     return sorted(found.items())
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 GAME = "The game"
 HELD_OUT = "Held-out notes"
+ALARMS = "Alarms"
 TRAINING = "Training, measured by verl"
 TIME = "Time and memory"
 
@@ -64,6 +65,7 @@ MEANINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("referee/lossy_rate", "share of the accepted edits that only took something away"),
         ("referee/failed_rate", "share of the accepted edits about which the referee could not be asked"),
     ),
+    ALARMS: (("alarm/*", "1 in a round that raises this alarm, else 0 (medserl.alarms)"),),
     TRAINING: (
         ("medserl/optimizer_steps", "optimizer steps of the round"),
         ("medserl/trained_trajectories", "trajectories that trained"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import write_all_atomically
+from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
 from medserl.report.held_out import DEFAULT_METRIC, Value, answer, band, chance, held_out, name_of
 from medserl.report.pages import BASE, render
@@ -20,7 +23,7 @@ from medserl.report.round_totals import rejections, seconds
 from medserl.report.terminal import Table
 from medserl.run import checkpoint
 from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE
-from medserl.run.run_log import METRICS_FILE, read_metrics
+from medserl.run.run_log import METRICS_FILE, parse_metrics
 from medserl.words import counted
 
 PAGE, DATA = "report.html", "report.json"
@@ -31,11 +34,11 @@ def write_report(run_dir: Path) -> dict[str, Any]:
     """Write both files (mode 0600) beside the run's other ones; returns what report.json holds.
 
     Raises:
-        ConfigError: not a run directory of ``medserl train``, or not a round is recorded in it.
+        ConfigError: not a run directory of ``medserl train``, not a round is recorded in it, or one of its files is
+            damaged.
     """
     report = make_report(run_dir)
-    write_atomically(run_dir / DATA, json.dumps(report, indent=1) + "\n")
-    write_atomically(run_dir / PAGE, page(report))
+    write_all_atomically({run_dir / DATA: json.dumps(report, indent=1) + "\n", run_dir / PAGE: page(report)})
     return report
 
 
@@ -44,11 +47,9 @@ def make_report(run_dir: Path) -> dict[str, Any]:
     for name in (METRICS_FILE, PROVENANCE_FILE, CONFIG_FILE):
         if not (run_dir / name).is_file():
             raise ConfigError(f"{run_dir}: has no {name}; give the directory of a run of `medserl train`")
-    rows = read_metrics(run_dir / METRICS_FILE)
-    if not rows:
-        raise ConfigError(f"{run_dir / METRICS_FILE}: no round is recorded yet; report when one is finished")
-    starts = json.loads((run_dir / PROVENANCE_FILE).read_text(encoding="utf-8"))["starts"]
-    config = OmegaConf.load(run_dir / CONFIG_FILE)
+    rows, unread = _rounds(run_dir / METRICS_FILE)
+    starts = _starts(run_dir / PROVENANCE_FILE)
+    config = _configuration(run_dir / CONFIG_FILE)
     metric = OmegaConf.select(config, "medserl.validation.best_metric") or DEFAULT_METRIC
     found = held_out(rows, metric)
     return {
@@ -60,18 +61,63 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         "rejections": rejections(rows),
         "seconds": seconds(rows),
         "notes": _notes(config),
-        "changed": [override.lstrip("+~").partition("=")[::2] for override in starts[-1]["overrides"]],
+        "changed": [override.lstrip("+~").partition("=")[::2] for override in starts[-1].get("overrides", [])],
+        "alarms": past(rows),
         "best": _best(run_dir),
         "newest_checkpoint": checkpoint.latest_step(run_dir / "checkpoints", content=False) or None,
         "seed": OmegaConf.select(config, "medserl.seed"),
         "starts": starts,
         "configuration": OmegaConf.to_container(config),
+        "lines_left_out": unread,
     }
+
+
+def _rounds(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The rows of metrics.jsonl, and the numbers of its lines that are none; the last may be under way."""
+    content = path.read_bytes()
+    rows, bad = parse_metrics(content)
+    if not rows and bad:
+        raise ConfigError(f"{path}: holds no line that is a round's; restore it")
+    if not rows:
+        raise ConfigError(f"{path}: no round is recorded yet; report when one is finished")
+    last = content.count(b"\n") + 1
+    return rows, [number for number, _ in bad if number != last]
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    starts = _parsed(path, lambda text: json.loads(text)["starts"])
+    if not isinstance(starts, list) or not starts or not all(_is_start(start) for start in starts):
+        raise ConfigError(f"{path}: does not say how the run was started; restore it")
+    return starts
+
+
+def _is_start(start: Any) -> bool:
+    """What a start says must have its types; it may say less, where a file that was damaged has begun anew."""
+    if not isinstance(start, dict):
+        return False
+    kinds = {"overrides": list, "packages": dict}
+    return all(isinstance(start.get(name, kind()), kind) for name, kind in kinds.items())
+
+
+def _configuration(path: Path) -> DictConfig:
+    config = _parsed(path, OmegaConf.create)
+    if not isinstance(config, DictConfig) or "medserl" not in config:
+        raise ConfigError(f"{path}: is no configuration of `medserl train` (it has no medserl); restore it")
+    return config
+
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, LookupError, TypeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: is damaged ({type(error).__name__}); restore it") from None
 
 
 def _best(run_dir: Path) -> dict[str, Any] | None:
     root = run_dir / "checkpoints"
-    marked = checkpoint.best(root)
+    marked = checkpoint.told_best(root)
     if marked is None:
         return None
     name = f"{checkpoint.STEP_PREFIX}{marked['step']}"
@@ -98,13 +144,37 @@ def best_sentence(report: Mapping[str, Any]) -> str:
     return f"Best by {best['metric']}: round {best['step']} with {best['value']:.4f}{gone}."
 
 
+def alarm_sentence(report: Mapping[str, Any]) -> str:
+    """Which alarms the run raised, and when."""
+    alarms = report["alarms"]
+    if alarms is None:
+        return "Alarms were not looked for in this run."
+    if not alarms:
+        return "No alarm was raised."
+    rounds = (
+        f"{name} in {len(found)} round{'s' if len(found) > 1 else ''} (first {found[0]}, last {found[-1]})"
+        for name, found in alarms.items()
+    )
+    return f"Alarms: {'; '.join(rounds)}. train.log says at the first round of each what to look at."
+
+
 def summary_table(report: Mapping[str, Any]) -> Table:
     """The report in a few lines; on a terminal as a table."""
     rounds = counted(report["rounds"], "round")
     verdicts = report["flattened"].items()
-    sentences = [report["answer"], best_sentence(report), rounds, *(v["sentence"] for _, v in verdicts)]
+    sentences = [
+        report["answer"],
+        best_sentence(report),
+        alarm_sentence(report),
+        rounds,
+        *(v["sentence"] for _, v in verdicts),
+    ]
     rows = [["held-out notes", "", report["answer"]], ["checkpoint", "", best_sentence(report)]]
+    rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])
     rows += [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
+    if report["lines_left_out"]:
+        sentences.append(_left_out(report))
+        rows.append(["left out", "", _left_out(report)])
     return Table([rounds, "judged", "because"], rows, "\n".join(sentences))
 
 
@@ -126,6 +196,7 @@ def page(report: Mapping[str, Any]) -> str:
         best=best_sentence(report),
         lead=_lead(report["held_out"], mark),
         time=bar_plot("Minutes by phase", spent, "minutes", (880, 60 + 34 * len(spent))) if spent else None,
+        alarms=alarm_sentence(report),
         plots=plots,
         next=next_steps(report),
         made_by=_made_by(report),
@@ -163,14 +234,21 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return steps
 
 
+def _left_out(report: Mapping[str, Any]) -> str:
+    numbers = report["lines_left_out"]
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"{METRICS_FILE}: line {shown} cannot be read and was left out."
+
+
 def _made_by(report: Mapping[str, Any]) -> dict[str, Any]:
-    last = report["starts"][-1]
-    dirty = " with changes" if last["git_dirty"] else ""
-    return {
-        "started": f"{report['starts'][0]['started']} ({counted(len(report['starts']), 'start')})",
+    last, unknown = report["starts"][-1], "unknown"
+    dirty = " with changes" if last.get("git_dirty") else ""
+    made_by = {
+        "started": f"{report['starts'][0].get('started', unknown)} ({counted(len(report['starts']), 'start')})",
         "seed": report["seed"],
-        "configuration": " ".join([last["config"], *last["overrides"]]),
-        "medserl": f"{last['medserl']}, commit {last['git_commit'] or 'unknown'}{dirty}",
-        "Python": f"{last['python']}, {last['platform']}",
-        "packages": ", ".join(f"{name} {version}" for name, version in last["packages"].items() if version),
+        "configuration": " ".join(map(str, [last.get("config", unknown), *last.get("overrides", ())])),
+        "medserl": f"{last.get('medserl', unknown)}, commit {last.get('git_commit') or unknown}{dirty}",
+        "Python": f"{last.get('python', unknown)}, {last.get('platform', unknown)}",
+        "packages": ", ".join(f"{name} {version}" for name, version in last.get("packages", {}).items() if version),
     }
+    return {**made_by, "left out": _left_out(report)} if report["lines_left_out"] else made_by

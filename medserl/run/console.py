@@ -32,7 +32,8 @@ USUAL = dict(zip(STEPS, (4, 6, 8, 25, 1), strict=True))
 
 def first_line(config: str, stream: TextIO) -> None:
     """Said before anything else is loaded, so that nobody waits for a sign of life."""
-    print(f"medserl train: {CHECK} {config} and what it needs (1/{len(STEPS)})", file=stream, flush=True)
+    if is_terminal(stream):
+        print(f"medserl train: {CHECK} {config} and what it needs (1/{len(STEPS)})", file=stream, flush=True)
 
 
 def phase(text: str) -> None:

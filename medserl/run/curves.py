@@ -144,6 +144,7 @@ class Curves:
     def text(self, title: str, number: int, markdown: str) -> None:
         """Show a text at round ``number``."""
         self._writer.add_text(title, markdown, number)
+        self._writer.flush()
 
     def close(self) -> None:
         """Flush and close the file."""

@@ -96,6 +96,11 @@ class RunLog:
         logging.getLogger(ROUND).info("validation after round %d: %s", number, figures)
         return figures
 
+    def remark(self, topic: str, number: int, sentence: str) -> None:
+        """Say something about round ``number`` that is no figure: a warning in the log, a text in TensorBoard."""
+        self._curves.text(topic, number, sentence)
+        logging.getLogger(ROUND).warning("round %d: %s", number, sentence)
+
     def sync(self) -> None:
         """Have the rows on the disk, before a checkpoint says that their rounds are over."""
         os.fsync(self._metrics.fileno())

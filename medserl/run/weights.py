@@ -55,7 +55,7 @@ def _files(folder: Path) -> list[Path]:
         return files
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise DamagedWeights(f"its {INDEX} is damaged") from None
     if missing := [name for name in names if not (folder / str(name)).is_file()]:
         raise DamagedWeights(f"lacks {', '.join(map(str, missing[:3]))}, which {INDEX} names")
@@ -85,7 +85,7 @@ def header(file: Path) -> dict[str, Any]:
         end = max((int(entry["data_offsets"][1]) for entry in found.values()), default=0)
         for entry in found.values():
             tuple(map(int, entry["shape"]))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise DamagedWeights(f"{file.name} is no safetensors file (its header cannot be read)") from None
     if size - 8 - length != end:
         raise WrongLength(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")

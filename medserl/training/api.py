@@ -21,6 +21,7 @@ from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
 from medserl.gamelog.log import VALIDATION, GameLog
 from medserl.preflight.checks import check_all
+from medserl.report.alarms import Alarms
 from medserl.report.round_metrics import speed_metrics, with_game_metrics
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
@@ -97,6 +98,7 @@ class MedSeRLTrainer:
         self._saved_round = 0
         self._finished: int | None = None  # rounds, those of earlier starts included; None: nothing is loaded yet
         self._best = BestSoFar(self.settings.validation.best_metric)
+        self._alarms = Alarms(self.settings.alarms)
         self._surroundings: Surroundings | None = None
 
     def __enter__(self) -> MedSeRLTrainer:
@@ -175,6 +177,7 @@ class MedSeRLTrainer:
         self._games = open_log(self.settings, self.run_dir.path, trainer.global_steps)
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
+        self._alarms = Alarms(self.settings.alarms, rows)
         self._deadline.remember(rows, trainer.save_seconds)
         set_up = time.perf_counter() - began
         self._deadline.set_up_took(set_up)
@@ -259,8 +262,11 @@ class MedSeRLTrainer:
         if self._validates_after(trainer.global_steps):
             metrics |= trainer.validate()
             self._deadline.measured("validation", metrics["timing_s/validate"])
+        metrics |= self._alarms.see(trainer.global_steps, metrics)
         assert self._log is not None
         self._log.round(trainer.global_steps, batch.batch.epoch, metrics)
+        for alarm in self._alarms.new:
+            self._log.remark("alarms", trainer.global_steps, f"alarm {alarm.name}: {alarm.sentence}")
         self._finished = trainer.global_steps
         if self._games is not None:
             self._games.write(trainer.global_steps, trainer.game_rows() + trainer.answer_rows())
@@ -295,6 +301,11 @@ class MedSeRLTrainer:
     def _out_of_patience(self) -> bool:
         patience = self.settings.validation.patience
         return patience is not None and self._best.without_better >= patience
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether an alarm ends the run (``medserl.alarms.stop``)."""
+        return self._alarms.end_run
 
     def save(self) -> Path:
         """Write a checkpoint of the current round."""
@@ -342,7 +353,7 @@ class MedSeRLTrainer:
         return metrics
 
     def _goes_on(self) -> bool:
-        if self.round >= self.total_rounds or self._stop.received is not None or self._out_of_patience:
+        if self.round >= self.total_rounds or self._stop.received is not None or self._out_of_patience or self.alarmed:
             return False
         self._out_of_time = self._deadline.why_stop(self._validates_after(self.round + 1))
         return self._out_of_time is None
@@ -370,6 +381,9 @@ class MedSeRLTrainer:
         elif self.out_of_time is not None:
             how["stopped_by"] = DEADLINE
             logger.info("stopped before the deadline after round %d: %s; %s", self.round, self.out_of_time, again)
+        elif self.alarmed:
+            how["stopped_by"] = "alarm " + ", ".join(alarm.name for alarm in self._alarms.current)
+            logger.warning("stopped after round %d by the %s; %s", self.round, how["stopped_by"], again)
         elif self._out_of_patience:
             logger.info(
                 "stopped after round %d: %d validations without a better one", self.round, self._best.without_better

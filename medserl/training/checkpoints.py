@@ -56,6 +56,7 @@ class CheckpointedTrainer(PPOTrainerSync):
         with open_dict(self.config):
             self.config.trainer.default_local_dir = str(staging)
             self.config.trainer.max_actor_ckpt_to_keep = None  # retention is ours: verl would look for staged paths
+            self.config.trainer.max_critic_ckpt_to_keep = None
         try:
             super()._save_checkpoint()
         finally:

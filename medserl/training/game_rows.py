@@ -11,8 +11,9 @@ from medserl.config.plugins import keeps_games
 from medserl.config.settings import GameSettings
 from medserl.evaluation.calibration import verdict_place
 from medserl.game.labels import Label
+from medserl.gamelog.kinds import Row
 from medserl.gamelog.log import GameLog, forget_after
-from medserl.gamelog.rows import Row, Turn, played
+from medserl.gamelog.rows import Turn, played
 from medserl.training.rows import uid_of
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
 from medserl.game.wire import decode_game
-from medserl.gamelog.rows import Row as GameRow
+from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
 from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
@@ -268,16 +268,20 @@ class SelfPlayTrainer(CheckpointedTrainer):
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles."""
+        """KL and returns by verl; advantages by role, with the weights of the roles.
+
+        With a critic (GAE), returns are what it is to learn, and what is normalised is how much they exceed its values:
+        verl's own advantages are these, whitened over both roles together."""
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        fields = ["returns", "response_mask"]
+        fields = ["returns", "response_mask", *(["values"] if self.use_critic else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        outcomes = padded["returns"] - padded["values"] if self.use_critic else padded["returns"]
+        advantages = self.advantages(outcomes, padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -310,6 +314,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
         if not self.round.nothing_trains:
             controller.update(current_kl=metrics[KL], n_steps=real)
         return batch
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """None where nothing trains, as for the policy."""
+        return batch if self.round.nothing_trains else super()._update_critic(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the

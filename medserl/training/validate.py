@@ -18,7 +18,8 @@ from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, l
 from medserl.game.metrics import mean
 from medserl.game.parse import AssessorAnswer, read_answer
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
-from medserl.gamelog.rows import Row, Source, Turn, held_out
+from medserl.gamelog.kinds import Row, Source
+from medserl.gamelog.rows import Turn, held_out
 from medserl.training.game_rows import said_incorrect
 
 IN_FLIGHT = 512

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medserl.ablation.cell import summary
@@ -114,6 +114,7 @@ def test_table_leaves_out_columns_of_which_nothing_is_known() -> None:
     assert more.splitlines()[2] == "| arm | seeds | test greedy | unlabelled greedy |"
 
 
+@settings(max_examples=15)  # matplotlib draws each
 @given(st.lists(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 1)), min_size=1, max_size=5), max_size=3))
 def test_plot_is_well_formed_whatever_the_curves(runs: list[list[tuple[int, float]]]) -> None:
     from xml.etree import ElementTree

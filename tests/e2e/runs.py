@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
+from medserl.gamelog.kinds import Source
 from medserl.gamelog.read import read_part
-from medserl.gamelog.rows import Source
 
 START_LIMIT = 600  # seconds: a loaded machine with two cores
 SWEEP_LIMIT = 30  # seconds until nothing of a run is left
@@ -30,6 +30,11 @@ ONE_WORKER = (
 MARK = "MEDSERL_TEST_RUN"
 SESSION = uuid.uuid4().hex
 """In the environment of every process that these tests start: runs of others on this machine are left alone."""
+# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits,
+# because vLLM's batches hold other requests when other games end first.
+TOLERANCE = 1e-3
+EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
+CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl", "actor/lr")
 Action = Callable[["Started"], None]
 
 
@@ -168,3 +173,19 @@ def watch_sockets(found: set[tuple[str, str, int]], ended: threading.Event, peri
                 for connection in process.net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_LISTEN:
                         found.add((" ".join(process.cmdline()).strip(), *connection.laddr))
+
+
+def optimizer_state(checkpoint: Path) -> dict[str, Any]:
+    """Adam's moments and the float32 weights by name, gathered from all ranks' files."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.FileSystemReader(checkpoint / "actor/optimizer/dist_ckpt")
+    described = reader.read_metadata().state_dict_metadata
+    state = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in described.items()
+        if hasattr(entry, "size")
+    }
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state

@@ -17,7 +17,7 @@ import yaml
 from medserl.gamelog.log import parts
 from medserl.run import checkpoint
 from tests.e2e.harm import NoNamespace, SmallDisk, kill_vllm_inside_a_transfer, kill_worker
-from tests.e2e.runs import START_LIMIT, Run, Started, train, train_command
+from tests.e2e.runs import CLOSE, EXACT, START_LIMIT, TOLERANCE, Run, Started, optimizer_state, train, train_command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]  # set-up on a loaded machine takes minutes
 ROUNDS = 3
@@ -126,13 +126,6 @@ def test_no_process_survives_its_run(chain: Chain, uninterrupted: Run) -> None:
     assert uninterrupted.left_behind == []
 
 
-# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits,
-# because vLLM's batches hold other requests when other games end first.
-TOLERANCE = 1e-3
-EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
-CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl", "actor/lr")
-
-
 def test_its_rounds_are_those_of_the_uninterrupted_run(chain: Chain, uninterrupted: Run) -> None:
     assert chain.end.exit_code == 0, chain.end.output
     assert [row["round"] for row in chain.end.metrics] == list(range(1, ROUNDS + 1))
@@ -170,22 +163,6 @@ def test_its_curve_has_neither_gap_nor_repeated_round(chain: Chain) -> None:
         assert [point.step for point in events.Scalars(name)] == list(range(1, ROUNDS + 1)), name
     for number, point in enumerate(events.Scalars("mean_reward")):
         assert point.value == pytest.approx(chain.end.metrics[number]["mean_reward"])
-
-
-def optimizer_state(checkpoint: Path) -> dict[str, Any]:
-    """Adam's moments and the float32 weights by name, gathered from all ranks' files."""
-    import torch
-    import torch.distributed.checkpoint as dcp
-
-    reader = dcp.FileSystemReader(checkpoint / "actor/optimizer/dist_ckpt")
-    described = reader.read_metadata().state_dict_metadata
-    state = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in described.items()
-        if hasattr(entry, "size")
-    }
-    dcp.load(state, storage_reader=reader, no_dist=True)
-    return state
 
 
 def test_its_last_checkpoint_is_that_of_the_uninterrupted_run(chain: Chain, uninterrupted: Run) -> None:

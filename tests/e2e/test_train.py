@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
+from medserl.gamelog.kinds import Source
 from medserl.gamelog.read import read_games
-from medserl.gamelog.rows import Source
 from medserl.run.curves import ALWAYS
 from tests.e2e.runs import Run, train
 

@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from medserl.game import Note
+from medserl.gamelog.kinds import Row, Source
 from medserl.gamelog.log import ROUND, VALIDATION, GameLog
-from medserl.gamelog.rows import Row, Source
 from medserl.ward import ward_notes
 
 HOSTILE = '</script><img src=x onerror="window.pwned = 1"><b>&amp;\'" ${1} <!-- '

@@ -26,9 +26,10 @@ from medserl.game import (
 )
 from medserl.game.parse import read_answer
 from medserl.gamelog import log as module
+from medserl.gamelog.kinds import Outcome, Source, outcome
 from medserl.gamelog.log import FOLDER, VALIDATION, GameLog, forget_after, parts
 from medserl.gamelog.read import check_games, read_games, read_part
-from medserl.gamelog.rows import SCHEMA, Outcome, Source, Turn, held_out, outcome, played, redacted, to_table
+from medserl.gamelog.rows import SCHEMA, Turn, held_out, played, redacted, to_table
 from tests.gamelog.made import game as made_game
 
 NOTE = Note("n1", "He has a cough. He takes aspirin 81 mg daily. He denies fever.")

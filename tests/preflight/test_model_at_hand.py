@@ -15,7 +15,8 @@ from medserl.config.load import load_config, load_sft_config
 from medserl.config.model_at_hand import named_model, prompts_for
 from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
 from medserl.evaluation.engine import Decoding, assess
-from medserl.evaluation.run import Request, check_weight_files, engine_config
+from medserl.evaluation.model import check_files
+from medserl.evaluation.run import Request, engine_config
 from medserl.preflight.problems import Problems
 from medserl.ward import MODEL_DIR, ward_notes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
@@ -204,7 +205,7 @@ def test_a_missing_shard_is_told_by_training_and_evaluation(tmp_path: Path, caps
     assert start(tmp_path, "--model", str(model)) == EXIT_USAGE
     assert "lacks model-2.safetensors" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"lacks model-2\.safetensors"):
-        check_weight_files(model)
+        check_files(model, "--model")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_missing_shard_is_told_by_training_and_evaluation(tmp_path: Path, caps
         ({"template": None}, False, "no chat template"),
         ({"template": THINKS}, False, "opens a thought"),
         ({}, True, "has no enable_thinking"),
-        ({"max_position_embeddings": 64}, False, "no prompt fits its context of 64 tokens"),
+        ({"max_position_embeddings": 64}, False, "of the model's 64 for a prompt"),
     ],
 )
 def test_an_evaluation_refuses_the_same_before_vllm_starts(

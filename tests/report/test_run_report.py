@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from medserl.cli.main import main
 from medserl.errors import ConfigError
-from medserl.report.run_report import DATA, PAGE, write_report
+from medserl.report.run_report import DATA, PAGE, summary_table, write_report
 from medserl.run import checkpoint
 from medserl.run.run_dir import RunDir
 
@@ -91,3 +91,56 @@ def test_the_command_prints_the_sentences(run: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "Reward (mean_reward): not flattened, still rising" in printed
     assert str(run / PAGE) in printed
+
+
+def test_alarms_stand_in_the_report(run: Path) -> None:
+    assert write_report(run)["alarms"] is None
+    assert "Alarms were not looked for in this run." in (run / PAGE).read_text()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for raised, told in ((set(), "No alarm was raised."), ({7, 8}, "Alarms: kl in 2 rounds (first 7, last 8).")):
+        lines = (json.dumps({**row, "alarm/kl": float(row["round"] in raised)}) + "\n" for row in rows)
+        (run / "metrics.jsonl").write_text("".join(lines))
+        assert told in str(summary_table(write_report(run)))
+        assert told in (run / PAGE).read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("metrics.jsonl", b"[1,2]\n", "no line that is a round's"),
+        ("metrics.jsonl", b"\x93\xff\x00{" * 50, "no line that is a round's"),
+        ("provenance.json", b'{"starts": [{"started": ', "is damaged"),
+        ("provenance.json", b'{"starts": []}', "how the run was started"),
+        ("provenance.json", b'{"starts": [{"packages": [1]}]}', "how the run was started"),
+        ("provenance.json", b"[]", "is damaged"),
+        ("provenance.json", b"[" * 100_000, "is damaged"),
+        ("config.yaml", b"a: [", "is damaged"),
+        ("config.yaml", b"", "has no medserl"),
+        ("config.yaml", b"- a", "has no medserl"),
+        ("checkpoints/best.json", b"x", "which checkpoint is the best"),
+        ("checkpoints/best.json", b'{"step": 30}', "which checkpoint is the best"),
+        ("checkpoints/best.json", b'{"step": 30, "metric": [], "value": "much"}', "which checkpoint is the best"),
+    ],
+)
+def test_damaged_files_of_a_run_are_told_and_nothing_is_written(
+    run: Path, file: str, content: bytes, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / file).write_bytes(content)
+    assert main(["report", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"medserl: error: {run / file}: ") and told in error and error.count("\n") == 1
+    assert not (run / PAGE).exists() and not (run / DATA).exists()
+
+
+def test_lines_that_are_none_are_named(run: Path) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines[3:3] = ["garbage", '{"round": 4, "mean_reward": "much", "vcf_acceptance_rate": 1e999}']
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    report = write_report(run)
+    assert report["rounds"] == 30 and report["lines_left_out"] == [4]
+    assert "metrics.jsonl: line 4 cannot be read and was left out" in (run / PAGE).read_text()
+
+
+def test_a_start_that_says_little_is_no_reason_for_no_report(run: Path) -> None:
+    (run / "provenance.json").write_text('{"starts": [{"ended": {}}]}')  # of a file that was damaged and has begun anew
+    assert write_report(run)["rounds"] == 30

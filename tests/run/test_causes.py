@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medserl.run import checkpoint
-from medserl.run.causes import how_to_go_on, innermost
+from medserl.run.causes import first_raised, how_to_go_on, innermost
 
 RAY = """\x1b[36mray::WorkerDict.actor_rollout_init_model()\x1b[39m (pid=71, ip=10.0.0.1, repr=<WorkerDict object>)
   File "/x/verl/workers/engine.py", line 7, in init_model
@@ -53,6 +53,36 @@ def test_an_error_without_words_gives_those_of_what_began_it() -> None:
         raise RuntimeError from OSError("no room")
     except RuntimeError as error:
         assert innermost(error) == "OSError: no room"
+
+
+LOW = "4 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1) was 22 GB used"
+REMARKS = "OOM kill reason: 95.0% of the limit\n2304\tray::WorkerDict\nRefer to the documentation on how to address it."
+
+
+@pytest.mark.parametrize("before", ["", "ray::task() (pid=7)\n  File x, line 1\nray.exceptions.OutOfMemoryError: "])
+def test_a_machine_without_memory_is_told_by_the_line_that_says_so(before: str) -> None:
+    told = innermost(MemoryError(f"{before}{LOW}\n{REMARKS}"))
+    assert told == ("ray.exceptions.OutOfMemoryError: " if before else "MemoryError: ") + LOW
+
+
+LAUNCHED = """W1127 torch/distributed/run.py] Setting OMP_NUM_THREADS
+Epoch 1/2:   0%|          | 0/4\r[rank1]: Traceback (most recent call last):
+[rank1]:   File "worker.py", line 51, in main
+[rank1]:     trainer.fit()
+[rank1]: ValueError: demonstration 3 has 300 tokens, data.max_length is 256
+[rank0]: Traceback (most recent call last):
+[rank0]:   File "worker.py", line 51, in main
+[rank0]: RuntimeError: Connection closed by peer
+Traceback (most recent call last):
+  File "torch/distributed/run.py", line 9, in main
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+"""
+
+
+def test_of_all_tracebacks_of_a_launcher_the_first_is_the_cause() -> None:
+    assert first_raised(LAUNCHED) == "ValueError: demonstration 3 has 300 tokens, data.max_length is 256"
+    assert first_raised("Epoch 1/2\nKilled\n") is None and first_raised("") is None
 
 
 def publish(root: Path, step: int) -> Path:

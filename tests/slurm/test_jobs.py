@@ -291,7 +291,7 @@ def test_a_rollout_that_does_not_fit_is_refused(
     assert "a rollout needs about" in err and "gpu_memory_utilization" in err and err.count("\n") == 1
     code, out, err = render(capsys, *job, "actor_rollout_ref.rollout.gpu_memory_utilization=0.35")
     assert code == 0, err
-    assert "of the fullest GPU in an update" in out and "37.5 GiB stay there while vLLM generates" in out
+    assert "of the fullest GPU in an update" in out and "GiB in its rollout phase" in out
     assert "134.9 GiB of a node's memory at a save, 89.9 GiB at a load" in out
 
 

@@ -160,7 +160,7 @@ def made_trainer(overrides: Sequence[str] = (), number: int = 1, ranks: int = 1)
     trainer.advantages = role_advantages(trainer.settings)
     trainer.round, trainer.global_steps, trainer._round_began = module.RoundState(), number, 0.0
     trainer._validator = None
-    trainer.use_critic, trainer.distillation_config = False, None
+    trainer.use_critic, trainer.distillation_config, trainer.total_training_steps = False, None, 1
     trainer.tokenizer = SimpleNamespace(eos_token_id=0)
     trainer.actor_rollout_wg = Workers(ranks)
     from verl.trainer.ppo.core_algos import get_kl_controller

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from medserl.cli.train import _exit_code
 from medserl.config.settings import GameSettings
 from medserl.errors import ConfigError
+from medserl.report.alarms import Alarms, AlarmSettings
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
 from medserl.run.deadline import Deadline
@@ -38,6 +39,7 @@ class Run(MedSeRLTrainer):
         deadline = None if seconds is None else START + seconds
         self._deadline = Deadline(deadline, 0.0, lambda: self.now)
         self._out_of_time, self._stop, self._best = None, StopSignals(), BestSoFar("none")
+        self._alarms = Alarms(self.settings.alarms)
         self._trainer = self._log = self._manager = self._cluster = self._watch = None
         self.signalled_in = signalled_in
         self._finished: int | None = None
@@ -163,3 +165,25 @@ def test_a_start_that_dies_before_its_first_round_has_lost_none(tmp_path: Path) 
     assert play(tmp_path, None, signalled_in=2)[1] == 2
     run = Run(tmp_path, None)
     assert run.how_to_go_on() == "no finished round is lost; the same command resumes after round 2"
+
+
+class AlarmedRun(Run):
+    """Whose filter accepts nothing from round 3 on."""
+
+    def training_step(self, batch: Any) -> dict[str, float]:
+        metrics = super().training_step(batch)
+        self._alarms.see(self.round, {"vcf_acceptance_rate": 0.6 if self.round < 3 else 0.0})
+        return metrics
+
+
+@pytest.mark.parametrize(("stop", "code", "rounds"), [(True, 1, 3), (False, 0, 6)])
+def test_an_alarm_ends_a_run_that_asked_for_it(tmp_path: Path, stop: bool, code: int, rounds: int) -> None:
+    run = AlarmedRun(tmp_path, None, rounds=6)
+    run._alarms = Alarms(AlarmSettings(rounds=1, stop=stop))
+    try:
+        run.fit()
+        assert _exit_code(run) == code
+        assert checkpoint.latest_step(run.run_dir.checkpoints) == rounds
+    finally:
+        run.run_dir.close()
+    assert ("alarm acceptance" in (tmp_path / "provenance.json").read_text()) is stop
