@@ -26,6 +26,7 @@ TRAIN_OPTIONS: tuple[Option, ...] = (
         str,
         "file of notes: .jsonl, .csv or .parquet (default: synthetic notes)",
     ),
+    ("--model", "actor_rollout_ref.model.path", str, "model directory to start from (default: the ward's tiny model)"),
     ("--rollout-batch-size", "medserl.rollout_batch_size", int, "notes per round"),
     ("--vcf-min-jaccard", "medserl.vcf.min_jaccard", float, "least shingle similarity of an accepted edit"),
     (
@@ -69,7 +70,7 @@ def add_sft(commands: argparse._SubParsersAction) -> None:
         description="Fine-tune on demonstrations of both roles, through the Megatron engine that `train` uses.",
         epilog=OVERRIDES_HELP,
     )
-    add_configuration(sft, SFT_OPTIONS, "sft_embedded")
+    add_configuration(sft, SFT_OPTIONS, "sft_embedded, for another model than the ward's sft_real_cpu")
     sft.set_defaults(run=later("medserl.cli.sft", "sft"))
     sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
 
@@ -93,15 +94,12 @@ def add_bringup(commands: argparse._SubParsersAction) -> None:
 
 
 def add_configuration(
-    parser: argparse.ArgumentParser, options: Sequence[Option] = TRAIN_OPTIONS, default: str = "embedded"
+    parser: argparse.ArgumentParser,
+    options: Sequence[Option] = TRAIN_OPTIONS,
+    default: str = "embedded, for another model than the ward's real_cpu",
 ) -> None:
-    """``--config``, and the options that stand for overrides."""
-    parser.add_argument(
-        "--config",
-        default=default,
-        metavar="NAME",
-        help=f"a shipped configuration or a YAML file (default: {default})",
-    )
+    """``--config``, None where it is not given, and the options that stand for overrides."""
+    parser.add_argument("--config", metavar="NAME", help=f"a shipped configuration or a YAML file (default: {default})")
     for option, key, kind, text in options:
         parser.add_argument(option, dest=key, type=kind, help=text)
 
@@ -146,6 +144,22 @@ def at_home(value: Any) -> Any:
     name, equals, path = value.rpartition("=")
     is_path = path == "~" or path.startswith("~/")
     return f"{name}{equals}{os.path.expanduser(path)}" if is_path else value
+
+
+def chosen_config(options: argparse.Namespace, overrides: Sequence[str]) -> str:
+    """The configuration that ``--config`` names, or the one that suits the model that is named.
+
+    Raises:
+        ConfigError: that depends on the GPU of this machine.
+    """
+    from medserl.config.load import DEFAULT_CONFIG, DEFAULT_SFT_CONFIG, REAL_CONFIG, REAL_SFT_CONFIG
+    from medserl.config.model_at_hand import default_config, named_model
+
+    if options.config is not None:
+        return str(options.config)
+    sft = options.command == "sft"
+    ward, real = (DEFAULT_SFT_CONFIG, REAL_SFT_CONFIG) if sft else (DEFAULT_CONFIG, REAL_CONFIG)
+    return default_config(named_model(overrides), ward, real)
 
 
 def _option_overrides(options: argparse.Namespace) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_OK, ConfigError
 
 _NONE = object()
@@ -19,14 +20,14 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.list:
         print("\n".join(available_configs()))
         return EXIT_OK
-    load = load_sft_config if is_sft_config(options.config) else load_config
-    config = load(options.config, overrides)
+    name = chosen_config(options, overrides)
+    config = (load_sft_config if is_sft_config(name) else load_config)(name, overrides)
     if options.explain or options.changed:
         from medserl.config.explain import changed, explain_key, shown
 
         if options.explain:
-            print(explain_key(config, options.explain, options.config))
-        for entry in changed(config, options.config) if options.changed else ():
+            print(explain_key(config, options.explain, name))
+        for entry in changed(config, name) if options.changed else ():
             why = f"  # {entry.reason}" if entry.reason else ""
             print(f"{entry.key}: {shown(OmegaConf.select(config, entry.key))}  (default {shown(entry.default)}){why}")
         return EXIT_OK

@@ -35,6 +35,8 @@ def add_commands(commands: Any) -> None:
     ward.add_argument("--out", type=Path, required=True, metavar="DIR")
     ward.add_argument("--count", type=int, default=384, metavar="N", help="notes in each split (default 384)")
     ward.add_argument("--seed", type=int, default=7, metavar="S", help="seed of the notes (default 7)")
+    ward.add_argument("--table", type=Path, metavar="FILE", help="a knowledge table of your own, YAML (docs/ward.md)")
+    ward.add_argument("--long", action="store_true", help="notes of 150 to 300 words, for models that read more")
     ward.add_argument("--overwrite", action="store_true", help="replace the files of an earlier call")
 
 
@@ -137,7 +139,8 @@ def _stats(options: argparse.Namespace, overrides: list[str]) -> int:
 def _ward(options: argparse.Namespace, _: list[str]) -> int:
     from medserl.data.ward import write_ward
 
-    for path in write_ward(options.out, options.count, options.seed, overwrite=options.overwrite):
+    settings = {"table": options.table, "long": options.long, "overwrite": options.overwrite}
+    for path in write_ward(options.out, options.count, options.seed, **settings):
         print(path)
     print("medserl data: the ward teaches a game, not medicine", file=sys.stderr)
     return EXIT_OK

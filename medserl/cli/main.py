@@ -16,6 +16,7 @@ from medserl.cli.arguments import (
     later,
     parse_arguments,
 )
+from medserl.cli.check import add_check
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
 from medserl.cli.games import add_games
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_bringup(commands)
     data.add_commands(commands)
     add_evaluate(commands)
+    add_check(commands)
     add_compare(commands)
     add_report(commands)
     add_games(commands)

@@ -25,8 +25,10 @@ def add_pipeline(commands: argparse._SubParsersAction) -> None:
         "items", nargs="*", metavar="SOURCE", help="files of notes as `data prepare` takes them (default: the ward)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pipeline's directory")
-    parser.add_argument("--config", default="embedded", metavar="NAME", help="of training (default: embedded)")
-    parser.add_argument("--sft-config", metavar="NAME", help="of the warm start (default: sft_embedded, with embedded)")
+    parser.add_argument(
+        "--config", metavar="NAME", help="of training (default: embedded; real_cpu for another --model)"
+    )
+    parser.add_argument("--sft-config", metavar="NAME", help="of the warm start (default: goes with that one)")
     parser.add_argument("--skip-warm-start", action="store_true", help="train the start model as it is")
     parser.add_argument(
         "--model",
@@ -51,15 +53,18 @@ def add_pipeline(commands: argparse._SubParsersAction) -> None:
 
 def run_pipeline(options: argparse.Namespace, overrides: list[str]) -> int:
     """Check, then run the stages that are not done."""
+    from medserl.config.load import DEFAULT_CONFIG, REAL_CONFIG
+    from medserl.config.model_at_hand import default_config, named_model
     from medserl.pipeline.plan import PAGE, Request, split_items
     from medserl.pipeline.run import Pipeline, StageFailed
     from medserl.report.terminal import show
 
     sources, train, sft = split_items([*options.items, *overrides])
+    config = options.config or default_config(options.model or named_model(train), DEFAULT_CONFIG, REAL_CONFIG)
     request = Request(
         out=options.out,
         sources=tuple(sources),
-        config=options.config,
+        config=config,
         sft_config=options.sft_config,
         train=tuple(train),
         sft=tuple(sft),

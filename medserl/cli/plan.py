@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medserl.cli.arguments import OVERRIDES_HELP, add_configuration
+from medserl.cli.arguments import OVERRIDES_HELP, TRAIN_OPTIONS, add_configuration
 from medserl.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def add_plan(commands: argparse._SubParsersAction) -> None:
         "say what more nodes would bring. Every number says how it is known. Exit code 2 where it cannot run.",
         epilog=OVERRIDES_HELP,
     )
-    add_configuration(parser, default=DEFAULT_CONFIG)
-    parser.set_defaults(run=run_plan)
+    add_configuration(parser, [option for option in TRAIN_OPTIONS if option[0] != "--model"], DEFAULT_CONFIG)
+    parser.set_defaults(run=run_plan, config=DEFAULT_CONFIG)
     parser.add_argument("--model", metavar="NAME", help="a known model such as qwen3-4b, a config.json or its folder")
     parser.add_argument("--gpu", default=DEFAULT_GPU, metavar="NAME", help=f"kind of GPU (default: {DEFAULT_GPU})")
     parser.add_argument("--nodes", type=int, metavar="N", help="nodes (default: the configuration's)")
@@ -171,7 +171,7 @@ def _shape(given: str | None, config: DictConfig) -> Shape:
 def _check(config: DictConfig, job: Job, shape: Shape) -> None:
     from medserl.planning.fits import check_context
     from medserl.planning.shapes import check_divides
-    from medserl.preflight.checks import check_layout
+    from medserl.preflight.layout import check_layout
 
     if job.rollout is not None:
         check_layout(config)

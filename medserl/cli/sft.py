@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 
 
@@ -12,7 +13,7 @@ def sft(options: argparse.Namespace, overrides: list[str]) -> int:
     """Check, then fine-tune to the end; the same command on the same run directory goes on."""
     from medserl.sft.train import SftFailed, SftRun
 
-    run = SftRun(options.config, overrides)
+    run = SftRun(chosen_config(options, overrides), overrides)
     notes = run.settings.notes
     print(f"model      {run.config.model.path}")
     print(f"notes      {notes.path or f'{notes.count} synthetic notes'}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medserl.cli.arguments import chosen_config
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
 from medserl.run.stop_signals import StopSignals
 from medserl.words import counted
@@ -39,13 +40,14 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals) -> int:
     from medserl.run.console import first_line
 
-    first_line(options.config, sys.stderr)
+    config = chosen_config(options, overrides)
+    first_line(config, sys.stderr)
     from medserl.training.api import MedSeRLTrainer
 
     if stop.received is not None:
         print(f"medserl: {stop.too_early}", file=sys.stderr, flush=True)
         return EXIT_SIGNAL_BASE + stop.received
-    trainer = MedSeRLTrainer(options.config, overrides, verbose=options.verbose, stop=stop)
+    trainer = MedSeRLTrainer(config, overrides, verbose=options.verbose, stop=stop)
     print(plan(trainer), flush=True)
     if options.dry_run:
         print("dry run: everything checked, nothing started")

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config import sft_settings as sft
+from medserl.config.model_at_hand import prompts_for
 from medserl.config.plugins import has_validation_notes, resolved_source
 from medserl.config.settings import (
     BUILTIN_MODEL,
@@ -57,6 +58,8 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
     check_choices(settings)
     _check_validation(config, settings)
     settings.notes.source = resolved_source(settings.notes)
+    if settings.prompt_set == AUTO:
+        settings.prompt_set = prompts_for(_model(config.actor_rollout_ref))
     if settings.referee.name == AUTO:
         settings.referee.name = ORACLE if settings.notes.source == WARD else "instruction"
     if config.data.train_batch_size is not None:
@@ -79,6 +82,11 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
             config.actor_rollout_ref.model.path = _builtin_model()
         _complete_judge(config, settings)
     return config
+
+
+def _model(section: DictConfig) -> object:
+    """The model that a section names; None where it leaves that to the user."""
+    return None if OmegaConf.is_missing(section.model, "path") else section.model.path
 
 
 def _name_folders(config: DictConfig, run_dir: str) -> None:
@@ -111,6 +119,8 @@ def complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
         ConfigError: settings that contradict each other.
     """
     _check_sft(config, settings)
+    if settings.prompt_set == AUTO:
+        settings.prompt_set = prompts_for(_model(config))
     with open_dict(config):
         config.medserl = OmegaConf.structured(settings)
         config.data.train_batch_size = sft.batch_size(settings)

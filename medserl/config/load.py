@@ -43,6 +43,8 @@ __all__ = [
     "BASES",
     "DEFAULT_CONFIG",
     "DEFAULT_SFT_CONFIG",
+    "REAL_CONFIG",
+    "REAL_SFT_CONFIG",
     "available_configs",
     "configs_dir",
     "game_settings",
@@ -55,6 +57,8 @@ __all__ = [
 
 DEFAULT_CONFIG = "embedded"
 DEFAULT_SFT_CONFIG = "sft_embedded"
+REAL_CONFIG, REAL_SFT_CONFIG = "real_cpu", "sft_real_cpu"
+"""For models that are not the ward's, on CPUs."""
 
 
 def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = ()) -> DictConfig:

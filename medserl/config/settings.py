@@ -153,7 +153,8 @@ class GameSettings:
     """Gold-labelled notes per round, whatever the share says; with ``rollout_batch_size`` 0 nothing else trains."""
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     prompt_set: str = "clinical"
-    """A shipped prompt set or a directory with prompt files."""
+    """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``
+    for every other."""
     error_types: list[str] | None = None
     """Types of errors that the injector is asked for, one drawn per game by seed: any of diagnosis, management,
     treatment, pharmacotherapy, causalorganism that the prompt set has a prompt for; null: its general prompt."""

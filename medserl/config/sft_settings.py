@@ -50,7 +50,8 @@ class SftSettings:
     """Everything a run writes lies here; the finished model in ``model/``."""
     notes: NotesSettings = field(default_factory=NotesSettings)
     prompt_set: str = "clinical"
-    """A shipped prompt set or a directory with prompt files."""
+    """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``
+    for every other."""
     injector_format: str = "edit"
     """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
     steps: int = 1000

@@ -12,6 +12,7 @@ Everything in this package acts only in processes whose environment says ``VERL_
 `fsdp`              verl's FSDP engines on CPUs (``model_engine=dp``)
 `cuda_names`        answers the CUDA names that megatron-core spells out
 `bridge`            Megatron's layers without Transformer Engine
+`micro_batches`     rows of like length together, for the rows of a micro-batch are equally long
 `vllm_plugin`       vLLM's CPU layers keep their weights for new ones; its processes are forked
 `patches`           the table of every upstream symbol that is replaced: where, why, which version
 ==================  ============================================================================

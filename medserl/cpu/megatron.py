@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.megatron import transformer_impl
 from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithLMHead
 
 from medserl.cpu.cuda_names import CudaToCPU, install_stand_ins
+from medserl.cpu.micro_batches import prepare_micro_batches
 
 # What the transformer configuration must say on CPUs, as
 # ``actor_rollout_ref.actor.megatron.override_transformer_config``: the local attention, no fused CUDA
@@ -170,3 +172,4 @@ def register() -> None:
     """Makes verl choose this engine on the platform "cpu"; once per process."""
     decorate = EngineRegistry.register(model_type="language_model", backend="megatron", device="cpu")
     decorate(CPUMegatronEngineWithLMHead)
+    transformer_impl.prepare_micro_batches = prepare_micro_batches

@@ -82,6 +82,12 @@ FSDP_PINNED = _verl(
     "the reference's parameters go to pinned memory, which torch makes for an accelerator only",
 )  # fmt: skip
 
+MICRO_BATCHES = _verl(
+    "verl/workers/engine/megatron/transformer_impl.py", 906, "MegatronEngine.forward_backward_batch",
+    "micro_batches, indices = prepare_micro_batches(", "micro_batches.prepare_micro_batches",
+    "rows of unlike length share a micro-batch, whose rows are all as long as the longest without packing",
+)  # fmt: skip
+
 # --- megatron-core -----------------------------------------------------------------------------------
 
 CUDA_NORM = _mcore(

@@ -12,7 +12,9 @@ from medserl.errors import ConfigError
 from medserl.files import made_folder, write_all_atomically
 from medserl.game.rows import shown_path
 from medserl.ward import medec_rows, ward_notes
+from medserl.ward.long_notes import lengthened
 from medserl.ward.medec import COLUMNS
+from medserl.ward.table import Table, load_table
 
 FILES = {
     "train": "WARD-TrainingSet.csv",
@@ -21,17 +23,24 @@ FILES = {
 }
 
 
-def write_ward(out: Path, count: int, seed: int, *, overwrite: bool = False) -> list[Path]:
+def write_ward(
+    out: Path, count: int, seed: int, *, table: Path | None = None, long: bool = False, overwrite: bool = False
+) -> list[Path]:
     """Write the three splits by patient into the folder ``out``, ``count`` notes each, every other one with its error.
 
-    Raises ConfigError for a count below 2 or above what a split has, and for files that are there already.
+    ``table`` is a knowledge table of one's own (docs/ward.md); None: the shipped one. ``long``: notes of 150 to 300
+    words.
+
+    Raises ConfigError for a table that cannot be used, naming line and key, for a count below 2 or above what a split
+    has, and for files that are there already.
     """
     if count < 2:
         raise ConfigError(f"--count {count}: must be at least 2, one note with an error and one without")
+    known = load_table() if table is None else load_table(table.absolute())
     paths = {split: out / FILES[split] for split in FILES}
     try:
         _check_targets(paths.values(), overwrite)
-        return _write_all(out, paths, count, seed)
+        return _write_all(out, paths, _rows(count, seed, known, long))
     except OSError as error:
         raise ConfigError(
             f"--out {shown_path(out)}: cannot be written ({error.strerror or error}); give another folder"
@@ -46,11 +55,17 @@ def _check_targets(paths: Iterable[Path], overwrite: bool) -> None:
             raise ConfigError(f"{shown_path(path)} is there already; give another --out or --overwrite")
 
 
-def _write_all(out: Path, paths: dict[str, Path], count: int, seed: int) -> list[Path]:
+def _rows(count: int, seed: int, table: Table, long: bool) -> dict[str, list[dict[str, str]]]:
     rows = {}
     for split in FILES:
-        notes = ward_notes(split, count, seed)
+        notes = ward_notes(split, count, seed, table)
+        if long:
+            notes = [lengthened(note, table, seed) for note in notes]
         rows[split] = [medec_rows([note], erroneous=i % 2 == 0)[0] for i, note in enumerate(notes)]
+    return rows
+
+
+def _write_all(out: Path, paths: dict[str, Path], rows: dict[str, list[dict[str, str]]]) -> list[Path]:
     with made_folder(out):
         write_all_atomically({path: _text(rows[split]) for split, path in paths.items()})
     return list(paths.values())

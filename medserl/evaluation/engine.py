@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
 from medserl.evaluation.model import text_config
@@ -119,7 +120,7 @@ def assess(
     ConfigError where none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM
     refuses.
     """
-    tokenizer = _tokenizer(model)
+    tokenizer = _tokenizer(model, decoding.thinking)
     settings = text_config(model, f"--model {model}")
     prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
     opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in prompts]
@@ -162,7 +163,7 @@ def that_fit(lengths: Sequence[int], max_tokens: int, limit: int) -> list[int]:
     return found
 
 
-def _tokenizer(model: Path) -> Any:
+def _tokenizer(model: Path, thinking: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -172,6 +173,8 @@ def _tokenizer(model: Path) -> Any:
         raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
     if not tokenizer.chat_template:
         raise ConfigError(f"--model {model}: its tokenizer has no chat template")
+    check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
+    check_thinking(tokenizer, model, "--model", thinking)
     return tokenizer
 
 

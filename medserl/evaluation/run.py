@@ -15,10 +15,11 @@ from medserl.config.values import MAX_SEED
 from medserl.errors import ConfigError
 from medserl.evaluation import engine
 from medserl.evaluation.data import EvaluationData, load_examples
-from medserl.evaluation.model import BUILTIN_MODEL, check_files, model_directory
+from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.votes import FORMATS, majority
 from medserl.game.labels import Label
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
+from medserl.ward.language import is_ward_model
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,7 +30,7 @@ logger = logging.getLogger("medserl.evaluate")
 WARD_PROMPTS = "ward"
 MOST_SAMPLES = 1000  # replies to a note: their votes are held in memory, and they are asked for at once
 FULL_TOKENS = 256  # a sentence of a real note, with the two other lines; thinking has its own, larger limit
-_CPU_CONFIG, _GPU_CONFIG = "embedded", "qwen3_4b_1node"
+_CPU_CONFIG, _REAL_CONFIG, _GPU_CONFIG = "embedded", "real_cpu", "qwen3_4b_1node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +71,37 @@ def check_request(request: Request) -> float:
     return temperature
 
 
-def default_config() -> str:
+def default_config(model: str | None = None) -> str:
     """Name of the configuration without ``--config``."""
+    from medserl.config.model_at_hand import of_the_ward
     from medserl.cpu.environment import choose_device
 
-    return _CPU_CONFIG if choose_device() == "cpu" else _GPU_CONFIG
+    if choose_device() != "cpu":
+        return _GPU_CONFIG
+    return _CPU_CONFIG if model is None or of_the_ward(model) else _REAL_CONFIG
 
 
 def engine_config(request: Request) -> DictConfig:
     """The training configuration whose engine settings, prompt set and token limit serve as defaults.
 
-    Without ``--config``: the embedded one where there is no GPU, that of one GPU node where there is one, both
-    with one worker process.
+    Without ``--config``: where there is no GPU, the one for the ward's tiny model or for small real ones; where there
+    is one, that of a GPU node. All with one worker process.
     """
     from medserl.config.load import load_config
 
-    overrides = ["medserl.notes.path=null", "medserl.notes.source=auto", *request.overrides]
+    overrides = ["medserl.notes.path=null", "medserl.notes.source=auto", *_model_override(request), *request.overrides]
     if request.config is not None:
         return load_config(request.config, overrides)
-    return load_config(default_config(), ["actor_rollout_ref.rollout.tensor_model_parallel_size=1", *overrides])
+    alone = "actor_rollout_ref.rollout.tensor_model_parallel_size=1"
+    return load_config(default_config(request.model), [alone, *overrides])
+
+
+def _model_override(request: Request) -> list[str]:
+    """The prompt set may follow from the model."""
+    if not request.model:
+        return []
+    quoted = request.model.replace("\\", "\\\\").replace("'", "\\'")
+    return [f"actor_rollout_ref.model.path='{quoted}'"]
 
 
 def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], list[Scored]]:
@@ -106,7 +119,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
     check_files(directory, f"--model {request.model}")
     data = load_examples(request.data, request.count, request.seed)
     config = engine_config(request)
-    ward_model = request.model == BUILTIN_MODEL
+    ward_model = is_ward_model(directory)
     prompt_set = request.prompt_set or (WARD_PROMPTS if ward_model else config.medserl.prompt_set)
     prompts = load_prompt_set(prompt_set)
     thinking = request.thinking if request.thinking is not None else config.medserl.thinking and not ward_model
@@ -115,7 +128,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
         output_format=request.output_format,
         samples=request.samples,
         temperature=temperature,
-        max_tokens=request.max_tokens or _token_limit(config, request.output_format),
+        max_tokens=request.max_tokens or token_limit(config, request.output_format),
         seed=request.seed,
         thinking=bool(thinking),
     )
@@ -139,7 +152,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
         "seed": request.seed,
         "bootstrap_seed": request.seed,
         "device": device,
-        "config": request.config or default_config(),
+        "config": request.config or default_config(request.model),
         "overrides": list(request.overrides),
         "engine": options,
         "seconds": round(seconds, 2),
@@ -154,7 +167,8 @@ def _chat(prompts: PromptSet, output_format: str, example: Any) -> list[Message]
     return prompts.assessor_full(example.text, example.sentences)
 
 
-def _token_limit(config: DictConfig, output_format: str) -> int:
+def token_limit(config: DictConfig, output_format: str) -> int:
+    """Most tokens of a reply where a command line does not say."""
     limit = int(config.data.max_response_length)
     return limit if output_format == "flag" else max(limit, FULL_TOKENS)
 

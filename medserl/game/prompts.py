@@ -123,6 +123,11 @@ class PromptSet:
             raise ConfigError(f"prompt set {self.name!r} has no file {_FULL}.txt, which the format 'full' needs")
         return self._messages(_FULL, None, {"note": note_text.strip(), "sentences": _numbered(sentences)})
 
+    @property
+    def has_full(self) -> bool:
+        """Whether the set can ask for the sentence and its correction too (`assessor_full`)."""
+        return _FULL in self._sections
+
     def _messages(self, file: str, output_format: str | None, values: dict[str, str]) -> list[Message]:
         messages: list[Message] = []
         for role in ("system", "user"):

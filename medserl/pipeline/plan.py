@@ -37,7 +37,7 @@ class Request:
     """Files of notes; none: the synthetic ward."""
     config: str = "embedded"
     sft_config: str | None = None
-    """None: ``sft_embedded`` for the configuration ``embedded``; others must name one."""
+    """None: the one that goes with ``embedded`` or ``real_cpu``; others must name one."""
     train: tuple[str, ...] = ()
     """Overrides of the training configuration, which evaluation uses too."""
     sft: tuple[str, ...] = ()

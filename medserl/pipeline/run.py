@@ -54,7 +54,8 @@ class Pipeline:
     """
 
     def __init__(self, request: Request) -> None:
-        from medserl.config.load import DEFAULT_CONFIG, DEFAULT_SFT_CONFIG, load_config, load_sft_config
+        from medserl.config import load
+        from medserl.config.load import load_config, load_sft_config
 
         self.request = request
         self.folders = Folders(request.out.absolute())
@@ -66,10 +67,11 @@ class Pipeline:
         self.validates = config.trainer.test_freq > 0
         self.prompt_set = str(config.medserl.prompt_set)
         self.limit = int(config.data.max_prompt_length)
-        self.sft_config = request.sft_config or DEFAULT_SFT_CONFIG
+        goes_with = {load.DEFAULT_CONFIG: load.DEFAULT_SFT_CONFIG, load.REAL_CONFIG: load.REAL_SFT_CONFIG}
+        self.sft_config = request.sft_config or goes_with.get(request.config, load.DEFAULT_SFT_CONFIG)
         self.sft_model: str | None = None
         if not request.skip_warm_start:
-            if request.sft_config is None and request.config != DEFAULT_CONFIG:
+            if request.sft_config is None and request.config not in goes_with:
                 raise ConfigError("--sft-config: name the warm start's configuration, or give --skip-warm-start")
             self.sft_model = request.model or (None if request.ward else self.config_model)
             load_sft_config(self.sft_config, self._sft_overrides(self.folders.data))

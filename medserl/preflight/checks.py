@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import game_settings
 from medserl.config.plugins import described, has_validation_notes
-from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, make_setup
+from medserl.config.settings import JUDGE, GameSettings, GameSetup, labelled_per_round, make_setup
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
@@ -20,8 +21,11 @@ from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
-from medserl.preflight.model_files import MODEL, check_weights, model_path, read_model_config
+from medserl.preflight.layout import check_layout
+from medserl.preflight.model_files import MODEL, check_language, check_weights, model_path, read_model_config
 from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
+from medserl.preflight.problems import Problems
+from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
@@ -30,47 +34,93 @@ _log = logging.getLogger("medserl.data")
 
 
 def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) -> None:
-    """Raise the first problem found, cheapest checks first; settle what follows from the notes.
+    """Check everything, cheapest first, and settle what follows from the notes; what stands on something that failed
+    is left out.
 
     Args:
-        config: The run's configuration; `settle_labelled_share` and `settle_prompt_length` may change it.
+        config: The run's configuration; `settle_labelled_share`, `settle_prompt_length` and `settle_bucket` may change
+            it.
         run_dir: The run directory.
         asked: Keys that the user set, and that nothing here changes.
 
     Raises:
-        ConfigError: sizes that do not divide, an unusable model directory or run directory, an unknown
-        prompt set.
-        DataError: unusable notes, or prompts longer than configured.
+        UserError: all problems found: sizes that do not divide, an unusable model directory or run directory, an
+        unknown prompt set, unusable notes, prompts longer than configured.
     """
-    settle_labelled_share(config)
+    problems = Problems()
+    with problems.noted():
+        settle_labelled_share(config)
     settings = game_settings(config)
-    check_layout(config)
-    check_device(config)
-    make_setup(settings)
-    check_servers(settings)
+    setup: GameSetup | None = None
+    with problems.noted():
+        check_layout(config)
+    with problems.noted():
+        check_device(config)
+    with problems.noted():
+        setup = make_setup(settings)
+    with problems.noted():
+        check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
-        check_judge(config)
+        with problems.noted():
+            check_judge(config)
+    model, measured = _model_problems(config, problems, asked)
+    with problems.noted():
+        check_ray(config)
+    with problems.noted():
+        run_dir.check(config)
+        check_writable(run_dir.path)
+    with problems.noted():
+        check_machine(config)
+    with problems.noted():
+        settings = game_settings(config)
+        _note_problems(config, settings, problems, measured, prompts=model is not None and setup is not None)
+    problems.tell()
+
+
+def _note_problems(
+    config: DictConfig, settings: GameSettings, problems: Problems, measured: frozenset[Note], prompts: bool
+) -> None:
+    """Check the notes, and their prompts where those can be made."""
+    notes, held_out = training_notes(settings), []
+    model = config.actor_rollout_ref.model.path
+    with problems.noted():
+        check_notes(settings, notes)
+    with problems.noted():
+        held_out = check_validation(config, settings, notes)
+    check_language(settings.notes.path, [note.text for note in notes], model, MODEL)
+    if prompts:
+        left = [note for note in (*notes, *held_out) if note not in measured]
+        check_prompt_lengths(config, settings, left)
+
+
+def _model_problems(
+    config: DictConfig, problems: Problems, asked: Collection[str]
+) -> tuple[dict[str, Any] | None, frozenset[Note]]:
+    """Check the model directory; its config.json, or None where no prompt can be made for it, and the notes whose
+    prompts were measured."""
     parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
-    path = model_path(config.actor_rollout_ref.model.path, MODEL)
-    model = check_model(
-        path,
-        MODEL,
-        parallel.tp,
-        parallel.pp,
-        rollout.tensor_model_parallel_size,
-    )
-    check_weights(path, MODEL, model)
-    measured = settle_prompt_length(config, model) if LONGEST_PROMPT not in asked else frozenset[Note]()
-    check_lengths(config, model)
-    check_memory(config, model, str(path))
-    check_ray(config)
-    run_dir.check(config)
-    check_writable(run_dir.path)
-    check_machine(config)
-    notes = training_notes(settings)
-    check_notes(settings, notes)
-    held_out = check_validation(config, settings, notes)
-    check_prompt_lengths(config, settings, [note for note in (*notes, *held_out) if note not in measured], model)
+    path, model, usable = config.actor_rollout_ref.model.path, None, False
+    with problems.noted():
+        model = read_model_config(model_path(path, MODEL), MODEL)
+    if model is None:
+        return None, frozenset()
+    measured: frozenset[Note] = frozenset()
+    settle_bucket(config, model)
+    with problems.noted():
+        _check_files(Path(path), MODEL)
+        check_weights(Path(path), MODEL, model)
+        check_tokenizer(config, model)
+        usable = True
+    if usable and LONGEST_PROMPT not in asked:
+        with problems.noted():
+            measured = settle_prompt_length(config, model)
+    with problems.noted():
+        check_lengths(config, model)
+    with problems.noted():
+        shape = shape_of(model, f"{MODEL}: {path}")
+        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
+        check_memory(config, model, str(path))
+    return (model if usable else None), measured
 
 
 def settle_labelled_share(config: DictConfig) -> None:
@@ -95,85 +145,36 @@ def settle_labelled_share(config: DictConfig) -> None:
     config.data.train_batch_size = settings.rollout_batch_size
 
 
-def check_layout(config: DictConfig) -> None:
-    """Devices, parallel sizes and batch sizes must divide each other."""
-    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    parallel = parallel_of(config)
-    tp, pp, cp = parallel.tp, parallel.pp, parallel.cp
-    world = trainer.nnodes * trainer.n_gpus_per_node
-    _divides(
-        world,
-        tp * pp * cp,
-        f"trainer.nnodes * trainer.n_gpus_per_node = {world} workers",
-        f"TP {tp} x PP {pp} x CP {cp} = {tp * pp * cp} (actor_rollout_ref.actor.megatron)",
-    )
-    rollout_tp = rollout.tensor_model_parallel_size
-    _divides(
-        world,
-        rollout_tp,
-        f"{world} workers",
-        f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
-    )
-    if actor.ppo_mini_batch_size > config.data.train_batch_size:
-        raise ConfigError(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size: {actor.ppo_mini_batch_size} is more than the "
-            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its "
-            "labelled share)"
+def settle_bucket(config: DictConfig, model: dict[str, Any]) -> None:
+    """The buffer that carries new weights to vLLM must hold the largest tensor, the embedding: verl asserts it after
+    minutes. Where it is too small it becomes as large as that, and a line says so."""
+    engine = config.actor_rollout_ref.rollout.checkpoint_engine
+    largest = 4 * model["vocab_size"] * model["hidden_size"]  # float32
+    if (needed := largest // 2**20 + 1) > engine.update_weights_bucket_megabytes:
+        _log.info(
+            "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes is %d instead of %d, for the "
+            "model's embedding",
+            needed,
+            engine.update_weights_bucket_megabytes,
         )
-    dp = world // (tp * pp * cp)
-    mini = actor.ppo_mini_batch_size * rollout.n
-    _divides(
-        mini,
-        dp,
-        f"a mini-batch of ppo_mini_batch_size * rollout.n = {mini} trajectories",
-        f"{dp} data-parallel replicas",
-    )
-    if not actor.use_dynamic_bsz:
-        micro = actor.ppo_micro_batch_size_per_gpu
-        if not micro:
-            raise ConfigError(
-                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu: needed unless use_dynamic_bsz is true"
-            )
-        _divides(
-            mini // dp,
-            micro,
-            f"{mini // dp} trajectories per replica and mini-batch",
-            f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
-        )
-    for part in ("rollout", "ref"):  # verl asserts it in the first round only
-        section = config.actor_rollout_ref[part]
-        micro = section.log_prob_micro_batch_size_per_gpu
-        if micro and not section.log_prob_use_dynamic_bsz:
-            _divides(
-                mini // dp,
-                micro,
-                f"{mini // dp} trajectories per replica and mini-batch",
-                f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
-            )
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    if longest > rollout.max_model_len:
-        raise ConfigError(
-            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
-            f"data.max_prompt_length + data.max_response_length = {longest}"
-        )
-
-
-def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
-    if part < 1 or whole % part:
-        raise ConfigError(f"{whole_name} cannot be divided by {part_name}; change one of them")
+        engine.update_weights_bucket_megabytes = needed
 
 
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
     """The model directory must hold a model of a known family with its tokenizer that the layout can split; returns
     config.json."""
     model = read_model_config(path, key)
+    _check_files(path, key)
+    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp)
+    return model
+
+
+def _check_files(path: Path, key: str) -> None:
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
-    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp)
-    return model
 
 
 def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
@@ -231,3 +232,16 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
         raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
     check_no_leak([*notes, *labelled_extra(settings, notes)], held_out, where)
     return held_out
+
+
+def check_tokenizer(config: DictConfig, model: dict[str, Any]) -> None:
+    """The tokenizer must belong to the model, and its chat template render the game's messages as asked."""
+    path = config.actor_rollout_ref.model.path
+    tokenizer = load_tokenizer(path)
+    check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
+    check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
+    if len(tokenizer) > model["vocab_size"]:
+        raise ConfigError(
+            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
+            f"{model['vocab_size']}"
+        )

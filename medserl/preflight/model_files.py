@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, DataError
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
+from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
 MODEL = "actor_rollout_ref.model.path"
 NUMBERS = (
@@ -92,24 +93,21 @@ def check_weights(path: Path, key: str, model: dict[str, Any]) -> None:
         raise ConfigError(f"{key}: {path}: {reason}; copy config.json and weights of one model")
 
 
-def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dict[str, Any]) -> None:
-    """The chat template must render a system and a user message with their words in them.
+def check_language(source: str | None, texts: list[str], model: Any, key: str) -> None:
+    """Notes of one's own teach the ward's tiny model nothing, nor it them: it reads the ward's few hundred words.
+
+    Args:
+        source: The file of the notes; None: the ward's own.
+        texts: Their texts.
+        model: The model directory.
+        key: The key that names it.
 
     Raises:
-        ConfigError: it is broken, refuses a role, or drops what it is given.
+        DataError: the model is the ward's, and the notes are in another language.
     """
-    from jinja2.exceptions import TemplateError
-
-    words = {"system": "first-probe", "user": "second-probe"}
-    messages = [{"role": role, "content": word} for role, word in words.items()]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-    except TemplateError as error:
-        raise ConfigError(
-            f"{key}: {path}: its chat template does not render the game's messages ({str(error).splitlines()[0]}); use "
-            "a model whose template takes a system and a user message"
-        ) from None
-    if lost := [role for role, word in words.items() if word not in text]:
-        raise ConfigError(
-            f"{key}: {path}: its chat template drops the {' and the '.join(lost)} message; use another model"
-        )
+    if source is None or not is_ward_model(str(model)) or (share := known_share(texts)) >= LEAST_KNOWN:
+        return
+    raise DataError(
+        f"{source}: the model is the ward's tiny one ({key}), which knows {share:.0%} of the words of these notes and "
+        "would learn nothing from them; name a model of your own, --model DIR (docs/real-models.md says which)"
+    )

@@ -15,9 +15,8 @@ from medserl.config.load import game_settings
 from medserl.config.plugins import described
 from medserl.config.settings import GameSettings, labelled_per_round, make_setup
 from medserl.data.rounds import labelled_notes, training_notes
-from medserl.errors import ConfigError, DataError
+from medserl.errors import DataError
 from medserl.game import Note
-from medserl.preflight.model_files import MODEL, check_chat_template
 from medserl.preflight.prompt_lengths import (
     TOKENS_PER_EDITED_WORD,
     Prompt,
@@ -46,7 +45,7 @@ def settle_prompt_length(config: DictConfig, model: dict[str, Any]) -> frozenset
     notes = training_notes(settings)
     before, context = config.data.max_prompt_length, model.get("max_position_embeddings")
     room = max(before, context - config.data.max_response_length) if isinstance(context, int) else before
-    needed = check_prompt_lengths(config, settings, notes, model, room)
+    needed = check_prompt_lengths(config, settings, notes, room)
     if needed > before:
         what = (settings.notes.path, LONGEST_PROMPT, needed, before)
         _log.warning("%s: %s is %d instead of %d, which the longest note needs", *what)
@@ -59,7 +58,7 @@ def settle_prompt_length(config: DictConfig, model: dict[str, Any]) -> frozenset
 
 
 def check_prompt_lengths(
-    config: DictConfig, settings: GameSettings, notes: Sequence[Note], model: dict[str, Any], room: int | None = None
+    config: DictConfig, settings: GameSettings, notes: Sequence[Note], room: int | None = None
 ) -> int:
     """Every prompt of every note must fit data.max_prompt_length: verl would cut it in silence.
 
@@ -67,7 +66,6 @@ def check_prompt_lengths(
         config: The configuration.
         settings: Its typed ``medserl`` section.
         notes: The notes.
-        model: The model's config.json.
         room: Tokens that a prompt may have instead of data.max_prompt_length.
 
     Returns:
@@ -76,14 +74,7 @@ def check_prompt_lengths(
     Raises:
         DataError: names the first note that does not fit.
     """
-    path = config.actor_rollout_ref.model.path
-    tokenizer = load_tokenizer(path)
-    check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
-    if len(tokenizer) > model["vocab_size"]:
-        raise ConfigError(
-            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
-            f"{model['vocab_size']}"
-        )
+    tokenizer = load_tokenizer(config.actor_rollout_ref.model.path)
     every = [*notes, *labelled_extra(settings, notes)]
     check_special_tokens(settings, tokenizer, every)
     limit, longest = room or config.data.max_prompt_length, 0

@@ -37,6 +37,8 @@ STAGING, REPLACED, REMOVED = ".saving", ".replaced", ".removed"
 MANIFEST = "medserl.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 BEST = "best.json"
+EXPORT_RECORD = "medserl_export.json"
+"""In an exported model directory: the checkpoint that it was, and how its run's validation judged it."""
 _PROBE_BYTES = 65536
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made
 from medserl.errors import DataError
@@ -35,7 +36,7 @@ from medserl.preflight.checks import check_model
 from medserl.preflight.devices import check_device
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_writable
-from medserl.preflight.model_files import check_weights, model_path
+from medserl.preflight.model_files import check_language, check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
 from medserl.run.causes import first_raised
@@ -45,6 +46,7 @@ from medserl.run.run_dir import RunDir
 from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.sft.checkpoints import check_described, newest
 from medserl.sft.checks import check_layout, check_lengths, launcher_options, of_each_note
+from medserl.ward import model_dir
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
@@ -147,8 +149,6 @@ class SftRun:
     def _tokenizer(self) -> Any:
         """The start model's; the model is looked at first."""
         if self.config.model.path == UNTRAINED_WARD:
-            from medserl.ward import model_dir
-
             return load_tokenizer(model_dir(), "model.path")  # the same as the one that is made
         engine = self.config.engine
         tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
@@ -156,7 +156,10 @@ class SftRun:
         model = check_model(start, "model.path", tp, pp)
         check_memory(self.config, model, str(start))
         check_weights(start, "model.path", model)
-        return load_tokenizer(start, "model.path")
+        tokenizer = load_tokenizer(start, "model.path")
+        check_chat_template(tokenizer, start, "model.path", {"enable_thinking": False})
+        check_thinking(tokenizer, start, "model.path", thinking=False)
+        return tokenizer
 
     def _check_demonstrations(self, tokenizer: Any) -> None:
         """Notes that offer none, or too long ones, are refused before anything is written. Of the ward, whose notes
@@ -169,6 +172,8 @@ class SftRun:
         path, mixture = self.settings.notes.path, self.settings.mixture
         if path is not None:
             notes = load_notes(Path(path))
+            toy = model_dir() if self.config.model.path == UNTRAINED_WARD else self.config.model.path
+            check_language(path, [note.text for note in notes], toy, "model.path")
             found = of_each_note(notes, self._maker(), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
         check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES)
 

@@ -89,7 +89,7 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
     Raises:
         ConfigError: sizes that do not divide or do not fit, a model or notes that are not there, too little time.
     """
-    from medserl.preflight.checks import check_layout
+    from medserl.preflight.layout import check_layout
 
     plan = Plan(device=config.trainer.device, cpus=shape.cpus_per_node)
     job = job_of(config)

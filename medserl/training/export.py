@@ -13,12 +13,14 @@ from medserl import __version__
 from medserl.errors import ConfigError
 from medserl.files import check_new_folder, whole_folder, write_atomically
 from medserl.run import checkpoint
+from medserl.run.run_log import METRICS_FILE, read_metrics
 from medserl.run.weights import DamagedWeights, WrongLength, header
 
-RECORD = "medserl_export.json"
+RECORD = checkpoint.EXPORT_RECORD
 INDEX = "model.safetensors.index.json"
 PUBLIC_FILE, PUBLIC_FOLDER = 0o666, 0o777  # without what the umask takes away
 NEEDED = ("config.json", "tokenizer.json")
+_JUDGED = "val/greedy/"
 # Of `medserl train` with Megatron, of `medserl sft`, of `medserl train` with FSDP.
 _WEIGHTS_INSIDE = ("actor/model/huggingface", "model/huggingface", "actor/huggingface")
 
@@ -82,10 +84,33 @@ def export_checkpoint(source: Path, out: Path, start: Path | None = None) -> Pat
         record = {
             "checkpoint": source.name,
             "medserl": __version__,
+            "validation": validation_of(source),
             "files": sorted(p.name for p in made.iterdir()),
         }
         write_atomically(made / RECORD, json.dumps(record, indent=1) + "\n", PUBLIC_FILE)
     return out
+
+
+def validation_of(source: Path) -> dict[str, float] | None:
+    """How the run's greedy validation judged a checkpoint, by its metrics.jsonl; None where it was not judged.
+
+    Args:
+        source: ``RUN_DIR/checkpoints/global_step_N``.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy``, ``recall_correct``, ``recall_incorrect`` and the number of ``texts``.
+    """
+    metrics = source.absolute().parent.parent / METRICS_FILE
+    step = source.name.removeprefix(checkpoint.STEP_PREFIX)
+    if not step.isdigit() or not metrics.is_file():
+        return None
+    rows = [row for row in read_metrics(metrics) if row["round"] == int(step) and f"{_JUDGED}accuracy" in row]
+    if not rows:
+        return None
+    names = ("accuracy", "balanced_accuracy", "recall_correct", "recall_incorrect")
+    found = {name: rows[-1][_JUDGED + name] for name in names if _JUDGED + name in rows[-1]}
+    texts = sum(int(rows[-1].get(f"val/texts_{label}", 0)) for label in ("correct", "incorrect"))
+    return {**found, "texts": texts}
 
 
 def readers(folder: Path) -> str:

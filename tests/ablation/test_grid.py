@@ -12,7 +12,7 @@ from medserl.ablation.report import table
 from medserl.ablation.runner import Bench, read_result
 from medserl.config.load import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
-from medserl.preflight.checks import check_layout
+from medserl.preflight.layout import check_layout
 from medserl.report.plots import line_plot
 
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.load import load_config
 from medserl.errors import ConfigError
-from medserl.preflight.checks import check_layout
+from medserl.preflight.layout import check_layout
 from medserl.run.layout import layout_of, parallel_of
 
 DP, GAE = "model_engine=dp", "algorithm.adv_estimator=gae"

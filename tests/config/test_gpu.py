@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.load import available_configs, configs_dir, is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
-from medserl.preflight.checks import check_layout
 from medserl.preflight.devices import check_attention
+from medserl.preflight.layout import check_layout
 
 NOTES = "medserl.notes.path=notes.jsonl"
 ROOT = Path(__file__).resolve().parents[2]

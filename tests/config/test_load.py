@@ -13,7 +13,7 @@ from medserl.config.load import available_configs, configs_dir, game_settings, i
 from medserl.config.settings import GameSettings, RewardSettings, labelled_per_round, make_setup
 from medserl.errors import ConfigError
 from medserl.game import RewardConfig
-from medserl.preflight.checks import check_layout
+from medserl.preflight.layout import check_layout
 
 NOTES = "medserl.notes.path=notes.jsonl"
 

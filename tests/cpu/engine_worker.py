@@ -40,6 +40,7 @@ from engine_reference import (
 
 ALL_CONTENTS = ("model", "optimizer", "extra")
 ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")
+DYNAMIC_TOKENS = 60  # two of the longest rows, five of the shorter ones
 RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}
 """Layout (TP, PP) -> another one whose checkpoint it goes on from; its processes have ended before."""
 
@@ -57,6 +58,7 @@ def make_engine(path: Path, precision: str, tp: int, pp: int, load_contents: tup
         pipeline_model_parallel_size=pp,
         sequence_parallel=False,
         vanilla_mbridge=True,
+        pad_bshd_to_minibatch_max=False,  # as configs/embedded.yaml says
         use_remove_padding=False,
         dtype="bfloat16",
         dist_ckpt_optim_fully_reshardable=True,  # as configs/base.yaml says
@@ -92,7 +94,8 @@ def make_engine(path: Path, precision: str, tp: int, pp: int, load_contents: tup
     return engine
 
 
-def batch() -> Any:
+def batch(tokens: int | None = None) -> Any:
+    """The case; ``tokens``: in dynamic micro-batches of so many."""
     import verl.utils.tensordict_utils as tu
     from tensordict import TensorDict
     from verl.utils.dataset.dataset_utils import DatasetPadMode
@@ -111,8 +114,9 @@ def batch() -> Any:
     )
     tu.assign_non_tensor(
         data,
-        use_dynamic_bsz=False,
+        use_dynamic_bsz=tokens is not None,
         micro_batch_size_per_gpu=MICRO_BATCH,
+        **({} if tokens is None else {"max_token_len_per_gpu": tokens}),
         pad_mode=DatasetPadMode.NO_PADDING,
         calculate_entropy=False,
         use_fused_kernels=False,
@@ -126,6 +130,29 @@ def loss_function(model_output: dict[str, Any], data: Any, dp_group: Any) -> tup
     log_probs = model_output["log_probs"]
     values = log_probs.values() if log_probs.is_nested else log_probs
     return -(values * data["loss_mask"].values()).sum() / data["batch_num_tokens"], {}
+
+
+def in_like_lengths(engine: Any) -> dict[str, Any]:
+    """The case in micro-batches of like length: what each was padded to, log-probabilities, loss and gradients."""
+    from verl.models.mcore import model_forward
+
+    padded, upstream = [], model_forward.preprocess_bshd_engine
+
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        made = upstream(*args, **kwargs)
+        padded.append(tuple(made[1].shape))
+        return made
+
+    model_forward.preprocess_bshd_engine = seen
+    try:
+        found: dict[str, Any] = {"log_probs": log_probs(engine, DYNAMIC_TOKENS), "padded": sorted(set(padded))}
+        with engine.train_mode():
+            engine.optimizer_zero_grad()
+            out = engine.forward_backward_batch(batch(DYNAMIC_TOKENS), loss_function, forward_only=False)
+            found["gradients"] = gathered(engine, lambda p: p.main_grad)
+    finally:
+        model_forward.preprocess_bshd_engine = upstream
+    return {**found, "loss": out.get("loss")}
 
 
 def optimizer_parts(engine: Any) -> list[Any]:
@@ -255,9 +282,9 @@ def whole(engine: Any) -> dict[str, Any]:
     return {"state": gathered_state(engine), "log_probs": log_probs(engine)}
 
 
-def log_probs(engine: Any) -> list[torch.Tensor]:
+def log_probs(engine: Any, tokens: int | None = None) -> list[torch.Tensor]:
     with engine.eval_mode():
-        inferred = engine.infer_batch(batch())
+        inferred = engine.infer_batch(batch(tokens))
     return list(inferred["model_output"]["log_probs"].unbind()) if engine.is_mp_src_rank_with_outputs() else []
 
 
@@ -284,6 +311,7 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         engine.optimizer_zero_grad()
         out = engine.forward_backward_batch(batch(), loss_function, forward_only=False)
         found["gradients"] = gathered(engine, lambda p: p.main_grad)
+    found["dynamic"] = in_like_lengths(engine)
 
     curve = train(engine, range(SAVE_AFTER))
     if save := precision == "bfloat16":  # megatron cannot load float32 parameters' optimizer state

@@ -159,6 +159,18 @@ def test_log_probs_and_loss_in_float32(engine: dict[str, Any], plain: dict[str, 
     assert sum(found["loss"]) == pytest.approx(wanted["loss"], rel=1e-5)
 
 
+def test_micro_batches_of_like_length(layout: tuple[int, int], engine: dict[str, Any], plain: dict[str, Any]) -> None:
+    """No row is padded beyond the longest of its micro-batch, and the numbers are the same."""
+    found, wanted = engine["float32"]["dynamic"], plain["float32"]
+    assert log_prob_differences(found, wanted).abs().max() < FP32_LOG_PROBS
+    assert sum(found["loss"]) == pytest.approx(wanted["loss"], rel=1e-5)
+    assert worst(found["gradients"], wanted["gradients"]) < FP32_GRADIENTS
+    up = layout[0]  # to a multiple of TP
+    shapes = [(2, 30), (2, 23), (3, 16), (1, 5)]  # of rows of 30 28, 23 17, 16 12 9, 5 tokens
+    if found["padded"]:
+        assert sorted(found["padded"]) == sorted((rows, -(-length // up) * up) for rows, length in shapes)
+
+
 def test_gradients_in_float32(engine: dict[str, Any], plain: dict[str, Any]) -> None:
     assert worst(engine["float32"]["gradients"], plain["float32"]["gradients"]) < FP32_GRADIENTS
 

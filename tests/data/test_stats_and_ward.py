@@ -8,8 +8,11 @@ import pytest
 
 from medserl.cli import main
 from medserl.data import read_labelled
+from medserl.game.labels import Mode
 from medserl.game.load import load_notes
-from medserl.ward import model_dir, ward_notes
+from medserl.game.referee import RulingKind
+from medserl.ward import OracleReferee, model_dir, ward_notes
+from medserl.ward.table import TABLE_FILE
 from tests.data.files import clean_row, error_row, note_text, pair, write_csv, write_jsonl
 
 pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
@@ -47,6 +50,30 @@ def test_the_ward_as_medec_files(prepared: Path) -> None:
     counts = {split: counts["rows"] for split, counts in manifest["splits"].items()}
     assert counts == {"train": 40, "validation": 40, "test": 40}
     assert manifest["leaks"]["counts"] == {}
+
+
+def test_a_ward_of_ones_own_table_has_its_oracle(tmp_path: Path) -> None:
+    table = tmp_path / "table.yaml"
+    table.write_text(TABLE_FILE.read_text().replace("ceftriaxone", "zanamicillin"))
+    assert main(["data", "ward", "--out", str(tmp_path / "own"), "--count", "60", "--table", str(table)]) == 0
+    notes = [note for note in load_notes(tmp_path / "own/WARD-TrainingSet.csv") if note.error_text is not None]
+    named = [note for note in notes if "zanamicillin" in note.text]
+    assert named and not any("ceftriaxone" in note.text for note in notes)
+    oracle = OracleReferee(str(table))
+    for note in notes:
+        assert note.error_text is not None
+        assert oracle.rule(note, Mode.BENIGN, note.error_text).kind is RulingKind.ERROR
+
+
+def test_a_broken_table_is_told_with_line_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.yaml"
+    table.write_text(TABLE_FILE.read_text().replace("  left: [L]\n", "  left: L\n", 1))
+    assert main(["data", "ward", "--out", str(tmp_path / "own"), "--table", str(table)]) == 2
+    error = capsys.readouterr().err
+    assert "key sides.left" in error and f"{table}, line" in error and error.count("\n") == 1
+    assert main(["data", "ward", "--out", str(tmp_path / "own"), "--table", str(tmp_path / "gone.yaml")]) == 2
+    assert "give the path of a ward table" in capsys.readouterr().err
+    assert not (tmp_path / "own").exists()
 
 
 def test_the_wards_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

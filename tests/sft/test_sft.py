@@ -279,7 +279,7 @@ def test_what_cannot_start_is_told_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     rows("bare.jsonl", errors=False)
     rows("pairs.jsonl")
-    rows("long.jsonl", more=" He has seen the doctor about it today." * 60)
+    rows("long.jsonl", more=" Denies fever." * 150)
     asked = ["medserl.late_mixture=null", "medserl.run_dir=run", *overrides]
     if "medserl.run_dir=old" in overrides:
         earlier = RunDir(Path("old"))

@@ -1,0 +1,61 @@
+"""``medserl check``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medserl.errors import EXIT_FAILURE, EXIT_OK
+
+
+def add_check(commands: argparse._SubParsersAction) -> None:
+    """The options of ``medserl check``."""
+    parser = commands.add_parser(
+        "check",
+        help="a model's opinion of notes that nobody has labelled",
+        description="Judge notes without labels: a private CSV with the probability of an error, the suspected "
+        "sentence and a suggested correction of each, most suspected first. For research, not for patient care.",
+        epilog="Behind the options: Hydra overrides of the engine's configuration.",
+    )
+    parser.set_defaults(run=run_check)
+    parser.add_argument("notes", type=Path, help="notes: .jsonl, .csv or .parquet; labels in it are not looked at")
+    parser.add_argument("--model", metavar="PATH", help="a model directory, a cached hub name, or builtin:ward")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV to make (default: NOTES_checked.csv, here)")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, majority vote")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default 1.0 with --samples")
+    parser.add_argument("--max-tokens", type=int, help="limit of a reply (default: the configuration's)")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    parser.add_argument("--prompt-set", metavar="NAME", help="a shipped set or a folder (default: by the model)")
+    parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="Qwen3's thinking mode")
+    parser.add_argument("--config", metavar="NAME", help="configuration with the engine's settings")
+
+
+def run_check(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Judge, write the CSV, say how many are suspected; 1 where no reply could be read."""
+    from medserl.cli.evaluate import progress_on_stderr
+    from medserl.evaluation.check import check_notes
+    from medserl.evaluation.run import Request
+    from medserl.game.labels import Label
+
+    out = options.out or Path(f"{options.notes.stem}_checked.csv")
+    request = Request(
+        model=options.model,
+        seed=options.seed,
+        samples=options.samples,
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        prompt_set=options.prompt_set,
+        thinking=options.thinking,
+        config=options.config,
+        overrides=tuple(overrides),
+    )
+    with progress_on_stderr():
+        findings, heading = check_notes(options.notes, out, request)
+    unread = sum(item.verdict is None for item in findings)
+    suspected = sum(item.verdict is Label.INCORRECT for item in findings)
+    print("\n".join(heading))
+    print(f"{suspected} of {len(findings)} texts suspected, {unread} without a verdict; {out} (only you can read it)")
+    if unread == len(findings):
+        print("medserl: no reply could be read; the model does not keep the form: warm-start it first (medserl sft)")
+        return EXIT_FAILURE
+    return EXIT_OK

@@ -1,0 +1,56 @@
+"""Whether a tokenizer's chat template says what the game asks it to say. No torch; the tokenizer is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medserl.errors import ConfigError
+from medserl.game.reply import opens_thinking
+
+
+def check_thinking(tokenizer: Any, path: Path | str, key: str, thinking: bool) -> None:
+    """What is asked of a model's thinking, its chat template must be able to say.
+
+    Raises:
+        ConfigError: thinking is asked for and the template has no ``enable_thinking``; or it is not, and the template
+            opens a thought all the same.
+    """
+    messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    on, off = (
+        str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=value))
+        for value in (True, False)
+    )
+    if thinking and on == off and not opens_thinking(on):
+        raise ConfigError(
+            f"{key}: {path}: its chat template has no enable_thinking, so that the model does not think when asked to; "
+            "leave medserl.thinking (evaluate: --thinking) off"
+        )
+    if not thinking and opens_thinking(off):
+        raise ConfigError(
+            f"{key}: {path}: its chat template has no enable_thinking and opens a thought in every reply; set "
+            "medserl.thinking=true (evaluate: --thinking) and allow replies of some thousand tokens"
+        )
+
+
+def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dict[str, Any]) -> None:
+    """The chat template must render a system and a user message with their words in them.
+
+    Raises:
+        ConfigError: it is broken, refuses a role, or drops what it is given.
+    """
+    from jinja2.exceptions import TemplateError
+
+    words = {"system": "first-probe", "user": "second-probe"}
+    messages = [{"role": role, "content": word} for role, word in words.items()]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+    except TemplateError as error:
+        raise ConfigError(
+            f"{key}: {path}: its chat template does not render the game's messages ({str(error).splitlines()[0]}); use "
+            "a model whose template takes a system and a user message"
+        ) from None
+    if lost := [role for role, word in words.items() if word not in text]:
+        raise ConfigError(
+            f"{key}: {path}: its chat template drops the {' and the '.join(lost)} message; use another model"
+        )

@@ -1,0 +1,77 @@
+"""Whether devices, parallel sizes and batch sizes divide each other."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from medserl.errors import ConfigError
+from medserl.run.layout import parallel_of
+
+
+def check_layout(config: DictConfig) -> None:
+    """Devices, parallel sizes and batch sizes must divide each other."""
+    actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
+    parallel = parallel_of(config)
+    tp, pp, cp = parallel.tp, parallel.pp, parallel.cp
+    world = trainer.nnodes * trainer.n_gpus_per_node
+    divides(
+        world,
+        tp * pp * cp,
+        f"trainer.nnodes * trainer.n_gpus_per_node = {world} workers",
+        f"TP {tp} x PP {pp} x CP {cp} = {tp * pp * cp} (actor_rollout_ref.actor.megatron)",
+    )
+    rollout_tp = rollout.tensor_model_parallel_size
+    divides(
+        world,
+        rollout_tp,
+        f"{world} workers",
+        f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}",
+    )
+    if actor.ppo_mini_batch_size > config.data.train_batch_size:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size: {actor.ppo_mini_batch_size} is more than the "
+            f"{config.data.train_batch_size} notes of a round (medserl.rollout_batch_size and its "
+            "labelled share)"
+        )
+    dp = world // (tp * pp * cp)
+    mini = actor.ppo_mini_batch_size * rollout.n
+    divides(
+        mini,
+        dp,
+        f"a mini-batch of ppo_mini_batch_size * rollout.n = {mini} trajectories",
+        f"{dp} data-parallel replicas",
+    )
+    if not actor.use_dynamic_bsz:
+        micro = actor.ppo_micro_batch_size_per_gpu
+        if not micro:
+            raise ConfigError(
+                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu: needed unless use_dynamic_bsz is true"
+            )
+        divides(
+            mini // dp,
+            micro,
+            f"{mini // dp} trajectories per replica and mini-batch",
+            f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
+        )
+    for part in ("rollout", "ref"):  # verl asserts it in the first round only
+        section = config.actor_rollout_ref[part]
+        micro = section.log_prob_micro_batch_size_per_gpu
+        if micro and not section.log_prob_use_dynamic_bsz:
+            divides(
+                mini // dp,
+                micro,
+                f"{mini // dp} trajectories per replica and mini-batch",
+                f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
+            )
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    if longest > rollout.max_model_len:
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
+            f"data.max_prompt_length + data.max_response_length = {longest}"
+        )
+
+
+def divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
+    """Raise ConfigError where a number cannot be divided by another, naming both."""
+    if part < 1 or whole % part:
+        raise ConfigError(f"{whole_name} cannot be divided by {part_name}; change one of them")

@@ -1,0 +1,226 @@
+"""What a start takes by itself follows from the model and the notes; what does not fit them is refused, all at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medserl.cli.arguments import chosen_config
+from medserl.cli.main import build_parser, main
+from medserl.config.load import load_config, load_sft_config
+from medserl.config.model_at_hand import named_model, prompts_for
+from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
+from medserl.evaluation.engine import Decoding, assess
+from medserl.evaluation.model import check_files
+from medserl.evaluation.run import Request, engine_config
+from medserl.preflight.problems import Problems
+from medserl.ward import MODEL_DIR, ward_notes
+from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
+from tests.preflight.models import CHATML, make_model, real_notes
+
+THINKS = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+SWITCHED = CHATML.replace(
+    "{% endif %}", "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def start(tmp_path: Path, *words: str) -> int:
+    """``medserl train --dry-run`` with the acceptance command's options on notes that people write."""
+    notes = real_notes(tmp_path / "medec_train.jsonl")
+    command = ["train", "--prompt-data", str(notes), "--vcf-min-jaccard", "0.85", "--run-dir", str(tmp_path / "run")]
+    return main([*command, "--dry-run", *words])
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+def test_real_notes_and_a_real_model_need_no_more_options(
+    architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(tmp_path / "model", architecture)
+    assert start(tmp_path, "--model", str(model)) == EXIT_OK
+    out = capsys.readouterr().out
+    assert "8 notes, 4 labelled; referee instruction" in out and "TP 1 x PP 2" in out
+
+
+def test_real_notes_are_not_for_the_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert start(tmp_path, "--rollout-batch-size", "8") == EXIT_USAGE
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the ward's tiny one" in error and "--model DIR" in error and "prompt needs" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_start_of_the_tiny_model_is_not_for_real_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = real_notes(tmp_path / "notes.jsonl")
+    assert main(["sft", "--data", str(notes), "--run-dir", str(tmp_path / "run"), "--dry-run"]) == EXIT_USAGE
+    assert "the ward's tiny one (model.path)" in capsys.readouterr().err
+
+
+def test_notes_without_gold_errors_mix_nothing_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = real_notes(tmp_path / "plain.jsonl", gold=False)
+    model = make_model(tmp_path / "model")
+    words = ["--prompt-data", str(notes), "--model", str(model), "--run-dir", str(tmp_path / "run"), "--dry-run"]
+    assert main(["train", *words]) == EXIT_OK
+    assert "8 notes, 0 labelled" in capsys.readouterr().out
+    assert "medserl.labelled_share is 0 instead of 0.5" in caplog.text
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(tmp_path / "model", max_position_embeddings=512, num_hidden_layers=3)
+    words = ["--model", str(model), "--rollout-batch-size", "40", "medserl.thinking=true"]
+    assert start(tmp_path, *words) == EXIT_USAGE
+    error = capsys.readouterr().err
+    told = (
+        "num_hidden_layers 3 cannot be divided by pipeline_model_parallel_size 2",
+        "max_position_embeddings 512",
+        "has no enable_thinking",
+        "12 notes are fewer than one round's medserl.rollout_batch_size 40",
+    )
+    assert all(sentence in error for sentence in told)
+    assert "4 things stand in the way" in error and len(error.split("stand in the way")[1].splitlines()) == 5
+
+
+def test_a_problem_is_told_once_and_alone_as_it_is() -> None:
+    problems = Problems()
+    problems.tell()
+    for _ in range(2):
+        with problems.noted():
+            raise DataError("notes.csv: row 3")
+    with pytest.raises(DataError, match=r"^notes\.csv: row 3$"):
+        problems.tell()
+    with pytest.raises(KeyError), problems.noted():
+        raise KeyError("no user's error")
+
+
+def test_the_prompts_follow_the_model(tmp_path: Path) -> None:
+    real = make_model(tmp_path / "real")
+    copy = shutil.copytree(MODEL_DIR, tmp_path / "copy")
+    (copy / "tokenizer.json").write_text(json.dumps(json.loads((copy / "tokenizer.json").read_text()), indent=1))
+    assert is_ward_model(MODEL_DIR) and is_ward_model(copy) and not is_ward_model(real)
+    assert not is_ward_model(tmp_path / "nowhere")
+    assert [
+        prompts_for(m) for m in ("builtin:ward", "untrained:ward", str(copy), str(real), "Qwen/Qwen3-4B", None)
+    ] == [
+        *["ward"] * 3,
+        *["clinical"] * 3,
+    ]
+    path = "actor_rollout_ref.model.path"
+    assert load_config("embedded").medserl.prompt_set == "ward"
+    assert load_config("embedded", [f"{path}={real}"]).medserl.prompt_set == "clinical"
+    assert load_config("embedded", [f"{path}={real}", "medserl.prompt_set=ward"]).medserl.prompt_set == "ward"
+    assert load_sft_config("sft_embedded").medserl.prompt_set == "ward"
+    assert load_sft_config("sft_embedded", [f"model.path={real}"]).medserl.prompt_set == "clinical"
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return build_parser().parse_known_args(words)[0]
+
+
+def test_the_configuration_follows_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = make_model(tmp_path / "real")
+    path = "actor_rollout_ref.model.path"
+    for overrides, name in (
+        ([], "embedded"),
+        ([f"{path}=builtin:ward"], "embedded"),
+        ([f"{path}={MODEL_DIR}"], "embedded"),
+        ([f"{path}='{real}'"], "real_cpu"),
+        ([f"{path}={real}", f"{path}=builtin:ward"], "embedded"),
+    ):
+        assert chosen_config(parsed("train"), overrides) == name
+    assert chosen_config(parsed("sft"), []) == "sft_embedded"
+    assert chosen_config(parsed("sft"), [f"model.path={real}"]) == "sft_real_cpu"
+    assert chosen_config(parsed("train", "--config", "embedded"), [f"{path}={real}"]) == "embedded"
+    assert named_model([r"++model.path='it\'s'"]) == "it's"
+    monkeypatch.setattr("medserl.cpu.environment.choose_device", lambda *_: "cuda")
+    assert chosen_config(parsed("train"), []) == "embedded"
+    with pytest.raises(ConfigError, match="this machine has a GPU; name a configuration"):
+        chosen_config(parsed("train"), [f"{path}={real}"])
+
+
+def test_an_evaluation_asks_a_real_model_in_clinical_words(tmp_path: Path) -> None:
+    real = make_model(tmp_path / "real")
+    config = engine_config(Request(str(real)))
+    assert config.medserl.prompt_set == "clinical" and config.data.max_response_length == 128
+    config = engine_config(Request("builtin:ward"))
+    assert config.medserl.prompt_set == "ward" and config.data.max_response_length == 64
+
+
+def test_the_language_of_the_ward_is_told_from_that_of_people(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        assert known_share(note.text for note in ward_notes(split, 50, 3)) > LEAST_KNOWN + 0.1
+    rows = real_notes(tmp_path / "notes.jsonl").read_text().splitlines()
+    assert known_share(json.loads(row)["correct_note"] for row in rows) < LEAST_KNOWN - 0.1
+    assert known_share(["12.5 mg", "§§"]) == 1.0
+
+
+BAD_MODELS = {
+    "no template": ({"template": None}, [], "its tokenizer has no chat template"),
+    "no switch": (
+        {},
+        ["medserl.thinking=true"],
+        "its chat template has no enable_thinking, so that the model does not",
+    ),
+    "always thinks": ({"template": THINKS}, [], "has no enable_thinking and opens a thought in every reply"),
+    "short context": ({"max_position_embeddings": 1000}, [], "1152 (data.max_prompt_length"),
+    "no bridge": ({"architecture": "MistralForCausalLM"}, [], "Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"),
+    "yarn": ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, [], "rotary positions of type 'yarn'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_a_model_that_does_not_fit_is_refused_in_a_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed, words, told = BAD_MODELS[name]
+    model = make_model(tmp_path / "model", **changed)
+    assert start(tmp_path, "--model", str(model), *words) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert told in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:
+    switched = make_model(tmp_path / "switched", template=SWITCHED)
+    thinks = make_model(tmp_path / "thinks", template=THINKS)
+    for model, words in ((switched, []), (switched, ["medserl.thinking=true"]), (thinks, ["medserl.thinking=true"])):
+        assert start(tmp_path, "--model", str(model), *words) == EXIT_OK
+
+
+def test_a_missing_shard_is_told_by_training_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model(tmp_path / "model")
+    (model / "model.safetensors").rename(model / "model-1.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-1.safetensors", "x": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert start(tmp_path, "--model", str(model)) == EXIT_USAGE
+    assert "lacks model-2.safetensors" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"lacks model-2\.safetensors"):
+        check_files(model, "--model")
+
+
+@pytest.mark.parametrize(
+    ("changed", "thinking", "told"),
+    [
+        ({"template": None}, False, "no chat template"),
+        ({"template": THINKS}, False, "opens a thought"),
+        ({}, True, "has no enable_thinking"),
+        ({"max_position_embeddings": 64}, False, "of the model's 64 for a prompt"),
+    ],
+)
+def test_an_evaluation_refuses_the_same_before_vllm_starts(
+    changed: dict[str, object], thinking: bool, told: str, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "model", **changed)  # type: ignore[arg-type]
+    chat = [{"role": "system", "content": "Judge."}, {"role": "user", "content": "A note."}]
+    with pytest.raises(ConfigError, match=told):
+        assess(model, [chat], [1], {}, Decoding("flag", thinking=thinking))
