@@ -27,7 +27,7 @@ def compose_training(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, 
         ConfigError: as ``compose``; a key of Megatron's beside ``model_engine=dp``.
     """
     config = compose(path.parent, path.stem, overrides, TRAIN)
-    if config.get("model_engine") != FSDP:  # a configuration of `medserl sft` has none, and is told so by the caller
+    if config.get("model_engine") != FSDP:  # a configuration of `medserl sft` has none, which load_config tells
         return config, TRAIN
     for text in overrides:
         key = text.lstrip("+~").partition("=")[0]

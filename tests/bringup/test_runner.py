@@ -180,10 +180,11 @@ def test_a_gpu_without_vllm_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_first_line_tells_a_foreign_programs_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medserl.preflight.node_checks import read_gpus
+    from medserl.preflight.node_checks import Check as Seen
 
-    rows = [["0", "NVIDIA H100 80GB HBM3", "580.1", "81559", "20000"]]
-    monkeypatch.setattr("medserl.bringup.machine.gpu_checks", lambda wanted: read_gpus(rows, wanted))
+    in_use = "GPU 0 has 19.5 GiB in use (whose, nvidia-smi tells)"
+    seen = [Seen("GPUs", "1 NVIDIA H100 80GB HBM3", in_use), Seen("driver", "580.1")]
+    monkeypatch.setattr("medserl.bringup.machine.gpu_checks", lambda wanted: seen)
     line = first_line("cuda")
     assert line["driver"] == "580.1" and "H100" in line["device"]
-    assert line["odd"] == ["GPUs: GPU 0 has 19.5 GiB in use (whose, nvidia-smi tells)"]
+    assert line["odd"] == [f"GPUs: {in_use}"]
