@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
+from typing import Any
 
 PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
 
@@ -51,6 +52,12 @@ def memory(root: int) -> tuple[float, int]:
         total += kib / 2**20
         large += kib > 100 * 1024
     return total, large
+
+
+def outside(row: dict[str, Any]) -> float:
+    """Seconds of a round in none of the phases that do its work."""
+    worked = ("gen", "old_log_prob", "ref", "update_actor")
+    return float(row["timing_s/step"] - sum(row.get(f"timing_s/{phase}", 0.0) for phase in worked))
 
 
 def main() -> int:
@@ -97,6 +104,8 @@ def main() -> int:
         if seconds:
             print(f"| round 2 onwards, {phase} | {mean(seconds):.2f} s |")
     if len(rows) > 1:
+        shares = [outside(row) / row["timing_s/step"] for row in rows[1:]]
+        print(f"| round 2 onwards, share outside rollout, log-probs and update, median | {median(shares):.1%} |")
         print(f"| tokens generated per round | {mean(row['perf/generated_tokens'] for row in rows[1:]):.0f} |")
     return 0
 

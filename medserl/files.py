@@ -6,17 +6,22 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
+
+from medserl.errors import ConfigError
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 PRIVATE_UMASK = 0o077
 THREADS = min(8, os.cpu_count() or 1)
 """For hashing and syncing many files: both wait for a disk, and hashlib lets other threads run."""
+
+_NO_UTF8 = "backslashreplace"  # of a file name that is no UTF-8; in JSON its proper escape
 
 
 # ------------------------------------------------------------------------------------------------ one file
@@ -26,7 +31,16 @@ def write_atomically(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
     """Write ``text`` so that a reader sees the old file or the new one, never half of either, and so that the new one
     is still there after a power cut."""
     with replacing(path, mode) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", _NO_UTF8))
+
+
+def write_all_atomically(texts: Mapping[Path, str], mode: int = PRIVATE_FILE) -> None:
+    """``write_atomically`` of several files: none is replaced before every one is written."""
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            file = stack.enter_context(replacing(path, mode))
+            file.write(text.encode("utf-8", _NO_UTF8))
+            file.flush()
 
 
 @contextmanager
@@ -47,12 +61,16 @@ def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
 
 def open_private(path: Path) -> TextIO:
     """Open for appending, readable by the owner only."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE), "a", encoding="utf-8")
+    return open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE), "a", encoding="utf-8", errors=_NO_UTF8
+    )
 
 
 def create_private(path: Path) -> TextIO:
     """Open a new file for writing, readable by the owner only; ``FileExistsError`` where there is one."""
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "w", encoding="utf-8")
+    return open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "w", encoding="utf-8", errors=_NO_UTF8
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the disk
@@ -92,6 +110,53 @@ def sync_tree(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ whole folders
 
 
+def check_new_folder(path: Path, option: str) -> None:
+    """A folder that a command is to make must not be there, unless it is empty, and it must be possible to make it.
+
+    Args:
+        path: The folder.
+        option: What the user gave it with, for the sentence.
+
+    Raises:
+        ConfigError: says what is in the way.
+    """
+    path = pointed_to(path)
+    try:
+        if os.path.ismount(path):
+            raise ConfigError(f"{option} {path}: is where a disk is mounted; give a new folder in it")
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if os.path.lexists(path):
+            raise ConfigError(f"{option} {path}: is there already; give another one")
+        above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        if not above.is_dir():
+            raise ConfigError(f"{option} {path}: {above} is no folder; give another one")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise ConfigError(f"{option} {path}: nothing can be written in {above}; give another one")
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: cannot be made ({error.strerror}); give another one") from None
+
+
+def pointed_to(path: Path) -> Path:
+    """Where a link leads, there or not; any other path as it is. What is written goes there, and the link stays."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+@contextmanager
+def made_folder(folder: Path, mode: int = 0o777) -> Iterator[None]:
+    """A folder that is there while the block runs; of it and those above it, what was made for a block that fails goes
+    again where it is empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in missing:
+                path.rmdir()
+        raise
+
+
 @contextmanager
 def whole_folder(out: Path, mode: int = PRIVATE_FOLDER, overwrite: bool = False) -> Iterator[Path]:
     """A new folder beside ``out`` that takes its place when the block ends, and is removed when the block fails.
@@ -105,16 +170,17 @@ def whole_folder(out: Path, mode: int = PRIVATE_FOLDER, overwrite: bool = False)
     Raises:
         OSError: ``out`` is there and not to be replaced, or cannot be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = pointed_to(out)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(mode=mode)
-    try:
-        yield beside
-        put_in_place(beside, out, overwrite)
-    except BaseException:
+    with made_folder(out.parent):
         shutil.rmtree(beside, ignore_errors=True)
-        raise
+        beside.mkdir(mode=mode)
+        try:
+            yield beside
+            put_in_place(beside, out, overwrite)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
 
 
 def put_in_place(beside: Path, out: Path, overwrite: bool = False) -> None:
@@ -153,6 +219,20 @@ def close_to_others(folder: Path) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ contents
+
+
+def regular(path: Path) -> Path:
+    """The path of a file that can be read to its end: a pipe would be waited for, a device never ends.
+
+    Raises:
+        OSError: it is not there, or something else.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Is no regular file", str(path))
+    return path
 
 
 def sha256_of(path: Path) -> str:

@@ -1,10 +1,12 @@
 """What all tests share: marks `quick` and `nightly`, the skip of `medec` tests without MEDEC, session fixtures, and
 that a run with CI=true fails on any other skip."""
 
-import copy
+import functools
 import os
+import pickle
 from typing import Any
 
+import omegaconf.base
 import pytest
 import yaml
 from hypothesis import settings
@@ -79,18 +81,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def remember_parsed_configurations() -> None:
-    """Hydra parses the same thirty files, in pure Python, for each configuration that a test composes: once will do."""
-    parse, parsed = yaml.load, {}
+    """Each configuration that a test composes has the same files and interpolations, parsed in pure Python: once will
+    do. tests/config/test_load.py composes one with nothing remembered."""
+    parse, parsed = yaml.load, dict[str, bytes]()
 
     def load(stream: Any, Loader: Any) -> Any:
         if Loader.__name__ != "OmegaConfLoader" or not hasattr(stream, "read"):
             return parse(stream, Loader=Loader)
         text = stream.read()
         if text not in parsed:
-            parsed[text] = parse(text, Loader=Loader)
-        return copy.deepcopy(parsed[text])
+            parsed[text] = pickle.dumps(parse(text, Loader=Loader))
+        return pickle.loads(parsed[text])
 
     yaml.load = load
+    omegaconf.base.parse = functools.cache(omegaconf.base.parse)  # trees are read, never changed
 
 
 remember_parsed_configurations()

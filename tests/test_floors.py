@@ -19,18 +19,33 @@ PACKAGE = ROOT / "medserl"
 FLOORS: tuple[dict[str, str], ...] = (
     {"cli": "the command line"},
     {"ablation": "grids of runs on the ward", "pipeline": "raw files to a judged checkpoint"},
-    {"slurm": "jobs on a cluster", "sft": "warm start on demonstrations"},
+    {
+        "bringup": "whether a machine can train",
+        "slurm": "jobs on a cluster",
+        "sft": "warm start on demonstrations",
+    },
     {"training": "the hooks into verl: trainer, agent loop, advantages, validation, export, Python API"},
     {"preflight": "what can be known before a start, on one machine or many"},
     {"evaluation": "judging a model", "serving": "models beside the policy: judge, frozen injector"},
-    {"data": "files to splits, splits to the notes of a round"},
+    {
+        "data": "files to splits, splits to the notes of a round",
+        "planning": "what a training needs of GPUs and hosts, from shapes alone",
+    },
     {"config": "settings, and composing a configuration"},
     {"report": "metrics of a round, curves, the report page", "ward": "the synthetic world and its oracle"},
+    {"gamelog": "the games of a run, in Parquet"},
     {"run": "a run's life on a machine: directory, log, checkpoints, signals, processes"},
     {"cpu": "what a machine without a GPU needs", "game": "the pure rules: notes, filter, referees, rewards"},
-    {"provenance": "versions and commit"},
-    {"files": "private files, whole or absent"},
-    {"errors": "what a user can cause, and exit codes", "imports": "hooks on another package's import"},
+    {
+        "provenance": "versions and commit",
+        "bridges": "mbridge's bridges between Hugging Face and Megatron, mended",
+    },
+    {"files": "private files, whole or absent", "families": "the model families that can be trained"},
+    {
+        "errors": "what a user can cause, and exit codes",
+        "imports": "hooks on another package's import",
+        "words": "how sentences for people count",
+    },
 )
 LONGEST_FILE = 350
 HEIGHT = {room: height for height, floor in enumerate(reversed(FLOORS)) for room in floor}

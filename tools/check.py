@@ -64,6 +64,7 @@ def lint_steps() -> list[Step]:
         ),
         Step("shellcheck", ("shellcheck", *scripts), "shellcheck"),
         Step("hadolint", ("hadolint", "Dockerfile"), "hadolint"),
+        Step("mkdocs build", ("mkdocs", "build", "--strict", "--quiet"), "mkdocs"),
     ]
 
 
@@ -87,7 +88,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="bootstrap.py test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--all", action="store_true", help="all of these, as in CI")
-    parser.add_argument("--lint", action="store_true", help="ruff, mypy, bash -n, shellcheck, hadolint")
+    parser.add_argument(
+        "--lint", action="store_true", help="ruff, mypy, bash -n, shellcheck, hadolint, the site of docs/"
+    )
     parser.add_argument("--quick", action="store_true", help="tests that need no other process (the default)")
     parser.add_argument("--engine", action="store_true", help="tests that spawn torch, Megatron or vLLM processes")
     parser.add_argument("--e2e", action="store_true", help="tests that run the whole trainer")
@@ -116,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["MEDSERL_MEDEC_DIR"] = str(MEDEC_BESIDE)
     # The checkers lie beside this Python, also where it was started without its environment activated.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")  # an advertisement of the theme's makers
     rows = []
     for step in chosen_steps(options):
         start = time.monotonic()

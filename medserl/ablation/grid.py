@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from medserl.errors import ConfigError
+from medserl.files import regular
 
 _UNSAFE = re.compile(r"[^\w.+=-]")
 KEYS = {"title", "config", "overrides", "arms", "grid", "seeds"}
@@ -64,12 +65,12 @@ def read_grid(path: Path) -> Grid:
         ConfigError: no such file, no YAML, an unknown key, no arm.
     """
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDoubles)
+        found = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=_NoDoubles)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give a grid such as configs/ablations/ward.yaml") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the file of a grid") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: is no YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: is no mapping; it needs arms or grid")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 
+_MINUS = re.compile(r"-(inf|nan|\d[\d.]*[,eE]|\.\d+[,eE])")
+"""Begins a value that argparse does not know as a negative number."""
 OVERRIDES_HELP = "Hydra overrides, e.g. actor_rollout_ref.actor.optim.lr=1e-6 medserl.referee.name=rules"
 Option = tuple[str, str, type, str]
 """Option, key that it sets, type, help."""
@@ -69,6 +74,24 @@ def add_sft(commands: argparse._SubParsersAction) -> None:
     sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
 
 
+def add_bringup(commands: argparse._SubParsersAction) -> None:
+    """The options of ``medserl bringup``."""
+    parser = commands.add_parser(
+        "bringup",
+        help="check within minutes whether this machine's GPU, libraries and speed are what a training needs",
+        description="Run a list of checks, from one kernel of each library to whole rounds, each with what it expects "
+        "and in a process of its own; one line of JSON for each. Without a GPU: what can be run without one.",
+    )
+    parser.set_defaults(run=later("medserl.cli.bringup", "bringup", takes_overrides=False))
+    parser.add_argument("--only", metavar="CHECKS", help="letters or keys, e.g. a,b or c4 (default: all)")
+    parser.add_argument("--until", type=float, metavar="MINUTES", help="leave out what is not expected to end by then")
+    parser.add_argument("--out", metavar="FILE", help="append the lines to this file (default: standard output)")
+    parser.add_argument("--list", action="store_true", help="list the checks, run none")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU, if one is here"
+    )
+
+
 def add_configuration(
     parser: argparse.ArgumentParser, options: Sequence[Option] = TRAIN_OPTIONS, default: str = "embedded"
 ) -> None:
@@ -90,13 +113,26 @@ def parse_arguments(
 
     Ends the process with code 2 where an option is unknown.
     """
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
     for name, value in vars(options).items():
         setattr(options, name, at_home(value))
     unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
     if unknown is not None and not unknown.startswith("~"):
         parser.error(f"{unknown!r} is no option; overrides look like key=value")
     return options, [*_option_overrides(options), *rest]
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Values that begin with a minus, such as ``--ratios -1,1,1``, joined to their option: argparse takes them for an
+    option of their own and says that the value is missing. What is another program's to read stays as it is."""
+    words: list[str] = []
+    for word in arguments:
+        before = words[-1] if words else ""
+        if _MINUS.match(word) and before.startswith("--") and "=" not in before and words[0] not in ("image", "slurm"):
+            words[-1] = f"{before}={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def at_home(value: Any) -> Any:
@@ -115,12 +151,11 @@ def at_home(value: Any) -> Any:
 def _option_overrides(options: argparse.Namespace) -> list[str]:
     """Options as Hydra overrides, quoted so that any path survives Hydra's grammar."""
     overrides = []
-    for _, key, kind, _ in SFT_OPTIONS if options.command == "sft" else TRAIN_OPTIONS:
+    for option, key, kind, _ in SFT_OPTIONS if options.command == "sft" else TRAIN_OPTIONS:
         value = getattr(options, key, None)
         if value is None:
             continue
-        quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" if kind is str else value
-        overrides.append(f"{key}={quoted}")
+        overrides.append(literal(key, value, option) if kind is str else f"{key}={value}")
     return overrides
 
 

@@ -32,6 +32,8 @@ def run_compare(options: argparse.Namespace, overrides: list[str]) -> int:
 
     if overrides:
         raise ConfigError(f"{overrides[0]}: compare takes two results and no overrides")
+    if options.seed < 0:
+        raise ConfigError(f"--seed: {options.seed} is less than 0")
     first, second = read_results(options.first), read_results(options.second)
     found = compare(first, second, shared=options.shared_ids, seed=options.seed)
     if options.json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -56,8 +55,8 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Check]:
     """Every check of this machine, the slow ones side by side."""
-    from medserl.cli.selftest import CONFIGS, gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cli.selftest import CONFIGS
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight import node_checks as checks
     from medserl.preflight.local_ranks import LocalRanks
     from medserl.preflight.stack_checks import environment_checks, version_checks
@@ -70,10 +69,12 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
     interface = options.interface or os.environ.get("MEDSERL_INTERFACE") or ""
     if not interface and device == "cpu" and (config is None or config.trainer.nnodes == 1):
         interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
-    ranks = None if options.quick else LocalRanks(interface, gpu_count() if device == "cuda" else 0)
+    on_gpu, on_host = needed_memory(config) if config is not None else (0.0, 0.0)
+    found = checks.gpu_checks(wanted, show_unasked=True, least=on_gpu)  # before our own processes are on them
+    ranks = None if options.quick else LocalRanks(interface, gpus_here() if device == "cuda" else 0)
     try:
         tmp = Path(tempfile.gettempdir())
-        found = checks.gpu_checks(wanted, show_unasked=True) + checks.host_checks(tmp)
+        found += checks.host_checks(tmp, least=on_host)
         found += checks.software_checks(interface) + version_checks(device) + environment_checks(tmp)
         if config is not None:
             found += [device_check(config), *configuration_checks(name, config, overrides)]
@@ -93,8 +94,7 @@ def _load(name: str, overrides: list[str]) -> Any:
 
 def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
-    from medserl.cli.selftest import gpu_count
-    from medserl.cpu.environment import choose_device
+    from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight.node_checks import Check
 
     device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
@@ -105,7 +105,7 @@ def device_check(config: Any) -> Check:
             f"the configuration is for {wanted}, this machine runs {device}; choose another --config, or look at the "
             "nodes of a job: medserl slurm submit preflight"
         )
-    elif device == "cuda" and (visible := gpu_count()) < gpus:
+    elif device == "cuda" and (visible := gpus_here()) < gpus:
         problem = (
             f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
             "the nodes of a job: medserl slurm submit preflight"
@@ -148,13 +148,38 @@ def _refused(config: Any, run_dir: Path, overrides: Sequence[str]) -> str | None
 
 def checkpoint_bytes(config: Any) -> float:
     """Size of a checkpoint of the configuration's model; 0 where the model is not known."""
-    from medserl.slurm.memory import estimate
+    from medserl.planning.memory import checkpoint_bytes as bytes_of
+
+    shape = _shape(config)
+    return bytes_of(shape) if shape is not None else 0.0
+
+
+def needed_memory(config: Any) -> tuple[float, float]:
+    """Bytes of each GPU and of this machine's memory that the configuration takes; 0 where that is not known.
+
+    The model's weights need not be here, its name or its config.json is enough.
+    """
+    from medserl.planning.job import job_of, unplanned
+    from medserl.planning.memory import need_of
+    from medserl.preflight.fit import gpu_memory, on_cpus
+
+    shape = _shape(config)
+    if shape is None or unplanned(config):
+        return 0.0, 0.0
+    job = job_of(config)
+    if config.trainer.device != "cuda":
+        return 0.0, on_cpus(need_of(job, shape, None), job)
+    need = need_of(job, shape, gpu_memory()[0])
+    return need.fullest.total, need.host.peak
+
+
+def _shape(config: Any) -> Any:
+    from medserl.planning.shapes import find_shape
 
     try:
-        model = json.loads((Path(config.actor_rollout_ref.model.path) / "config.json").read_text(encoding="utf-8"))
-        return estimate(config, model).checkpoint
-    except (OSError, ValueError, KeyError):
-        return 0.0
+        return find_shape(str(config.actor_rollout_ref.model.path), "model")
+    except ConfigError:  # `content_checks` tells
+        return None
 
 
 # --------------------------------------------------------------------------------------- all nodes of an allocation

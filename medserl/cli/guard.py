@@ -13,6 +13,7 @@ from medserl.errors import EXIT_FAILURE, EXIT_USAGE, UserError
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE: whoever read the output has gone; what a shell shows for other programs then."""
+_OTHERS = 0o077
 _CHOOSE = "choose a path that is there and that you may use"
 _MAKE_ROOM = "make room, or raise the limit, and run the command again"
 # What a path can be, and what a disk can be: the first is the user's to mend (2), the second the machine's (1).
@@ -27,6 +28,9 @@ _PATHS = {
     errno.ELOOP: _CHOOSE,
     errno.ENAMETOOLONG: _CHOOSE,
     errno.ETXTBSY: _CHOOSE,
+    errno.EBUSY: _CHOOSE,
+    errno.EXDEV: _CHOOSE,
+    errno.ENOTEMPTY: _CHOOSE,
 }
 _DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 
@@ -39,8 +43,10 @@ def guarded(command: Callable[[], int]) -> int:
         nobody reads the output any more. Any other exception is the program's own fault and passes with its traceback.
     """
     tolerate_terminal()
+    os.umask(os.umask(_OTHERS) & _OTHERS)  # one that takes rights from the owner himself is nothing to work under
     try:
         try:
+            _check_here()
             return command()
         finally:
             sys.stdout.flush()  # here, not when the interpreter ends: --help leaves by SystemExit
@@ -60,6 +66,16 @@ def guarded(command: Callable[[], int]) -> int:
         if "failed to map segment" not in str(error):
             raise
         return _told(f"a library cannot be loaded ({error}); raise the memory limit (ulimit -v)", EXIT_FAILURE)
+
+
+def _check_here() -> None:
+    """Raise where the current directory is gone: Hydra and relative paths need one."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the current directory is gone ({os.strerror(error.errno or 0)}); cd to one that is there"
+        ) from None
 
 
 def tolerate_terminal() -> None:
@@ -85,7 +101,9 @@ def _where(error: OSError) -> str:
 
 
 def _told(sentence: str, code: int) -> int:
-    print(f"medserl: error: {sentence}", file=sys.stderr)
+    # A name may hold a line break, or what moves a terminal's cursor.
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in sentence)
+    print(f"medserl: error: {plain}", file=sys.stderr)
     return code
 
 

@@ -224,7 +224,10 @@ def inspect_image(options: argparse.Namespace, overrides: list[str]) -> int:
     sif = _existing(options.sif)
     spython = _spython()
     with runtime_on_path():
-        answer: dict[str, Any] = spython.Client.inspect(sif)
+        try:
+            answer: dict[str, Any] = spython.Client.inspect(sif)
+        except (LookupError, ValueError, TypeError):  # what the runtime printed is nothing that spython knows
+            answer = {}
     if "attributes" not in answer:
         said = " ".join(str(line).strip() for line in answer.get("message", []))
         raise ImageError(f"{sif}: {find_runtime()} cannot read it ({said or 'no reason given'})")

@@ -7,16 +7,27 @@ from collections.abc import Sequence
 
 from medserl import __version__
 from medserl.cli import data
-from medserl.cli.arguments import OVERRIDES_HELP, add_configuration, add_sft, add_train, later, parse_arguments
+from medserl.cli.arguments import (
+    OVERRIDES_HELP,
+    add_bringup,
+    add_configuration,
+    add_sft,
+    add_train,
+    later,
+    parse_arguments,
+)
 from medserl.cli.compare import add_compare
 from medserl.cli.evaluate import add_evaluate
+from medserl.cli.games import add_games
 from medserl.cli.guard import guarded
 from medserl.cli.health import add_health
 from medserl.cli.image import add_image
 from medserl.cli.pipeline import add_pipeline
+from medserl.cli.plan import add_plan
 from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
+from medserl.cli.watch import add_watch
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 from medserl.imports import spare_scipy
 
@@ -58,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
+    config.add_argument("--explain", metavar="KEY", help="say what a key means, its default, and why it is set here")
+    config.add_argument("--changed", action="store_true", help="list the keys that differ from verl's and our defaults")
     doctor = commands.add_parser(
         "doctor",
         help="look at this machine, or at the nodes of this allocation, before any job",
@@ -71,11 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--interface", metavar="NAME", help="network interface of the all-reduce, e.g. ib0")
     doctor.add_argument("--quick", action="store_true", help="leave out what imports torch")
     doctor.add_argument("--here", action="store_true", help="this machine only, in an allocation of several nodes too")
+    add_bringup(commands)
     data.add_commands(commands)
     add_evaluate(commands)
     add_compare(commands)
     add_report(commands)
+    add_games(commands)
+    add_watch(commands)
     add_pipeline(commands)
+    add_plan(commands)
     add_slurm(commands)
     add_selftest(commands)
     add_health(commands)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import json
 import math
-import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medserl.cpu.environment import gpus_here
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
+from medserl.words import counted
 
 CONFIGS = {"cpu": "embedded", "cuda": "embedded_gpu"}
 PACKAGES = ("vllm", "verl", "torch")
@@ -74,7 +72,7 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
             "the installed packages are those for GPUs, and no GPU is here; give this machine's to the container "
             "(docker run --gpus all, apptainer --nv), or use the cpu image"
         )
-    gpus = gpu_count()
+    gpus = gpus_here()
     if device == "cpu":
         print("tests the CPU path" + (f"; the {gpus} GPU(s) of this machine are not used" if gpus else ""), flush=True)
     kept = options.run_dir is not None
@@ -102,14 +100,6 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
 def _failed(reason: str) -> int:
     print(f"selftest failed: {reason}", flush=True)
     return EXIT_FAILURE
-
-
-def gpu_count() -> int:
-    """GPUs that this process may use, without asking torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([word for word in visible.split(",") if word.strip() and word.strip() != "-1"])
-    return len(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def _train(run_dir: Path, rounds: int, device: str, gpus: int, overrides: list[str]) -> int:
@@ -197,12 +187,15 @@ def read_tensors(file: Path) -> Iterator[tuple[str, int, bool]]:
     """Name, number of elements and finiteness of every floating-point tensor of a ``.safetensors`` file."""
     import numpy as np
 
-    data = file.read_bytes()
-    (size,) = struct.unpack_from("<Q", data)
-    for name, entry in json.loads(data[8 : 8 + size]).items():
-        if name == "__metadata__" or entry["dtype"] not in _DTYPES:
+    from medserl.run.weights import header
+
+    data = memoryview(file.read_bytes())
+    entries = header(file)
+    start = len(data) - max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    for name, entry in entries.items():
+        if entry["dtype"] not in _DTYPES:
             continue
-        begin, end = (8 + size + offset for offset in entry["data_offsets"])
+        begin, end = (start + offset for offset in entry["data_offsets"])
         width = _DTYPES[entry["dtype"]]
         if entry["dtype"] == "BF16":  # numpy has none: the upper half of a float32
             values = (np.frombuffer(data[begin:end], np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -215,7 +208,7 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     """TensorBoard's own reader finds a point for each round."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from medserl.run.run_log import TENSORBOARD_DIR
+    from medserl.run.curves import TENSORBOARD_DIR
 
     if not (run_dir / TENSORBOARD_DIR).is_dir():
         return Check("TensorBoard", False, f"no {run_dir / TENSORBOARD_DIR}")
@@ -237,5 +230,4 @@ def summary(run_dir: Path, rounds: int, device: str) -> str:
     config = OmegaConf.load(run_dir / CONFIG_FILE)
     layout = OmegaConf.select(config, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size")
     versions = ", ".join(f"{name} {importlib.metadata.version(name).split('+')[0]}" for name in PACKAGES)
-    counted = "1 round" if rounds == 1 else f"{rounds} rounds"
-    return f"{counted}, checkpoint, TensorBoard; {versions}, TP {layout}, {device}"
+    return f"{counted(rounds, 'round')}, checkpoint, TensorBoard; {versions}, TP {layout}, {device}"

@@ -135,6 +135,7 @@ def plan_of_request(request: JobRequest) -> Plan:
         time_limit=request.time_limit,
         lead=request.lead,
         gpu_memory_gb=gpu_memory(request.settings),
+        host_memory=request.memory_per_node,
         binds=binds_of(request.settings),
         in_container=request.settings.get("MEDSERL_RUNTIME", "none") != "none",
     )
@@ -218,16 +219,27 @@ def run_wait_for_nodes(options: argparse.Namespace, overrides: list[str]) -> int
     """Wait for the nodes of the Ray at RAY_ADDRESS."""
     from medserl.slurm.ray_steps import wait_for_nodes
 
-    wait_for_nodes(os.environ["RAY_ADDRESS"], options.nodes, options.gpus, options.seconds)
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise ConfigError("RAY_ADDRESS is not set; the launchers set it to HOST:PORT of the job's Ray")
+    wait_for_nodes(address, options.nodes, options.gpus, options.seconds)
     return EXIT_OK
 
 
 def run_plan(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print the plan of this job, and leave what the preflight looks for."""
-    from medserl.slurm.plan import Shape
+    from medserl.planning.memory import GIB
+    from medserl.preflight import fit
+    from medserl.slurm.plan import GIVEN, Shape
 
     words = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
-    shape = Shape(options.nodes, options.gpus_per_node, options.cpus_per_node, gpu_memory_gb=gpu_memory(os.environ))
+    given, said = gpu_memory(os.environ), GIVEN
+    if given is None:  # this node's own then: all of them are of one kind, or the preflight says so
+        seen, name = fit.gpu_memory()
+        given, said = seen and seen / GIB, f"{name} has"
+    shape = Shape(
+        options.nodes, options.gpus_per_node, options.cpus_per_node, gpu_memory_gb=given, gpu_memory_from=said
+    )
     plan = plan_of_words([*words, *overrides], shape)
     options.out.write_text(plan.to_json(), encoding="utf-8")
     print("\n".join(line for line in plan.lines if not line.startswith("time ")))
@@ -241,7 +253,8 @@ def run_check_node(options: argparse.Namespace, overrides: list[str]) -> int:
 
     plan = read_plan(options.plan) if options.plan.is_file() else {}
     nodes = options.nodes.split(",")
-    found = checks.gpu_checks(options.gpus) + checks.host_checks(options.tmp, plan.get("cpus", 0))
+    found = checks.gpu_checks(options.gpus, least=plan.get("gpu_bytes", 0.0))
+    found += checks.host_checks(options.tmp, plan.get("cpus", 0), plan.get("host_bytes", 0.0))
     on_disk, skew = checks.run_dir_checks(options.run_dir, plan.get("checkpoint_bytes", 0.0))
     found += on_disk + checks.content_checks(plan.get("model"), plan.get("files", []))
     found += checks.software_checks(options.interface)
@@ -263,9 +276,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it did not leave that.
     """
+    from medserl.files import regular
+
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        plan = json.loads(regular(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         plan = None
     if not isinstance(plan, dict):
         raise ConfigError(f"--plan {path}: is no plan; medserl slurm step plan writes one")

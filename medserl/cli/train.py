@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
 from medserl.run.stop_signals import StopSignals
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from medserl.config.settings import GameSettings
@@ -36,6 +37,9 @@ def train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals) -> int:
+    from medserl.run.console import first_line
+
+    first_line(options.config, sys.stderr)
     from medserl.training.api import MedSeRLTrainer
 
     if stop.received is not None:
@@ -104,28 +108,37 @@ def _logged(trainer: MedSeRLTrainer) -> Iterator[None]:
 
 
 def _report(run_dir: Path) -> None:
-    """Say how the run went so far, when there is a round to report."""
+    """Say how the run went so far, when there is a round to report; that it cannot be said ends no run."""
     from medserl.report.run_report import PAGE, write_report
     from medserl.run.run_log import METRICS_FILE
 
     metrics = run_dir / METRICS_FILE
     if metrics.is_file() and metrics.stat().st_size:
-        write_report(run_dir)
-        logging.getLogger("medserl.run").info("report: %s", run_dir / PAGE)
+        log = logging.getLogger("medserl.run")
+        try:
+            write_report(run_dir)
+        except (UserError, OSError) as error:
+            log.warning("no report: %s", error)
+        else:
+            log.info("report: %s", run_dir / PAGE)
 
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
     from medserl.game.referee.instruction import unchecked_labels
+    from medserl.run.layout import parallel_of
     from medserl.serving.servers import where_notes_go
 
     config, settings = trainer.config, trainer.settings
-    megatron = config.actor_rollout_ref.actor.megatron
+    parallel = parallel_of(config)
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
     rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
     labelled = config.data.train_batch_size - settings.rollout_batch_size
-    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
-    length = f"{settings.max_rounds} rounds" if settings.max_rounds else f"{config.trainer.total_epochs} epoch(s)"
+    split = f"TP {parallel.tp} x PP {parallel.pp} x " if parallel.workers > 1 or parallel.engine == "Megatron" else ""
+    critic = ", with a critic" if config.algorithm.adv_estimator == "gae" else ""
+    rounds = counted(trainer.planned_rounds, "round")
+    if settings.max_rounds is None:
+        rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
     hosts = where_notes_go(settings)
     unchecked = unchecked_labels(settings.referee.name, settings.second_referee.name)
     return "\n".join(
@@ -134,11 +147,12 @@ def plan(trainer: MedSeRLTrainer) -> str:
             f"model      {config.actor_rollout_ref.model.path}",
             f"notes      {notes_line(settings)}",
             f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
-            f"referee {settings.referee.name}, reward {settings.rewards.name}; {length}",
+            f"referee {settings.referee.name}, reward {settings.rewards.name}; {rounds}",
             *((f"labels     {unchecked}",) if unchecked else ()),
             f"held out   {held_out(trainer)}",
-            f"layout     {world} workers on {config.trainer.nnodes} node(s), {config.trainer.device}: "
-            f"Megatron TP {tp} x PP {pp} x DP {world // (tp * pp)}, vLLM TP {rollout_tp}",
+            f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
+            f"{config.trainer.device}: "
+            f"{parallel.engine} {split}DP {world // parallel.workers}{critic}, vLLM TP {rollout_tp}",
             f"run        {trainer.run_dir.path}",
         )
     )
@@ -162,4 +176,4 @@ def held_out(trainer: MedSeRLTrainer) -> str:
     if every <= 0:
         return "nothing: trainer.test_freq is off"
     own = f"{settings.count} synthetic patients" if trainer.settings.notes.source == "ward" else "the note source's own"
-    return f"{settings.path or own}, every {every} rounds"
+    return f"{settings.path or own}, every {counted(every, 'round') if every > 1 else 'round'}"

@@ -68,6 +68,7 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         config.data.seed = settings.seed
         config.actor_rollout_ref.actor.data_loader_seed = settings.seed
         config.actor_rollout_ref.rollout.seed = settings.seed
+        config.critic.data_loader_seed = settings.seed
         config.actor_rollout_ref.rollout.agent.num_workers = max(1, settings.rollout_workers)
         _name_folders(config, settings.run_dir)
         rollout = config.actor_rollout_ref.rollout
@@ -138,6 +139,11 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
     if sft.batch_size(settings) == 0:
         raise ConfigError(
             "medserl.mixture: assessor_pairs 0 and injector_turns 0 make a batch of nothing; raise one of them"
+        )
+    if settings.max_demonstrations < sft.batch_size(settings):
+        raise ConfigError(
+            f"medserl.max_demonstrations: {settings.max_demonstrations} are fewer than one batch of medserl.mixture, "
+            f"{sft.batch_size(settings)}; raise it"
         )
     late = settings.late_mixture
     if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft.batch_size(settings):

@@ -5,18 +5,21 @@ Imports Hydra and OmegaConf only, never torch or verl: verl's YAML files are fou
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medserl.config.settings import GameSettings
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
+from medserl.files import regular
 
 BASES = ("base", "base_gpu", "sft_base")
 
@@ -28,7 +31,7 @@ class Family:
     base: str
     """verl's configuration, in verl/trainer/config."""
     chosen: tuple[str, ...]
-    """Overrides on it that choose Megatron, for the list of known keys."""
+    """Overrides on it that choose Megatron, or FSDP, for the list of known keys."""
     settings: type
     """Our ``medserl`` section."""
     group: str
@@ -36,6 +39,7 @@ class Family:
 
 
 TRAIN = Family("ppo_trainer", ("model_engine=megatron",), GameSettings, "defaults")
+TRAIN_FSDP = Family("ppo_trainer", ("model_engine=dp",), GameSettings, "defaults")
 SFT = Family("sft_trainer_engine", ("engine=megatron", "optim=megatron"), SftSettings, "sft")
 
 
@@ -83,12 +87,12 @@ def _check_file(path: Path) -> None:
     from omegaconf._utils import get_yaml_loader  # OmegaConf's own, which refuses a key that is there twice
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
+        content = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--config {path}: is not YAML{_where(error)}; mend it") from None
     defaults = content.get("defaults") if isinstance(content, dict) else None
     if not isinstance(defaults, list) or not any(isinstance(item, str) and item != "_self_" for item in defaults):
@@ -97,7 +101,7 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _where(error: yaml.YAMLError) -> str:
+def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None)
     line = f" in line {mark.line + 1}" if mark is not None else ""
@@ -110,21 +114,58 @@ def compose(directory: Path, name: str, overrides: Sequence[str], family: Family
     Raises:
         ConfigError: an override that is none, or that names what is not there; a value of the wrong type.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     from medserl.config.mistakes import check_overrides, explain
 
     check_overrides(overrides)
+    values = [text for text in overrides if _sets_a_value(text)]
+    choices = tuple(text for text in overrides if not _sets_a_value(text))
+    shipped = directory in (configs_dir(), verl_config_dir())  # nobody edits these in the life of a process
+    try:
+        config = copy.deepcopy(_shipped(directory, name, choices)) if shipped else _composed(directory, name, choices)
+        # What Hydra itself does last, when files are merged: tests/config/test_load.py compares.
+        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
+        return config
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides, family)) from None
+
+
+def _sets_a_value(override: str) -> bool:
+    """Whether an override sets a key below the top, which no choice of a file can be, rather than choosing a file."""
+    key = override.partition("=")[0]
+    return "." in key and not set(key) & set("/@~")
+
+
+def _composed(directory: Path, name: str, overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
     search_path = f"hydra.searchpath=[file://{configs_dir()},file://{verl_config_dir()}]"
     for known in (TRAIN, SFT):
         ConfigStore.instance().store(group="medserl", name=known.group, node=known.settings)
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(directory), version_base=None):
-            return hydra_compose(config_name=name, overrides=[search_path, *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides, family)) from None
+    with initialize_config_dir(str(directory), version_base=None):
+        return hydra_compose(config_name=name, overrides=[search_path, *overrides])
+
+
+_shipped = functools.cache(_composed)
+"""Thirty files of verl's and ours are read and merged once in a process, whatever is set on top of them."""
+
+
+def leaves_open(path: Path, key: str) -> bool:
+    """Whether a configuration's file, or the nearest that it stands on, has ``???`` for a key: it is left to the user.
+
+    Hydra keeps a default of ours under such a mark, so that the composed configuration does not tell.
+    """
+    raw = OmegaConf.load(path)
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(raw, section)
+    if isinstance(parent, DictConfig) and name in parent.keys():  # noqa: SIM118 - `in` says no for a mark
+        return bool(OmegaConf.is_missing(parent, name))
+    parents = [configs_dir() / f"{item}.yaml" for item in raw.get("defaults", []) if isinstance(item, str)]
+    return any(leaves_open(parent, key) for parent in parents if parent.is_file())

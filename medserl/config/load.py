@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from medserl.config.complete import complete, complete_sft, expand_home
+from medserl.config.engines import compose_training, megatrons
 from medserl.config.family import (
     BASES,
     SFT,
-    TRAIN,
+    TRAIN_FSDP,
     available_configs,
     compose,
     config_path,
@@ -30,6 +31,7 @@ from medserl.config.refused import (
     SFT_WITHOUT_EFFECT,
     TRAIN_ONLY,
     TRAIN_WITHOUT_EFFECT,
+    check_critic,
     check_effects,
     check_supported,
 )
@@ -71,13 +73,17 @@ def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = (
         of verl's that was never tested here, or a key that has no effect.
     """
     path = config_path(name_or_path)
-    config = compose(path.parent, path.stem, overrides, TRAIN)
+    config, family = compose_training(path, overrides)
     if "engine" in config:
         raise ConfigError(f"--config {name_or_path}: is for `medserl sft`")
-    check_supported(config, TRAIN_ONLY)
-    reject_unknown_keys(config, TRAIN)
-    check_values(config, TRAIN_RULES, verl_defaults(TRAIN))
-    check_effects(config, _shared("base"), verl_defaults(TRAIN), TRAIN_WITHOUT_EFFECT)
+    check_supported(config, TRAIN_ONLY[family is TRAIN_FSDP])
+    reject_unknown_keys(config, family)
+    fsdp = family is TRAIN_FSDP
+    rules = {key: rule for key, rule in TRAIN_RULES.items() if not (fsdp and megatrons(key))}
+    check_values(config, rules, verl_defaults(family))
+    without_effect = tuple((key, why) for key, why in TRAIN_WITHOUT_EFFECT if not (fsdp and megatrons(key)))
+    check_effects(config, _shared("base"), verl_defaults(family), without_effect)
+    check_critic(config)
     expand_home(config)
     return _resolved(complete(config, game_settings(config)), name_or_path)
 

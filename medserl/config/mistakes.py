@@ -22,6 +22,10 @@ OPEN_NODES = (
     "actor_rollout_ref.actor.optim.override_optimizer_config",
     "actor_rollout_ref.ref.megatron.override_transformer_config",
     "actor_rollout_ref.model.override_config",
+    "critic.megatron.override_transformer_config",
+    "critic.megatron.override_ddp_config",
+    "critic.optim.override_optimizer_config",
+    "critic.model.override_config",
     "data.apply_chat_template_kwargs",
     "engine.override_transformer_config",
     "engine.override_ddp_config",
@@ -38,6 +42,7 @@ OPEN_NODES = (
 DATACLASS_ONLY_KEYS = (
     "actor_rollout_ref.rollout.enable_sleep_mode",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
+    "critic.ppo_infer_max_token_len_per_gpu",
 )
 OWN = "medserl"
 _RAY = "ray_kwargs.ray_init"

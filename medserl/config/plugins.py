@@ -162,6 +162,15 @@ def resolved_source(notes: NotesSettings) -> str:
     return notes.source
 
 
+def keeps_games(settings: GameSettings) -> bool:
+    """Whether the run keeps its games: as it was told, else where every note of it is synthetic."""
+    if settings.game_log.enabled is not None:
+        return settings.game_log.enabled
+    notes = settings.notes
+    files = (notes.path, notes.labelled_path, settings.validation.path)
+    return resolved_source(notes) == WARD and not any(files)
+
+
 def described(notes: NotesSettings) -> str:
     """Where the notes come from, in a few words."""
     if notes.path is not None:

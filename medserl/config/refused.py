@@ -5,40 +5,70 @@ Left alone, a run that names one of them would pass every check and then train s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from medserl.errors import ConfigError
 
-_REINFORCE = "MedSeRL trains by REINFORCE++, which needs no critic"
-# Key, the one value that was tested here, why there is no other.
-TRAIN_ONLY: tuple[tuple[str, Any, str], ...] = (
-    ("model_engine", "megatron", "MedSeRL trains with Megatron only"),
-    ("actor_rollout_ref.actor.strategy", "megatron", "MedSeRL trains with Megatron only"),
-    ("actor_rollout_ref.ref.strategy", "megatron", "MedSeRL trains with Megatron only"),
+_POLICY = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
+REINFORCE, GAE = "reinforce_plus_plus", "gae"
+_CRITIC = "a critic comes with algorithm.adv_estimator=gae, and with no other estimator"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Several values that were tested here."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(map(repr, self.values))
+
+
+Only = tuple[tuple[str, Any, str], ...]
+"""Key, the value or values that were tested here, why there is no other."""
+_ENGINE = "MedSeRL trains with Megatron, or with FSDP (model_engine=dp)"
+_TRAIN: Only = (
+    ("model_engine", OneOf(("megatron", "dp")), _ENGINE),
     ("actor_rollout_ref.rollout.name", "vllm", "MedSeRL generates with vLLM only"),
     ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
-    ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL's models go in and out through mbridge only"),
-    ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
-    ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
-    ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
-    ("algorithm.adv_estimator", "reinforce_plus_plus", _REINFORCE),
-    ("critic.enable", False, _REINFORCE),
+    (
+        "algorithm.adv_estimator",
+        OneOf((REINFORCE, GAE)),
+        "the others compare answers to one prompt, of which a game has one",
+    ),
     ("trainer.use_v1", True, "MedSeRL is a trainer of verl's v1 only"),
     ("trainer.v1.trainer_mode", "sync", "MedSeRL trains on-policy, round by round, only"),
     ("trainer.val_only", False, "use `medserl evaluate` to judge a model"),
     ("reward.num_workers", 0, "the game scores its own trajectories"),
 )
-SFT_ONLY: tuple[tuple[str, Any, str], ...] = (
+_MEGATRON: Only = (
+    *((f"{part}.strategy", "megatron", _ENGINE) for part in (*_POLICY, "critic")),
+    ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL's models go in and out through mbridge only"),
+    ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
+    ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
+    ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
+)
+_FSDP: Only = (
+    *((f"{part}.strategy", "fsdp2", "FSDP1 cannot be tested without a GPU") for part in (*_POLICY, "critic")),
+    *((f"{part}.ulysses_sequence_parallel_size", 1, "it was not tested here") for part in (*_POLICY, "critic")),
+    ("actor_rollout_ref.model.use_remove_padding", False, "packed sequences need flash-attn in transformers"),
+)
+TRAIN_ONLY = {False: (*_TRAIN, *_MEGATRON), True: (*_TRAIN, *_FSDP)}
+"""By whether the engine is FSDP."""
+SFT_ONLY: Only = (
     ("engine.strategy", "megatron", "MedSeRL fine-tunes with Megatron only"),
     ("engine.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
     ("engine.context_parallel_size", 1, "context parallelism was not tested here"),
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself"
-_OWN_GAMES = "use medserl.dump_games=true, which writes every game to RUN_DIR/games"
+_OWN_GAMES = "use medserl.game_log.enabled=true, which keeps every game in RUN_DIR/games"
 _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
+_BY_TOKENS = "a critic's micro-batches are made by tokens; set critic.ppo_infer_max_token_len_per_gpu"
+_AS_POLICY = "a critic runs in the policy's processes; set actor_rollout_ref.actor.megatron's"
 # Key, what to use instead.
 TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("trainer.logger", _OWN_LOGS),
@@ -59,6 +89,15 @@ TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("actor_rollout_ref.actor.data_loader_seed", "set medserl.seed"),
     ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
+    ("critic.data_loader_seed", "set medserl.seed"),
+    ("critic.use_dynamic_bsz", _BY_TOKENS),
+    ("critic.ppo_micro_batch_size", _BY_TOKENS),
+    ("critic.ppo_micro_batch_size_per_gpu", _BY_TOKENS),
+    ("critic.ppo_max_token_len_per_gpu", _BY_TOKENS),
+    ("critic.forward_max_token_len_per_gpu", _BY_TOKENS),
+    ("critic.megatron.tensor_model_parallel_size", _AS_POLICY),
+    ("critic.megatron.pipeline_model_parallel_size", _AS_POLICY),
+    ("critic.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
 )
 SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
@@ -75,7 +114,7 @@ SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
 )
 
 
-def check_supported(config: DictConfig, only: tuple[tuple[str, Any, str], ...]) -> None:
+def check_supported(config: DictConfig, only: Only) -> None:
     """Refuse what was never tested here.
 
     Raises:
@@ -83,8 +122,22 @@ def check_supported(config: DictConfig, only: tuple[tuple[str, Any, str], ...]) 
     """
     for key, works, why in only:
         given = OmegaConf.select(config, key)
-        if given is not None and given != works:
-            raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {_plain(works)!r}; {why}")
+        several = works if isinstance(works, OneOf) else OneOf((works,))
+        if given is not None and given not in several.values:
+            raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {several}; {why}")
+
+
+def check_critic(config: DictConfig) -> None:
+    """Refuse a critic that nothing would use, and an estimator without the critic that it needs.
+
+    Raises:
+        ConfigError: names ``critic.enable``.
+    """
+    enabled, estimator = config.critic.enable, config.algorithm.adv_estimator
+    if enabled is not None and bool(enabled) != (estimator == GAE):
+        raise ConfigError(
+            f"critic.enable: {enabled}, but algorithm.adv_estimator is {estimator}; leave the key out, {_CRITIC}"
+        )
 
 
 def check_effects(

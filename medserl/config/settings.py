@@ -54,7 +54,10 @@ class VcfSettings:
 @dataclass
 class RewardSettings:
     """Rewards of a game. The numbers are those of the reward ``zero_sum``, with the defaults and meanings of
-    medserl.game.RewardConfig (a test compares them); another reward gets those that it takes."""
+    medserl.game.RewardConfig; another reward gets those that it takes.
+
+    Listed again, as Hydra needs a dataclass whose fields can be set, which none that derives from a frozen one is; a
+    test compares the two."""
 
     name: str = "zero_sum"
     """A registered reward scheme."""
@@ -113,6 +116,20 @@ class ValidationSettings:
     """Metric (greater is better) that chooses the best checkpoint, which is kept whatever else is removed."""
     patience: int | None = None
     """Stop after this many validations without a better one; null: never."""
+
+
+@dataclass
+class GameLogSettings:
+    """The games of a run in ``RUN_DIR/games`` (readable by their owner only), for ``medserl games``."""
+
+    enabled: bool | None = None
+    """Whether they are kept, notes and replies included; null: where all notes of the run are the ward's."""
+    redact: bool = False
+    """Keep labels, reasons and numbers only: no text, no note's id."""
+    keep_rounds: int | None = None
+    """Keep the games of so many of the newest rounds; null: of all."""
+    max_megabytes: int | None = 4096
+    """Remove the oldest rounds' games where all take more than so many megabytes; null: never."""
 
 
 @dataclass
@@ -178,8 +195,7 @@ class GameSettings:
     before a round that may take longer than that."""
     max_rounds: int | None = None
     """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
-    dump_games: bool = False
-    """Write every game, clinical text included, to ``RUN_DIR/games`` (readable by their owner only)."""
+    game_log: GameLogSettings = field(default_factory=GameLogSettings)
 
 
 GREEDY, SAMPLED = "greedy", "sampled"
@@ -212,7 +228,7 @@ def passes(validation: ValidationSettings) -> tuple[str, ...]:
 def validation_metrics(kind: str) -> list[str]:
     """What a validation measures in one of its passes and is better when it is greater."""
     measured = answer_metrics([(Label.CORRECT, Label.CORRECT)], f"val/{kind}/")
-    return [name for name in measured if not name.endswith("_rate")]
+    return [*(name for name in measured if not name.endswith("_rate")), f"val/{kind}/auc"]
 
 
 def labelled_per_round(settings: GameSettings) -> int:

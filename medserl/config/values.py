@@ -2,13 +2,15 @@
 
 Every key of verl's that is not in the table must have the type of verl's own default. Sizes that must divide each
 other are medserl.preflight.checks' affair; names of things that must exist are told where they are looked up.
+
+Over 350 lines, because the table has a row for each kind of setting, and what reads it stands below it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -180,6 +182,9 @@ TRAIN_RULES: dict[str, Rule] = {
     **_under(f"{_ACTOR}.optim", _OPTIM),
     **_under(f"{_ACTOR}.megatron", _MEGATRON),
     **_under(f"{_REF}.megatron", _MEGATRON),
+    **_under("critic.optim", _OPTIM),
+    **_under("critic", {"ppo_mini_batch_size": SIZE, "ppo_epochs": SIZE, "cliprange_value": NOT_NEGATIVE}),
+    "critic.ppo_infer_max_token_len_per_gpu": SIZE,
     f"{_REF}.log_prob_micro_batch_size_per_gpu": SIZE_OR_NULL,
     **_under(
         _ROLLOUT,
@@ -221,6 +226,8 @@ TRAIN_RULES: dict[str, Rule] = {
             "poll_seconds": POSITIVE,
             "deadline_margin": NOT_NEGATIVE,
             "max_rounds": SIZE_OR_NULL,
+            "game_log.keep_rounds": SIZE_OR_NULL,
+            "game_log.max_megabytes": SIZE_OR_NULL,
         },
     ),
 }
@@ -274,25 +281,29 @@ def check_values(config: DictConfig, rules: dict[str, Rule], defaults: DictConfi
         ConfigError: names the first key and its value.
     """
     _check_sections(config, defaults, "")
+    values = _values(config)
     for key, rule in rules.items():
-        value = _select(config, key)
+        value = _find(values, key)
         if value is not _MISSING and (problem := rule.problem(value)):
             raise ConfigError(f"{key}: {problem}")
-    _check_types(config, defaults, rules)
-    _check_finite(config, "")
+    _check_types(values, defaults, rules)
+    _check_finite(values, "")
 
 
 def _check_sections(config: DictConfig, node: DictConfig, prefix: str) -> None:
     """What is a section in verl's configuration must be one still."""
     for name, wanted in _sections(node):
-        given = _select(config, f"{prefix}{name}")
+        try:
+            given = OmegaConf.select(config, name, default=_MISSING)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{prefix}{name}: {first_line(error)}") from None
         if given is _MISSING:
             continue
         if not isinstance(given, DictConfig):
             raise ConfigError(
                 f"{prefix}{name}: {_shown(given)} stands for a section with keys of its own; set one of them"
             )
-        _check_sections(config, wanted, f"{prefix}{name}.")
+        _check_sections(given, wanted, f"{prefix}{name}.")
 
 
 def _sections(node: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -300,7 +311,25 @@ def _sections(node: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(name, own) for name, own in nodes if isinstance(own, DictConfig) and not own._is_interpolation()]
 
 
-def _check_types(config: DictConfig, defaults: DictConfig, rules: dict[str, Rule]) -> None:
+def _values(config: DictConfig) -> dict[str, Any]:
+    """All values with interpolations followed; ConfigError where one leads nowhere."""
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {first_line(error)}") from None
+
+
+def _find(values: dict[str, Any], key: str) -> Any:
+    """A dotted key's value; _MISSING where there is none, or one that is left to the user still."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            return _MISSING
+        found = found[part]
+    return _MISSING if found == "???" else found
+
+
+def _check_types(values: dict[str, Any], defaults: DictConfig, rules: dict[str, Rule]) -> None:
     """A key without a rule must hold what verl's default is; what follows another key is told there."""
     pending = [("", defaults)]
     while pending:
@@ -310,7 +339,7 @@ def _check_types(config: DictConfig, defaults: DictConfig, rules: dict[str, Rule
             key, own = f"{prefix}{name}", node._get_node(name)
             if key in rules or own is None or own._is_interpolation():
                 continue
-            rule, given = _of_type(own), _select(config, key)
+            rule, given = _of_type(own), _find(values, key)
             if rule is not None and given is not _MISSING and (problem := rule.problem(given)):
                 raise ConfigError(f"{key}: {problem}")
 
@@ -325,25 +354,10 @@ def _of_type(default: Any) -> Rule | None:
     return Rule("number", null=True) if isinstance(value, int | float) else None
 
 
-def _check_finite(config: DictConfig, prefix: str) -> None:
+def _check_finite(values: dict[str, Any], prefix: str) -> None:
     """No nan and no infinity anywhere: each makes a run that computes nothing."""
-    for name in config:
-        key = f"{prefix}{name}"
-        try:
-            value = config[name]
-        except OmegaConfBaseException as error:
-            if "???" in str(error) or type(error).__name__ == "MissingMandatoryValue":
-                continue
-            raise ConfigError(f"{key}: {first_line(error)}") from None
-        if isinstance(value, DictConfig):
-            _check_finite(value, f"{key}.")
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _check_finite(value, f"{prefix}{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{key}: {value} is no number to compute with")
-
-
-def _select(config: DictConfig, key: str) -> Any:
-    """A key's value with interpolations followed; _MISSING where there is none, ConfigError where one leads nowhere."""
-    try:
-        return OmegaConf.select(config, key, default=_MISSING)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{key}: {first_line(error)}") from None
+            raise ConfigError(f"{prefix}{name}: {value} is no number to compute with")

@@ -9,8 +9,9 @@ Everything in this package acts only in processes whose environment says ``VERL_
 `environment`       chooses the device; the environment that every process gets before torch
 `plugin`            verl platform "cpu"; loaded in every process by ``import verl``
 `megatron`          verl's Megatron engine on CPUs (imported in Megatron workers only)
+`fsdp`              verl's FSDP engines on CPUs (``model_engine=dp``)
 `cuda_names`        answers the CUDA names that megatron-core spells out
-`bridge`            Qwen3 in Megatron without Transformer Engine
+`bridge`            Megatron's layers without Transformer Engine
 `vllm_plugin`       vLLM's CPU layers keep their weights for new ones; its processes are forked
 `patches`           the table of every upstream symbol that is replaced: where, why, which version
 ==================  ============================================================================

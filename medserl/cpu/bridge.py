@@ -1,7 +1,7 @@
-"""Qwen3 between Hugging Face and megatron-core without Transformer Engine.
+"""Every known family between Hugging Face and megatron-core without Transformer Engine.
 
-mbridge's own Qwen3 bridge asks megatron-core for layers built from Transformer Engine, which exists
-for GPUs only. This one asks for megatron-core's own ("local") layers. They differ in two ways: the
+mbridge's bridges ask megatron-core for layers built from Transformer Engine, which exists
+for GPUs only. These ask for megatron-core's own ("local") layers. They differ in two ways: the
 norms are modules of their own, with weights of their own names, and attention is done by
 ``torch.nn.functional.scaled_dot_product_attention``, because the local one needs CUDA kernels or a
 materialised mask.
@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from mbridge.core import register_model
-from mbridge.models.qwen3 import Qwen3Bridge
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 from megatron.core.transformer.module import MegatronModule
+
+from medserl.bridges import register
 
 
 class SDPAttention(MegatronModule):
@@ -38,7 +38,7 @@ class SDPAttention(MegatronModule):
     ) -> None:
         super().__init__(config=config)
         if config.attention_dropout:
-            raise ValueError("attention_dropout is not supported on CPUs; Qwen3 has none")
+            raise ValueError("attention_dropout is not supported on CPUs")
         if attention_type != "self":
             raise ValueError(f"only self-attention is supported on CPUs, not {attention_type!r}")
         self.scale = softmax_scale
@@ -65,14 +65,12 @@ class SDPAttention(MegatronModule):
         return out.permute(2, 0, 1, 3).reshape(length, batch, heads * width).to(dtype)
 
 
-@register_model("qwen3")
-class CPUQwen3Bridge(Qwen3Bridge):
-    """mbridge's Qwen3 bridge over megatron-core's own layers. Importing this module registers it."""
+class LocalLayers:
+    """What a bridge on CPUs does otherwise than one of mbridge's, whichever family it is for. Importing this module
+    registers one for each family."""
 
-    # Copies: the base class writes into its class-level tables for tied embeddings.
-    _DIRECT_MAPPING: ClassVar = dict(Qwen3Bridge._DIRECT_MAPPING)
-    _ATTENTION_MAPPING: ClassVar = dict(Qwen3Bridge._ATTENTION_MAPPING)
-    _MLP_MAPPING: ClassVar = dict(Qwen3Bridge._MLP_MAPPING)
+    config: Any
+    has_vp_stage: bool
 
     _NORM_MAPPING: ClassVar = {
         "input_layernorm": "input_layernorm",
@@ -84,7 +82,8 @@ class CPUQwen3Bridge(Qwen3Bridge):
         parts = mcore_weights_name.split(".")
         if len(parts) == 5 and parts[3] in self._NORM_MAPPING:
             return [f"model.layers.{parts[2]}.{self._NORM_MAPPING[parts[3]]}.weight"]
-        return super()._weight_name_mapping_mcore_to_hf(mcore_weights_name)
+        found: list[str] = super()._weight_name_mapping_mcore_to_hf(mcore_weights_name)  # type: ignore[misc]
+        return found
 
     def _get_transformer_layer_spec(self, vp_stage: int | None = None) -> Any:
         self.has_vp_stage = True  # read by mbridge's model provider
@@ -92,3 +91,6 @@ class CPUQwen3Bridge(Qwen3Bridge):
         for layer in spec.layer_specs:
             layer.submodules.self_attention.submodules.core_attention = SDPAttention
         return spec
+
+
+register(LocalLayers)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from verl.workers.engine.base import EngineRegistry
-from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithLMHead
+from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithLMHead, MegatronEngineWithValueHead
 
 from medserl.cpu.cuda_names import CudaToCPU, install_stand_ins
 
@@ -156,6 +156,10 @@ class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
         return _within_mode(iter(tensors)), adapter
 
 
+class CPUMegatronEngineWithValueHead(CPUMegatronEngineWithLMHead, MegatronEngineWithValueHead):
+    """The engine of a critic (``algorithm.adv_estimator=gae``): the above in front of verl's own."""
+
+
 def _within_mode(items: Iterator[Any]) -> Iterator[Any]:
     while True:
         with CudaToCPU():
@@ -167,6 +171,9 @@ def _within_mode(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def register() -> None:
-    """Makes verl choose this engine on the platform "cpu"; once per process."""
-    decorate = EngineRegistry.register(model_type="language_model", backend="megatron", device="cpu")
-    decorate(CPUMegatronEngineWithLMHead)
+    """Makes verl choose these engines on the platform "cpu"; once per process."""
+    for kind, engine in (
+        ("language_model", CPUMegatronEngineWithLMHead),
+        ("value_model", CPUMegatronEngineWithValueHead),
+    ):
+        EngineRegistry.register(model_type=kind, backend="megatron", device="cpu")(engine)

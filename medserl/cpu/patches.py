@@ -71,6 +71,26 @@ ENGINE = _verl(
     '@EngineRegistry.register(model_type="language_model", backend="megatron")', "megatron.register",
     "the engine is registered for cuda only",
 )  # fmt: skip
+CRITIC = _verl(
+    "verl/workers/engine/megatron/transformer_impl.py", 1504, "MegatronEngineWithValueHead",
+    '@EngineRegistry.register(model_type="value_model", backend="megatron")', "megatron.register",
+    "the engine is registered for cuda only",
+)  # fmt: skip
+FSDP = _verl(
+    "verl/workers/engine/fsdp/transformer_impl.py", 1143, "FSDPEngineWithLMHead",
+    '@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',
+    "fsdp.register", "the engine is registered for cuda and npu only",
+)  # fmt: skip
+FSDP_CRITIC = _verl(
+    "verl/workers/engine/fsdp/transformer_impl.py", 1594, "FSDPEngineWithValueHead",
+    '@EngineRegistry.register(model_type="value_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',
+    "fsdp.register", "the engine is registered for cuda and npu only",
+)  # fmt: skip
+FSDP_PINNED = _verl(
+    "verl/workers/engine/fsdp/transformer_impl.py", 462, "FSDPEngine._build_fsdp_module",
+    "offload_policy = CPUOffloadPolicy(pin_memory=True)", "fsdp.unpinned",
+    "the reference's parameters go to pinned memory, which torch makes for an accelerator only",
+)  # fmt: skip
 
 # --- megatron-core -----------------------------------------------------------------------------------
 
@@ -151,12 +171,12 @@ WRITE_RESULTS = _mcore(
 )  # fmt: skip
 LAYER_SPEC = _mcore(
     "megatron/core/models/gpt/gpt_layer_specs.py", 614, "get_gpt_decoder_block_spec",
-    "use_transformer_engine: bool", "bridge.CPUQwen3Bridge._get_transformer_layer_spec",
+    "use_transformer_engine: bool", "bridge.LocalLayers._get_transformer_layer_spec",
     "layers without Transformer Engine",
 )  # fmt: skip
 NORM_NAMES = _mcore(
     "megatron/core/models/gpt/gpt_layer_specs.py", 419, "get_gpt_layer_local_spec",
-    '"pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_"', "bridge.CPUQwen3Bridge._NORM_MAPPING",
+    '"pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_"', "bridge.LocalLayers._NORM_MAPPING",
     "the local layers have norms, and names for them, where Transformer Engine has fused ones",
 )  # fmt: skip
 CORE_ATTENTION = _mcore(
@@ -169,21 +189,17 @@ CORE_ATTENTION = _mcore(
 
 BRIDGE_SPEC = _mbridge(
     "mbridge/core/llm_bridge.py", 150, "LLMBridge._get_transformer_layer_spec",
-    "self.config, use_transformer_engine=True, **extra_args", "bridge.CPUQwen3Bridge",
+    "self.config, use_transformer_engine=True, **extra_args", "bridge.LocalLayers",
     "it asks for Transformer Engine's layers, always",
 )  # fmt: skip
 BRIDGE_NAMES = _mbridge(
     "mbridge/core/bridge.py", 668, "Bridge._weight_name_mapping_mcore_to_hf",
-    'elif "mlp" in mcore_weights_name:', "bridge.CPUQwen3Bridge._weight_name_mapping_mcore_to_hf",
+    'elif "mlp" in mcore_weights_name:', "bridge.LocalLayers._weight_name_mapping_mcore_to_hf",
     "it knows no norms of their own",
 )  # fmt: skip
 BRIDGE_REGISTRY = _mbridge(
     "mbridge/core/bridge.py", 979, "register_model", "_MODEL_REGISTRY[model_type] = cls", "bridge",
     "mbridge's own way to name another bridge for a model type; the last one counts",
-)  # fmt: skip
-BRIDGE_CLASS = _mbridge(
-    "mbridge/models/qwen3.py", 8, "Qwen3Bridge", "class Qwen3Bridge(Qwen2Bridge):", "bridge.CPUQwen3Bridge",
-    "the base class",
 )  # fmt: skip
 
 # --- vLLM --------------------------------------------------------------------------------------------

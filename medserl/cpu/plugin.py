@@ -163,8 +163,16 @@ def register_megatron_engine(_: ModuleType) -> None:
     register()
 
 
+def register_fsdp_engine(_: ModuleType) -> None:
+    """verl.workers.engine.fsdp: its engines are registered for CPUs too."""
+    from medserl.cpu.fsdp import register
+
+    register()
+
+
 AFTER_IMPORT: dict[str, Callable[[ModuleType], None]] = {
     "verl.utils.distributed": use_plain_gloo,
+    "verl.workers.engine.fsdp": register_fsdp_engine,
     "verl.workers.engine.megatron": register_megatron_engine,
 }
 

@@ -25,7 +25,7 @@ from medserl.data.near import THRESHOLD, TextSpool, band_layout
 from medserl.data.splits import RATIOS, SPLITS, SplitRule
 from medserl.data.write import Counts, Entry, SplitWriter, rewrite_without
 from medserl.errors import ConfigError, DataError
-from medserl.files import sha256_of, whole_folder, write_atomically
+from medserl.files import pointed_to, sha256_of, whole_folder, write_atomically
 from medserl.game.convert import Dropped
 from medserl.game.prompts import PromptSet, load_prompt_set
 from medserl.game.reader import DroppedRow, ReadReport, check_usable, converted_rows, id_of
@@ -94,8 +94,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
 
 
 def _prepare(options: PrepareOptions) -> dict[str, Any]:
-    if options.out.is_symlink():  # what is written goes where the link points to; the link stays
-        options = replace(options, out=Path(os.path.realpath(options.out)))
+    options = replace(options, out=pointed_to(options.out))
     sources = _sources(options)
     prompts = load_prompt_set(options.prompt_set)
     if options.near_threshold is not None:
@@ -153,7 +152,7 @@ class _Run:
         options = self._options
         rule = SplitRule(path, options.given_splits.get(path), options.ratios)
         report = ReadReport()
-        name = options.data_source or path.stem
+        name, file_name = shown_path(options.data_source or path.stem), shown_path(path.name)
         repeated = 0
         for row, converted in converted_rows(path, report, repair=options.repair_text):
             split = rule.split(row, converted.split, converted.examples[0].note_id)
@@ -166,7 +165,7 @@ class _Run:
             if split not in self._writers:
                 self._writers[split] = SplitWriter(self._folder / f"{split}.parquet", split, self._prompts)
             for example in converted.examples:
-                self._writers[split].write(Entry(example, name, path.name, row.number))
+                self._writers[split].write(Entry(example, name, file_name, row.number))
             self._done += 1
             if not self._done % 1000:
                 self._progress("notes read", self._done)

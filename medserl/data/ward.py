@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import made_folder, write_all_atomically
 from medserl.game.rows import shown_path
 from medserl.ward import medec_rows, ward_notes
 from medserl.ward.medec import COLUMNS
@@ -51,15 +51,14 @@ def _write_all(out: Path, paths: dict[str, Path], count: int, seed: int) -> list
     for split in FILES:
         notes = ward_notes(split, count, seed)
         rows[split] = [medec_rows([note], erroneous=i % 2 == 0)[0] for i, note in enumerate(notes)]
-    out.mkdir(parents=True, exist_ok=True)
-    for split, path in paths.items():
-        _write(path, rows[split])
+    with made_folder(out):
+        write_all_atomically({path: _text(rows[split]) for split, path in paths.items()})
     return list(paths.values())
 
 
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
+def _text(rows: list[dict[str, str]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    return text.getvalue()

@@ -105,7 +105,7 @@ class SplitWriter:
         self.path, self.split = path, split
         self.counts = Counts()
         self._messages = prompts.assessor(_NOTE)
-        self._writer = open_writer(path)
+        self._writer = _Writer(path)
         self._waiting: list[Entry] = []
 
     def write(self, entry: Entry) -> None:
@@ -127,10 +127,21 @@ class SplitWriter:
         self._waiting = []
 
 
-def open_writer(path: Path) -> Any:
-    """A Parquet writer of ``SCHEMA`` whose file only its owner can read."""
-    create_private(path).close()
-    return pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=_DICTIONARY)
+class _Writer(pq.ParquetWriter):  # type: ignore[misc]  # pyarrow has no types
+    """A Parquet writer of ``SCHEMA`` whose file only its owner can read.
+
+    Python opens it: pyarrow knows no path that is not UTF-8.
+    """
+
+    def __init__(self, path: Path) -> None:
+        create_private(path).close()
+        self._opened = path.open("wb")
+        super().__init__(self._opened, SCHEMA, compression="zstd", use_dictionary=_DICTIONARY)
+
+    def close(self) -> None:
+        """Write the footer and close the file."""
+        super().close()
+        self._opened.close()
 
 
 def to_batch(entries: list[Entry], split: str, messages: list[Message], first: int) -> Any:
@@ -194,8 +205,8 @@ def rewrite_without(path: Path, dropped: Collection[str], on_drop: Callable[[str
     """
     counts = Counts()
     beside = path.with_suffix(".rewritten")
-    writer = open_writer(beside)
-    with pq.ParquetFile(path) as file:
+    writer = _Writer(beside)
+    with path.open("rb") as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(ROW_GROUP):
             info = batch.column("extra_info")
             ids = info.field("note_id").to_pylist()

@@ -17,6 +17,7 @@ from medserl.game.sentences import sentence_texts
 
 WARD = "ward:"
 DEFAULT_COUNT = 300
+MOST_WARD_NOTES = 100_000  # more would be made for an hour before the first is asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ def load_examples(sources: Sequence[str], count: int | None, seed: int) -> Evalu
         raise DataError("--data: say what to evaluate on: a file of labelled notes, ward:validation or ward:test")
     if count is not None and count < 1:
         raise DataError(f"--count: {count} is less than 1")
+    if count is not None and count > MOST_WARD_NOTES and any(source.startswith(WARD) for source in sources):
+        raise DataError(f"--count: {count} is more than {MOST_WARD_NOTES}, the most of the ward's notes at a time")
     examples: list[LabelledExample] = []
     notes: list[str] = []
     for source in sources:

@@ -5,9 +5,9 @@ Nothing heavy is imported before `prepare_device` has set the environment.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
+from medserl.evaluation.model import text_config
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
@@ -26,6 +27,7 @@ logger = logging.getLogger("medserl.evaluate")
 ALTERNATIVES = 20  # candidates whose log-probabilities vLLM gives at a token; its own upper limit
 TOO_LONG = "the prompt is too long for the model"
 _CACHED_SEQUENCES, _BLOCK = 4, 256  # room for this many whole sequences, each rounded up
+_LONGEST = 400  # characters of a reason
 _BYTES = {"float32": 4, "float": 4}  # of a cached number; 2 for every other dtype
 _ROLLOUT_KEYS = (
     "tensor_model_parallel_size",
@@ -104,13 +106,6 @@ def _bytes_per_token(model: dict[str, Any], dtype: str) -> int:
     return 2 * (model.get("num_hidden_layers") or 0) * heads * head_dim * _BYTES.get(dtype, 2)
 
 
-def _text_config(model: Path) -> dict[str, Any]:
-    """config.json; of a model of several kinds of input, the part about text."""
-    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = settings.get("text_config") or settings
-    return found
-
-
 def assess(
     model: Path,
     chats: Sequence[Sequence[Message]],
@@ -121,17 +116,16 @@ def assess(
     """``decoding.samples`` parsed replies per chat, in order.
 
     A prompt that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises
-    ConfigError for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
+    ConfigError where none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM
+    refuses.
     """
     tokenizer = _tokenizer(model)
-    settings = _text_config(model)
+    settings = text_config(model, f"--model {model}")
     prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
     opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in prompts]
     limit = int(settings.get("max_position_embeddings") or 2**31)
-    fitting = [index for index, ids in enumerate(prompts) if len(ids) + decoding.max_tokens <= limit]
+    fitting = that_fit([len(ids) for ids in prompts], decoding.max_tokens, limit)
     votes = [(Vote(None, failure=TOO_LONG),) * decoding.samples for _ in prompts]
-    if not fitting:
-        return votes
     longest = max(len(prompts[index]) for index in fitting) + decoding.max_tokens
     logger.info("asking about %d texts, %d replies each", len(fitting), decoding.samples)
     llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
@@ -147,13 +141,34 @@ def assess(
     return votes
 
 
+def that_fit(lengths: Sequence[int], max_tokens: int, limit: int) -> list[int]:
+    """Places of the prompts that leave room for a reply.
+
+    Args:
+        lengths: Tokens of each prompt.
+        max_tokens: Of a reply.
+        limit: Of the model, for both together.
+
+    Raises:
+        ConfigError: there is none: every text would count as a failure, without a word of the model.
+    """
+    found = [index for index, length in enumerate(lengths) if length + max_tokens <= limit]
+    if not found:
+        raise ConfigError(
+            f"--max-tokens: {max_tokens} tokens of a reply leave {max(limit - max_tokens, 0)} of the model's {limit} "
+            f"for a prompt, and the shortest has {min(lengths)}; ask for fewer (--max-tokens), or use a model with a "
+            "longer context"
+        )
+    return found
+
+
 def _tokenizer(model: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError) as error:
-        first = (str(error).splitlines() or [""])[0]
+    except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
     if not tokenizer.chat_template:
         raise ConfigError(f"--model {model}: its tokenizer has no chat template")
@@ -175,8 +190,16 @@ def _start(model: Path, options: dict[str, Any], seed: int) -> Any:
     try:
         return LLM(model=str(model), tokenizer=str(model), seed=seed, **options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-        raise ConfigError(f"--model {model}: vLLM does not start it with {options} ({lines[0].strip()})") from error
+        raise ConfigError(f"--model {model}: vLLM does not start it ({refusal(error)})") from error
+
+
+def refusal(error: Exception) -> str:
+    """Why vLLM refuses, in a phrase: pydantic's errors have it behind their first line, before their own remarks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if "validation error" in lines[0] and len(lines) > 1:
+        found = re.sub(r"\s*\[type=.*", "", " ".join(lines[1:]))
+        return found.removeprefix("Value error, ")[:_LONGEST]
+    return lines[0][:_LONGEST]
 
 
 def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> list[list[Any]]:

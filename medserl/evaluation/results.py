@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medserl.data.records import base_id
-from medserl.errors import ConfigError, DataError
+from medserl.errors import DataError
 from medserl.evaluation.data import text_sha256
 from medserl.evaluation.groups import note_groups
 from medserl.evaluation.markdown import result_plots, results_markdown
 from medserl.evaluation.summary import Scored
 from medserl.evaluation.votes import Vote
-from medserl.files import PRIVATE_FOLDER, create_private, sha256_of_folder, whole_folder
+from medserl.files import PRIVATE_FOLDER, check_new_folder, create_private, regular, sha256_of_folder, whole_folder
 from medserl.game.labels import Label
 
 RESULTS, REPORT, PREDICTIONS, PLOTS = "results.json", "results.md", "predictions.jsonl", "plots"
@@ -25,13 +25,7 @@ FORMAT_VERSION = 1
 
 def check_out(out: Path) -> None:
     """Raise ConfigError where ``out`` cannot become a new results directory."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() or out.is_symlink():
-        raise ConfigError(f"--out {out}: is there already; give another directory")
-    above = next(parent for parent in out.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {out}: nothing can be written in {above}; give another directory")
+    check_new_folder(out, "--out")
 
 
 def write_results(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], keep_text: bool) -> None:
@@ -122,8 +116,7 @@ def read_results(path: Path) -> StoredResults:
     folder = path.parent if path.is_file() else path
     file = folder / RESULTS if path.is_dir() or not path.exists() else path
     results = _read_json(file)
-    if not isinstance(results, dict) or results.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{file}: is no results file of `medserl evaluate` (format version {FORMAT_VERSION})")
+    _check_results(file, results)
     stored = folder / PREDICTIONS
     predictions = []
     for number, line in enumerate(_read(stored).split("\n"), start=1):
@@ -131,8 +124,21 @@ def read_results(path: Path) -> StoredResults:
             predictions.append(_stored_prediction(stored, number, line))
     if len(predictions) != results["data"]["texts"]:
         raise DataError(f"{stored}: has {len(predictions)} lines, but {file.name} says {results['data']['texts']}")
+    if twice := next((name for name, count in Counter(p.note_id for p in predictions).items() if count > 1), None):
+        raise DataError(f"{stored}: has {twice!r} more than once; evaluate again")
     grouped = all(isinstance(prediction.group, int) for prediction in predictions)
     return StoredResults(folder, results, tuple(predictions), grouped)
+
+
+def _check_results(file: Path, results: Any) -> None:
+    """Raise DataError where results.json does not hold what a comparison reads."""
+    if not isinstance(results, dict) or results.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{file}: is no results file of `medserl evaluate` (format version {FORMAT_VERSION})")
+    for section, key, kind in (("data", "texts", int), ("model", "name", str), ("settings", None, dict)):
+        found = results.get(section)
+        value = found.get(key) if key is not None and isinstance(found, dict) else found
+        if not isinstance(value, kind):
+            raise DataError(f"{file}: has no {f'{section}.{key}' if key else section}; evaluate again")
 
 
 def _stored_prediction(path: Path, number: int, line: str) -> StoredPrediction:
@@ -140,19 +146,26 @@ def _stored_prediction(path: Path, number: int, line: str) -> StoredPrediction:
         row = json.loads(line)
         answer = row["answer"]
         return StoredPrediction(
-            note_id=row["note_id"],
-            text_sha256=row["text_sha256"],
+            note_id=_typed(row, "note_id", str),
+            text_sha256=_typed(row, "text_sha256", str),
             label=Label(row["label"]),
             answer=None if answer is None else Label(answer),
-            group=row["group"] if "group" in row else base_id(row["note_id"]),
+            group=_typed(row, "group", int | str) if "group" in row else base_id(row["note_id"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}, line {number}: is no prediction ({error}); evaluate again") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path}, line {number}: is no prediction ({why}); evaluate again") from None
+
+
+def _typed(row: dict[str, Any], key: str, kind: Any) -> Any:
+    if not isinstance(value := row[key], kind):
+        raise TypeError(f"{key} is a {type(value).__name__}")
+    return value
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise DataError(f"{path}: cannot be read ({reason}); give a directory that `medserl evaluate` wrote") from None
@@ -161,10 +174,10 @@ def _read(path: Path) -> str:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(_read(path))
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: is not JSON ({error})") from None
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error}); evaluate again") from None
 
 
 def model_sha256(directory: Path) -> str:

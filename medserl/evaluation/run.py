@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medserl.config.values import MAX_SEED
 from medserl.errors import ConfigError
 from medserl.evaluation import engine
 from medserl.evaluation.data import EvaluationData, load_examples
+from medserl.evaluation.model import BUILTIN_MODEL, check_files, model_directory
 from medserl.evaluation.votes import FORMATS, majority
 from medserl.game.labels import Label
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from medserl.evaluation.summary import Scored
 
 logger = logging.getLogger("medserl.evaluate")
-BUILTIN_MODEL = "builtin:ward"
 WARD_PROMPTS = "ward"
+MOST_SAMPLES = 1000  # replies to a note: their votes are held in memory, and they are asked for at once
 FULL_TOKENS = 256  # a sentence of a real note, with the two other lines; thinking has its own, larger limit
 _CPU_CONFIG, _GPU_CONFIG = "embedded", "qwen3_4b_1node"
 
@@ -52,8 +54,10 @@ def check_request(request: Request) -> float:
     """The temperature (greedy for one reply, 1.0 for several); ConfigError for what contradicts itself."""
     if request.output_format not in FORMATS:
         raise ConfigError(f"--format {request.output_format}: is none of {', '.join(FORMATS)}")
-    if request.samples < 1:
-        raise ConfigError(f"--samples: {request.samples} is less than 1")
+    if not 1 <= request.samples <= MOST_SAMPLES:
+        raise ConfigError(f"--samples: {request.samples} is not between 1 and {MOST_SAMPLES}")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise ConfigError(f"--seed: {request.seed} is not between 0 and {MAX_SEED}")
     if request.max_tokens is not None and request.max_tokens < 1:
         raise ConfigError(f"--max-tokens: {request.max_tokens} is less than 1")
     temperature = request.temperature
@@ -64,40 +68,6 @@ def check_request(request: Request) -> float:
     if request.samples > 1 and temperature == 0:
         raise ConfigError("--temperature: 0 gives the same reply every time; leave --samples away or raise it")
     return temperature
-
-
-def model_directory(name: str | None) -> Path:
-    """Where the model lies: the package's own, a directory, or a hub name that is in the local cache.
-
-    Raises ConfigError where it is nowhere, or where the directory holds no model. Nothing is downloaded.
-    """
-    if not name:
-        raise ConfigError(f"--model: say which model: a directory, a hub name or {BUILTIN_MODEL}")
-    if name == BUILTIN_MODEL:
-        from medserl.ward import model_dir
-
-        return model_dir()
-    path = Path(name)
-    if not path.is_dir():
-        path = _cached(name)
-    if not (path / "config.json").is_file():
-        raise ConfigError(f"--model {name}: has no config.json; give a Hugging Face model directory")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise ConfigError(f"--model {name}: has no weights (*.safetensors)")
-    return path
-
-
-def _cached(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError, OSError):
-        raise ConfigError(
-            f"--model {name}: is no directory, and no model of that name is in the Hugging Face cache; "
-            "fetch it first (nothing is downloaded here)"
-        ) from None
 
 
 def default_config() -> str:
@@ -133,6 +103,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
     temperature = check_request(request)
     made_by = _provenance(command)
     directory = model_directory(request.model)
+    check_files(directory, f"--model {request.model}")
     data = load_examples(request.data, request.count, request.seed)
     config = engine_config(request)
     ward_model = request.model == BUILTIN_MODEL

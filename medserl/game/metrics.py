@@ -189,6 +189,28 @@ def answer_metrics(answers: Iterable[tuple[Label, Label | None]], prefix: str = 
     return {prefix + name: value for name, value in figures.items()}
 
 
+def ranking_auc(scores: Iterable[tuple[Label, float]]) -> float:
+    """The area under the ROC curve: how often a text with an error gets a greater score than one without, ties half.
+
+    Args:
+        scores: Truth and p(INCORRECT) of each text.
+
+    Returns:
+        0 to 1, 0.5 where scores tell nothing; NaN unless there are texts of both labels.
+    """
+    ranked = sorted(scores, key=lambda pair: pair[1])
+    wrong = sum(label is Label.INCORRECT for label, _ in ranked)
+    ranks, first = 0.0, 0
+    while first < len(ranked):
+        last = first
+        while last + 1 < len(ranked) and ranked[last + 1][1] == ranked[first][1]:
+            last += 1
+        tied = sum(label is Label.INCORRECT for label, _ in ranked[first : last + 1])
+        ranks += tied * (first + last + 2) / 2
+        first = last + 1
+    return ratio(ranks - wrong * (wrong + 1) / 2, wrong * (len(ranked) - wrong))
+
+
 def _vcf_metrics(games: Sequence[Game], max_attempts: int) -> dict[str, float]:
     def attempts_rate(chosen: Iterable[Attempt]) -> float:
         return mean(float(attempt.verdict.passed) for attempt in chosen)

@@ -96,7 +96,9 @@ class RewardConfig(RewardScheme):
     name: ClassVar[str] = "zero_sum"
 
     assessor_right: float = 1.0
+    """The assessor's reward for the right verdict on an edited note."""
     assessor_wrong: float = -1.0
+    """The assessor's reward for the wrong verdict on an edited note."""
     format_bonus: float = 0.1
     """Added to each role's reward where its own reply kept the strict form and the game was decided."""
     assessor_unparseable: float = -1.0
@@ -111,8 +113,9 @@ class RewardConfig(RewardScheme):
     """Added to the injector's reward where the referee says that the edit is the opposite of its mode;
     None switches that off."""
     labelled_right: float = 1.0
+    """The assessor's reward for the right verdict on a note with a gold label (no injector takes part)."""
     labelled_wrong: float = -1.0
-    """The assessor on a note with a gold label (no injector takes part)."""
+    """The assessor's reward for the wrong verdict on a note with a gold label."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -304,7 +304,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except ImportError as error:
         raise DataError(f"{shown_path(path)}: reading Parquet needs pyarrow; install it or give a .jsonl") from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as file_:
+        # A file that Python opened: pyarrow knows no path that is not UTF-8.
+        with path.open("rb") as opened, pyarrow.parquet.ParquetFile(opened) as file_:
             names = tuple(file_.schema_arrow.names)
             columns = _recognised(path, names)
             wanted = {key: name for name, key in zip(names, columns.keys, strict=True) if name}

@@ -9,11 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 
 STAGES = ("prepare", "sft", "train", "evaluate", "report")
 DONE, SETTINGS, PAGE = "done.json", "pipeline.json", "index.html"
 SPLITS = ("train", "validation", "test")
+WRITTEN = {
+    "prepare": ("data/manifest.json", *(f"data/{split}.parquet" for split in SPLITS)),
+    "sft": ("run/model/config.json",),
+    "train": ("model/config.json", "run/metrics.jsonl"),
+    "evaluate": ("start/results.json", "trained/results.json"),
+    "report": ("comparison.json", "comparison.md"),
+}
+"""What a stage has written when its last file is there, and a later stage or the page reads."""
 TEST_FREQ = 5
 """Rounds between validations where the training configuration does not validate."""
 _OVERRIDE = re.compile(r"(train|sft):(.+=.*)", re.DOTALL)
@@ -82,8 +91,7 @@ def split_items(items: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
 
 def quoted(key: str, value: str | Path) -> str:
     """An override whose value survives Hydra's grammar, whatever is in it."""
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{text}'"
+    return literal(key, str(value))
 
 
 @dataclass(frozen=True)

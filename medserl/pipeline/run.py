@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, put_in_place, write_atomically
+from medserl.pipeline.directory import check_directory, empty, removed_on_failure
 from medserl.pipeline.page import write_page
 from medserl.pipeline.plan import (
     PAGE,
@@ -27,7 +27,6 @@ from medserl.pipeline.plan import (
     SPLITS,
     Folders,
     Request,
-    differing,
     evaluate_arguments,
     sft_overrides,
     train_overrides,
@@ -59,7 +58,7 @@ class Pipeline:
 
         self.request = request
         self.folders = Folders(request.out.absolute())
-        self._check_directory()
+        check_directory(self.folders, request)
         # Keys that a configuration leaves to the user may be missing still: they are what the stages set.
         first = train_overrides(request, self.folders.data, self.folders.train_run, request.model, True)
         config = load_config(request.config, first)
@@ -81,16 +80,6 @@ class Pipeline:
             )
 
     # ---------------------------------------------------------------- what is there
-
-    def _check_directory(self) -> None:
-        out = self.folders.out
-        record = out / SETTINGS
-        if record.is_file():
-            found = differing(json.loads(record.read_text(encoding="utf-8")), self.request.record())
-            if found:
-                raise ConfigError(f"--out {out}: belongs to another pipeline ({'; '.join(found)}); give another --out")
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"--out {out}: is there already and no pipeline's; give another --out")
 
     def is_done(self, stage: str) -> bool:
         """Whether the stage's last file is there."""
@@ -172,37 +161,45 @@ class Pipeline:
 
     def _run(self) -> None:
         out = self.folders.out
-        out.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
-        write_atomically(out / SETTINGS, json.dumps(self.request.record(), indent=1) + "\n")
+        checked = False
+        if not self.is_done("prepare"):
+            with removed_on_failure(out):
+                out.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+                write_atomically(out / SETTINGS, json.dumps(self.request.record(), indent=1) + "\n")
+                self._stage("prepare", self._prepare)
+                self.check_stages(self.folders.data)
+                checked = True
+        else:
+            logger.info("prepare: done before")
         actions: dict[str, Callable[[], dict[str, Any]]] = {
-            "prepare": self._prepare,
             "sft": self._sft,
             "train": self._train,
             "evaluate": self._evaluate,
             "report": self._report,
         }
-        checked = False
-        for stage in self.request.stages:
+        for stage in self.request.stages[1:]:
             if self.is_done(stage):
                 logger.info("%s: done before", stage)
                 continue
-            if stage != "prepare" and not checked:
+            if not checked:
                 self.check_stages(self.folders.data)
                 checked = True
-            logger.info("%s", stage)
-            began = time.monotonic()
-            (out / stage).mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
-            facts = actions[stage]()
-            seconds = round(time.monotonic() - began, 1)
-            record = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": seconds, **facts}
-            write_atomically(self.folders.done(stage), json.dumps(record, indent=1) + "\n")
-            write_page(self.folders, self.request)
-            logger.info("%s: finished after %.0f s", stage, seconds)
+            self._stage(stage, actions[stage])
+
+    def _stage(self, stage: str, action: Callable[[], dict[str, Any]]) -> None:
+        logger.info("%s", stage)
+        began = time.monotonic()
+        (self.folders.out / stage).mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
+        facts = action()
+        seconds = round(time.monotonic() - began, 1)
+        record = {"stage": stage, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": seconds, **facts}
+        write_atomically(self.folders.done(stage), json.dumps(record, indent=1) + "\n")
+        write_page(self.folders, self.request)
+        logger.info("%s: finished after %.0f s", stage, seconds)
 
     def _prepare(self) -> dict[str, Any]:
         folder = self.folders.out / "prepare"
-        for half_written in folder.iterdir():
-            shutil.rmtree(half_written)
+        empty(folder)  # of what was half written
         return self._prepare_into(folder)
 
     def _prepare_into(self, folder: Path) -> dict[str, Any]:

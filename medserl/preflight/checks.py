@@ -16,10 +16,13 @@ from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, mak
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
+from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
 from medserl.preflight.model_files import MODEL, check_weights, model_path, read_model_config
 from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
+from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.serving.servers import check_servers
 
@@ -47,18 +50,19 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
     check_servers(settings)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         check_judge(config)
-    actor, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
+    parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
     path = model_path(config.actor_rollout_ref.model.path, MODEL)
     model = check_model(
         path,
         MODEL,
-        actor.tensor_model_parallel_size,
-        actor.pipeline_model_parallel_size,
+        parallel.tp,
+        parallel.pp,
         rollout.tensor_model_parallel_size,
     )
     check_weights(path, MODEL, model)
     measured = settle_prompt_length(config, model) if LONGEST_PROMPT not in asked else frozenset[Note]()
     check_lengths(config, model)
+    check_memory(config, model, str(path))
     check_ray(config)
     run_dir.check(config)
     check_writable(run_dir.path)
@@ -94,8 +98,8 @@ def settle_labelled_share(config: DictConfig) -> None:
 def check_layout(config: DictConfig) -> None:
     """Devices, parallel sizes and batch sizes must divide each other."""
     actor, rollout, trainer = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.trainer
-    tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
-    cp = actor.megatron.context_parallel_size
+    parallel = parallel_of(config)
+    tp, pp, cp = parallel.tp, parallel.pp, parallel.cp
     world = trainer.nnodes * trainer.n_gpus_per_node
     _divides(
         world,
@@ -160,7 +164,7 @@ def _divides(whole: int, part: int, whole_name: str, part_name: str) -> None:
 
 
 def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
-    """The model directory must hold a Qwen3 model with its tokenizer that the layout can split; returns
+    """The model directory must hold a model of a known family with its tokenizer that the layout can split; returns
     config.json."""
     model = read_model_config(path, key)
     if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -168,13 +172,7 @@ def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> 
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
-    for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
-        _divides(model[name], tp, f"{key}: {path}: its {name} {model[name]}", f"tensor_model_parallel_size {tp}")
-    heads = model["num_attention_heads"]
-    rollout_key = f"actor_rollout_ref.rollout.tensor_model_parallel_size {rollout_tp}"
-    _divides(heads, rollout_tp, f"{key}: {path}: its num_attention_heads {heads}", rollout_key)
-    layers = model["num_hidden_layers"]
-    _divides(layers, pp, f"{key}: {path}: its num_hidden_layers {layers}", f"pipeline_model_parallel_size {pp}")
+    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp)
     return model
 
 
@@ -205,6 +203,12 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
         raise DataError(
             f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
             f"{settings.rollout_batch_size}; give more notes or a smaller batch"
+        )
+    if settings.notes.labelled_path is not None and not labelled_per_round(settings):
+        raise ConfigError(
+            "medserl.notes.labelled_path: no labelled note is played in a round of "
+            f"{settings.rollout_batch_size} (medserl.labelled_share {settings.labelled_share:g}); raise "
+            "medserl.labelled_share or set medserl.labelled_batch_size, or leave the path out"
         )
     if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
         raise DataError(

@@ -11,8 +11,10 @@ import os
 
 from omegaconf import DictConfig, OmegaConf
 
-from medserl.cpu.environment import choose_device, gpus_here, vllm_is_cpu_build
+from medserl.cpu.environment import gpus_here, vllm_is_cpu_build
 from medserl.errors import ConfigError
+from medserl.preflight.nvidia import NoAnswer, cards, cuda_of_driver, driver_problem
+from medserl.run.launch import device_of
 
 CPUS_PER_WORKER = 3
 """Logical CPUs that verl's placement bundles ask Ray for with each worker (verl 0.9.1, RayResourcePool)."""
@@ -29,20 +31,7 @@ def check_device(config: DictConfig) -> None:
         ConfigError: devices that contradict each other, too few GPUs, packages for CPUs, or an attention backend
         whose package is not installed.
     """
-    wanted = str(config.trainer.device)
-    asked = str(config.medserl.device)
-    device = choose_device(asked)
-    if device != wanted and asked != "auto":
-        raise ConfigError(
-            f"medserl.device: {asked}, but the configuration is for {wanted} (trainer.device); leave the key out, or "
-            "choose another --config"
-        )
-    if device != wanted:
-        raise ConfigError(
-            f"trainer.device: the configuration is for {wanted}, this machine runs {device}; choose another --config "
-            f"or set medserl.device={wanted}"
-        )
-    if device != "cuda":
+    if device_of(config) != "cuda":
         return
     check_attention(config)
     if _joins_a_cluster(config):
@@ -54,11 +43,27 @@ def check_device(config: DictConfig) -> None:
             f"trainer.n_gpus_per_node: this machine shows {found} (CUDA_VISIBLE_DEVICES counts), the configuration "
             f"needs {needed}; change it, or choose another --config"
         )
+    check_driver()
     if vllm_is_cpu_build():
         raise ConfigError(
             "trainer.device: cuda, but the installed packages are those for CPUs; run `python3 bootstrap.py --device "
             "cuda setup`, or choose another --config"
         )
+
+
+def check_driver() -> None:
+    """The driver must know the CUDA that the pinned packages are built for.
+
+    Raises:
+        ConfigError: it is too old; torch would say so after minutes, and of the first GPU only.
+    """
+    try:
+        drivers = {card.driver for card in cards()}
+    except NoAnswer:
+        return
+    for driver in sorted(drivers):
+        if (problem := driver_problem(driver, cuda_of_driver())) is not None:
+            raise ConfigError(f"trainer.device: cuda, but {problem}")
 
 
 def check_attention(config: DictConfig) -> None:
@@ -79,7 +84,10 @@ def check_attention(config: DictConfig) -> None:
         if backend == "flash" and not any(map(_installed, _FLASH)):
             raise ConfigError(f"{name}: flash needs the package flash-attn, which is not installed; use fused or auto")
         if backend == "local":
-            raise ConfigError(f"{name}: local is for CPUs; Transformer Engine takes fused or auto")
+            raise ConfigError(
+                f"trainer.device: cuda, but the configuration is one for CPUs ({name} is local, which Transformer "
+                "Engine does not take); choose another --config, such as embedded_gpu, or set that key to fused or auto"
+            )
 
 
 def check_ray(config: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -45,20 +46,26 @@ def shared_memory_problem(folder: Path = SHARED_MEMORY) -> str | None:
     return f"only {size / 2**20:.0f} MiB of shared memory, Ray and vLLM need 1 GiB (docker: --shm-size=8g)"
 
 
-def check_writable(run_dir: Path) -> None:
-    """Raise where a run directory cannot be made or written; nothing is left behind.
+def check_writable(path: Path, what: str = "run directory", option: str = "--run-dir") -> None:
+    """Raise where a directory cannot be made or written; nothing is left behind.
+
+    Args:
+        path: The directory.
+        what: What it is called in the sentence.
+        option: What gives another one.
 
     Raises:
         ConfigError: says which folder refuses, and why.
     """
     try:
-        folder = _nearest(run_dir)
+        folder = _nearest(path)
+        longest = os.pathconf(folder, "PC_NAME_MAX")
+        if any(len(os.fsencode(part)) > longest for part in path.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         with tempfile.TemporaryDirectory(dir=folder, prefix=".medserl-"):
             pass
     except OSError as error:
-        raise ConfigError(
-            f"run directory {run_dir}: cannot be written ({error.strerror}); give another --run-dir"
-        ) from None
+        raise ConfigError(f"{what} {path}: cannot be written ({error.strerror}); give another {option}") from None
 
 
 def _nearest(path: Path) -> Path:

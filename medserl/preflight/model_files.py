@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
+from medserl.families import FAMILIES, family_of, obstacle
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 
-ARCHITECTURE, MODEL = "Qwen3ForCausalLM", "actor_rollout_ref.model.path"
+MODEL = "actor_rollout_ref.model.path"
 NUMBERS = (
     "num_hidden_layers",
     "hidden_size",
@@ -58,9 +59,9 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
     architectures = model.get("architectures") or []
     if not isinstance(architectures, list):
         raise ConfigError(f"{key}: {file}: architectures is no list; copy the model's own file there")
-    if ARCHITECTURE not in architectures:
+    if family_of(model) is None:
         found = ", ".join(map(str, architectures)) or "no architecture"
-        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {ARCHITECTURE}")
+        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {', '.join(FAMILIES)}")
     for name in (*NUMBERS, *((CONTEXT,) if CONTEXT in model else ())):
         value = model.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -68,6 +69,8 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
             raise ConfigError(
                 f"{key}: {file}: {name} {told}, a whole number above 0 is needed; copy the model's own file"
             )
+    if reason := obstacle(model):
+        raise ConfigError(f"{key}: {file}: {reason}; use another model")
     return model
 
 

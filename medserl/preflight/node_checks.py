@@ -12,7 +12,6 @@ import platform
 import resource
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from medserl import __version__
+from medserl.preflight import nvidia
+from medserl.preflight.fit import host_memory
 from medserl.preflight.host import shared_memory_problem
 
 GIB = 2**30
 OPEN_FILES_WANTED = 4096  # Ray opens some hundreds of sockets per node, vLLM its own
 SCRATCH_WANTED = 2 * GIB
-MEMORY_IN_USE = 0.1
-GPU_FIELDS = ("index", "name", "driver_version", "memory.total", "memory.used")
 
 
 @dataclass(frozen=True)
@@ -41,44 +40,38 @@ class Check:
     """A phrase about what may be meant."""
 
 
-def gpu_checks(wanted: int, show_unasked: bool = False) -> list[Check]:
-    """Number, kind, driver and memory of the GPUs, as nvidia-smi tells.
+def gpu_checks(wanted: int, show_unasked: bool = False, least: float = 0.0) -> list[Check]:
+    """Number, kind, driver, memory and guests of the GPUs, as nvidia-smi tells.
 
     Args:
         wanted: How many must be there. With 0 nothing about them is a problem.
         show_unasked: Look also where none is wanted, if there is an nvidia-smi.
+        least: Bytes that each of them must have.
     """
     if wanted == 0:
         if not show_unasked or shutil.which("nvidia-smi") is None:
             return [Check("GPUs", "none asked")]
         return [Check(check.name, check.value) for check in gpu_checks(1)]
-    command = ["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return [Check("GPUs", "?", f"nvidia-smi: {type(error).__name__}; no driver, or not passed into the container")]
-    if done.returncode != 0:
-        return [Check("GPUs", "?", f"nvidia-smi: {' '.join((done.stdout + done.stderr).split())[:200]}")]
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
-    return read_gpus(rows, wanted)
+        shown = nvidia.cards()
+    except nvidia.NoAnswer as error:
+        return [Check("GPUs", "?", str(error))]
+    return read_gpus(shown, wanted, least)
 
 
-def read_gpus(rows: Sequence[Sequence[str]], wanted: int) -> list[Check]:
-    """Checks on rows of ``GPU_FIELDS``, memory in MiB."""
-    problems = []
-    if len(rows) < wanted:
-        problems.append(f"{len(rows)} GPUs instead of {wanted}")
-    for index, _, _, total, used in rows:
-        if total.isdigit() and used.isdigit() and int(used) > MEMORY_IN_USE * int(total):
-            problems.append(f"GPU {index} has {int(used) / 1024:.1f} GiB in use (whose, nvidia-smi tells)")
-    kinds = sorted({row[1] for row in rows})
-    drivers = sorted({row[2] for row in rows})
-    memory = min((int(row[3]) for row in rows if row[3].isdigit()), default=0)
-    free = min((int(row[3]) - int(row[4]) for row in rows if row[3].isdigit() and row[4].isdigit()), default=0)
+def read_gpus(shown: Sequence[nvidia.Card], wanted: int, least: float = 0.0) -> list[Check]:
+    """Checks on what nvidia-smi tells."""
+    problems = [f"{len(shown)} GPUs instead of {wanted}"] if len(shown) < wanted else []
+    problems += nvidia.guest_problems(shown)
+    drivers = sorted({card.driver for card in shown})
+    cuda = nvidia.cuda_of_driver()
+    memory = min((card.total for card in shown if card.total), default=0)
+    free = min((card.total - card.used for card in shown if card.total), default=0)
+    small = f"{memory / GIB:.0f} GiB, the run needs about {least / GIB:.0f}" if memory and memory < least else None
     return [
-        Check("GPUs", f"{len(rows)} {'/'.join(kinds)}", "; ".join(problems) or None),
-        Check("GPU memory", f"{memory / 1024:.0f} GiB, {free / 1024:.0f} free"),
-        Check("driver", "/".join(drivers)),
+        Check("GPUs", f"{len(shown)} {'/'.join(sorted({card.name for card in shown}))}", "; ".join(problems) or None),
+        Check("GPU memory", f"{memory / GIB:.0f} GiB, {free / GIB:.0f} free", small),
+        Check("driver", "/".join(drivers), next(filter(None, (nvidia.driver_problem(d, cuda) for d in drivers)), None)),
     ]
 
 
@@ -98,12 +91,13 @@ def cpu_check(told: int = 0) -> Check:
     return Check("CPUs", f"{usable} of {there}", problem, None if problem else f"{may} of {there} ({cause}, taskset)")
 
 
-def host_checks(tmp: Path, cpus: int = 0) -> list[Check]:
+def host_checks(tmp: Path, cpus: int = 0, least: float = 0.0) -> list[Check]:
     """Processors, memory, limits and node-local disk.
 
     Args:
         tmp: The folder for temporary files.
         cpus: How many Ray is told of; 0 where that is not known.
+        least: Bytes of memory that the run's fullest moment takes; 0 where that is not known.
     """
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
@@ -113,7 +107,7 @@ def host_checks(tmp: Path, cpus: int = 0) -> list[Check]:
     scratch = shutil.disk_usage(tmp).free
     return [
         cpu_check(cpus),
-        Check("memory", f"{available / GIB:.0f} GiB"),
+        memory_check(available, least),
         Check(
             "/dev/shm",
             f"{shared / GIB:.1f} GiB",
@@ -133,6 +127,18 @@ def host_checks(tmp: Path, cpus: int = 0) -> list[Check]:
         ),
         Check("processes", _limit(resource.RLIMIT_NPROC)),
     ]
+
+
+def memory_check(available: float, least: float = 0.0) -> Check:
+    """Memory that is free, of what this process may have; a checkpoint's save or load must fit into the latter."""
+    memory, limited = host_memory()
+    whose = "its control group (docker --memory, Slurm --mem)" if limited else "this machine"
+    problem = f"a checkpoint takes about {least / GIB:.0f} GiB of memory, {whose} gives {memory / GIB:.0f}"
+    return Check(
+        "memory",
+        f"{min(available, memory) / GIB:.0f} GiB" + (f" of {memory / GIB:.0f} allowed" if limited else ""),
+        problem if memory < least else None,
+    )
 
 
 def _limit(which: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
+from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 from medserl.game.labels import Mode
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
@@ -137,10 +138,8 @@ def prompt_counter(
     if model is not None and config_name is None and not overrides:
         prompts = load_prompt_set(prompt_set or "clinical")
         return PromptCounter(load_tokenizer(model, "--model"), str(model), prompts)
-    quoted = str(notes).replace("\\", "\\\\").replace("'", "\\'")
-    config = load_config(
-        config_name or DEFAULT_CONFIG, [f"medserl.notes.path='{quoted}'", "medserl.notes.source=files", *overrides]
-    )
+    source = literal("medserl.notes.path", str(notes), "medserl data stats")
+    config = load_config(config_name or DEFAULT_CONFIG, [source, "medserl.notes.source=files", *overrides])
     settings = game_settings(config)
     path = str(model or config.actor_rollout_ref.model.path)
     return PromptCounter(

@@ -167,7 +167,7 @@ def _length(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
             continue
         return (
             f"{metric} went from {before:.0f} to {now:.0f} (limit: a factor of {most:g}): look at some games "
-            "(medserl.dump_games) and at response_length/clip_ratio, the share of replies that were cut off"
+            "(`medserl games`) and at response_length/clip_ratio, the share of replies that were cut off"
         )
     return None
 
@@ -216,7 +216,7 @@ def _hollow(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
             return (
                 f"{metric} rose from {fmean(old):+.2f} to {fmean(new):+.2f} while {HELD_OUT} found nothing better than "
                 f"{best:.3f} in {settings.validations} validations (limit {gain:g}): what is rewarded is not what is "
-                "wanted; look at some games (medserl.dump_games) and at the referee"
+                "wanted; look at some games (`medserl games`) and at the referee"
             )
     return None
 

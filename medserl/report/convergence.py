@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -28,11 +29,17 @@ class Plot(NamedTuple):
     """Name of the vertical axis."""
     chance: float | None = None
     """What answers at random get, where that is a number."""
+    remark: str = ""
+    """What a reader should know of it."""
 
 
 PLOTS: tuple[Plot, ...] = (
     Plot(
-        "Mean reward", ("mean_reward", "mean_reward/injector", "mean_reward/assessor", "labelled/mean_reward"), "reward"
+        "Mean reward",
+        ("mean_reward", "mean_reward/injector", "mean_reward/assessor", "labelled/mean_reward"),
+        "reward",
+        remark="The game is zero-sum: what one role wins, the other loses. The curves of injector and assessor mirror "
+        "each other, and their mean shows the bonus for the format, not whether the model learns.",
     ),
     Plot(
         "Share of edits that the change filter accepts",
@@ -44,6 +51,7 @@ PLOTS: tuple[Plot, ...] = (
         ("assessor/balanced_accuracy", "labelled/balanced_accuracy", "injector/win_rate"),
         "balanced accuracy, share of wins",
         0.5,
+        remark="An assessor whose accuracy in the games stands still may learn all the same: the edits get harder.",
     ),
     Plot(
         "Held-out notes: balanced accuracy",
@@ -51,6 +59,7 @@ PLOTS: tuple[Plot, ...] = (
         "balanced accuracy",
         0.5,
     ),
+    Plot("Held-out notes: AUC, which no threshold moves", (f"{GREEDY}auc", f"{SAMPLED}auc"), "AUC", 0.5),
     Plot("Held-out notes: Matthews correlation", (f"{GREEDY}mcc", f"{SAMPLED}mcc"), "MCC", 0.0),
     Plot(
         "Held-out notes: recall of each class",
@@ -65,9 +74,8 @@ JUDGED: tuple[tuple[str, str], ...] = (
     ("reward", "mean_reward"),
     ("acceptance", "vcf_acceptance_rate"),
     ("accuracy in the games", "assessor/balanced_accuracy"),
-    ("accuracy on held-out notes", f"{GREEDY}balanced_accuracy"),
 )
-"""Name in the sentence, metric."""
+"""Name in the sentence, metric; the held-out metric that decides which round is the best comes last."""
 TOO_FEW, FLAT, UNKNOWN, RISING, FALLING = "too few rounds", "flattened", "no trend can be told", "rising", "falling"
 
 
@@ -131,7 +139,7 @@ def curve(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Point]:
     found: dict[int, float] = {}
     for row in rows:
         value = row.get(metric)
-        if value is not None and math.isfinite(value):
+        if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
             found[int(row["round"])] = float(value)
     return sorted(found.items())
 
@@ -154,15 +162,17 @@ def sentence(name: str, metric: str, found: Trend) -> str:
     )
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(rows: Sequence[Mapping[str, Any]], held_out: str) -> dict[str, Any]:
     """Rounds, curves and verdicts of a run, as plain values.
 
     Args:
         rows: The rows of metrics.jsonl.
+        held_out: The metric that decides which round is the best.
     """
     curves = {metric: curve(rows, metric) for plot in PLOTS for metric in plot.metrics}
+    curves.setdefault(held_out, curve(rows, held_out))
     verdicts = {}
-    for name, metric in JUDGED:
+    for name, metric in (*JUDGED, ("held-out notes", held_out)):
         found = trend(curves[metric])
         verdicts[name] = {"metric": metric, "sentence": sentence(name, metric, found), **asdict(found)}
     trained = [int(row["round"]) for row in rows if not row.get("validation")]

@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates: one file each that needs nothing else, no script and no link to anywhere."""
+"""HTML pages from Jinja2 templates: one file each that needs nothing else and asks nobody for anything."""
 
 from __future__ import annotations
 

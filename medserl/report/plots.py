@@ -82,6 +82,7 @@ def line_plot(
     chance: float | None = None,
     size: tuple[int, int] = (900, 420),
     mark: tuple[float, str] | None = None,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
 ) -> str:
     """Curves over rounds, each with its name in a legend, as SVG.
 
@@ -93,10 +94,11 @@ def line_plot(
         chance: What answers at random get: a dashed line.
         size: Width and height of the whole, in pixels.
         mark: An x to mark with a dotted line, and its name in the legend.
+        bands: (x, low, high) of a curve by its name: drawn as an area behind it.
     """
 
     def draw(figure: Figure) -> None:
-        draw_lines(figure, title, curves, unit=unit, limits=limits, chance=chance, mark=mark)
+        draw_lines(figure, title, curves, unit=unit, limits=limits, chance=chance, mark=mark, bands=bands)
 
     return drawn(title, _said(curves, unit, chance, mark), size, draw)
 
@@ -110,6 +112,7 @@ def draw_lines(
     limits: tuple[float, float] | None,
     chance: float | None,
     mark: tuple[float, str] | None,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
 ) -> None:
     """What `line_plot` draws."""
     from matplotlib.ticker import MaxNLocator
@@ -124,11 +127,14 @@ def draw_lines(
         thick: dict[str, Any] = {"linewidth": 2.5}
         thin: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.35}
         colour = f"C{len(names) % 10}"
+        if band := (bands or {}).get(name):
+            xs, lows, highs = zip(*band, strict=True)
+            axes.fill_between(xs, lows, highs, color=colour, alpha=0.15, linewidth=0, clip_on=False)
         parts = [(run, thin) for run in runs] if len(runs) > 1 else []
         for points, look in [*parts, (_mean_curve(runs), thick if len(runs) > 1 else {})]:
-            xs, ys = [x for x, _ in points], [min(max(y, low), high) for _, y in points]
+            ys = [min(max(y, low), high) for _, y in points]
             dot: dict[str, Any] = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
-            (line,) = axes.plot(xs, ys, color=colour, clip_on=False, **look, **dot)
+            (line,) = axes.plot([x for x, _ in points], ys, color=colour, clip_on=False, **look, **dot)
         handles.append(line)
         names.append(fill(plain(name), _LEGEND, drop_whitespace=False))
     if chance is not None:
@@ -141,6 +147,30 @@ def draw_lines(
     if limits is not None:
         axes.set_ylim(*limits)
     figure.legend(handles, names, loc="outside right upper")
+
+
+def bar_plot(title: str, bars: Sequence[tuple[str, float]], unit: str, size: tuple[int, int]) -> str:
+    """Horizontal bars from the top, each with its name and its share of all, as SVG.
+
+    Args:
+        title: The heading.
+        bars: Name and size of each; the sizes add up to something.
+        unit: Name of the horizontal axis.
+        size: Width and height of the whole, in pixels.
+    """
+    whole = sum(value for _, value in bars) or 1.0
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set(title=plain(title), xlabel=plain(unit))
+        axes.grid(axis="y", visible=False)
+        names = [plain(name) for name, _ in bars]
+        drawn_bars = axes.barh(names, [value for _, value in bars], color=FILL, clip_on=False)
+        axes.bar_label(drawn_bars, [f"{value / whole:.0%}" for _, value in bars], padding=4)
+        axes.invert_yaxis()
+
+    said = ", ".join(f"{name}: {value:.3g} ({value / whole:.0%})" for name, value in bars)
+    return drawn(title, f"Bars of {unit}. {said}.", size, draw)
 
 
 def _mean_curve(runs: Sequence[Points]) -> list[tuple[float, float]]:

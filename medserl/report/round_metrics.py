@@ -1,16 +1,10 @@
-"""A round's metrics, put together from the game's own and verl's, and the optional dump of games."""
+"""A round's metrics, put together from the game's own and verl's."""
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from medserl.files import open_private
 from medserl.game import Game, round_metrics
 
 
@@ -54,39 +48,3 @@ def speed_metrics(metrics: dict[str, float], games: Sequence[Game]) -> dict[str,
 
 def _ratio(count: float, seconds: float | None) -> float:
     return count / seconds if seconds else math.nan
-
-
-class GameDump:
-    """Writes every game of a run to ``RUN_DIR/games/round_N.jsonl``, readable by its owner only.
-
-    Args:
-        run_dir: The run directory.
-        resumed_at: Last round that counts; the games of later ones, which an interrupted attempt played, are removed.
-    """
-
-    def __init__(self, run_dir: Path, resumed_at: int = 0) -> None:
-        self.directory = run_dir / "games"
-        self.directory.mkdir(exist_ok=True, mode=0o700)
-        for path in self.directory.glob("round_*.jsonl"):
-            if int(path.stem.removeprefix("round_")) > resumed_at:
-                path.unlink()
-
-    def write(self, number: int, games: Sequence[Game]) -> None:
-        """Write the games of one round; an interrupted attempt at the same round is replaced."""
-        path = self.directory / f"round_{number:06d}.jsonl"
-        path.unlink(missing_ok=True)
-        with open_private(path) as file:
-            for game in games:
-                file.write(json.dumps(_plain(game), ensure_ascii=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "payload"}
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value

@@ -10,6 +10,8 @@ from medserl.run import checkpoint
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The last line of a Python traceback: the exception's name, then what it says.
 _RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:: .*)?$")
+# Ray 2.60, src/ray/raylet: what its memory monitor says of workers that it killed.
+_LOW_ON_MEMORY = re.compile(r"^.*due to the node running low on memory.*$", re.MULTILINE)
 _LONGEST = 500
 
 
@@ -21,6 +23,9 @@ def innermost(error: BaseException) -> str:
     lead to that one, as far as it says something.
     """
     text = _COLOUR.sub("", str(error)).strip()
+    if low := _LOW_ON_MEMORY.search(text):  # Ray's own remarks and lists stand behind it, among them "ray::" names
+        line = low[0].strip()
+        return (line if _RAISED.match(line) else f"{type(error).__name__}: {line}")[:_LONGEST]
     if "ray::" in text and "\n" in text:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         raised = [line for line in lines if _RAISED.match(line) and not line.startswith("ray::")]
@@ -31,17 +36,41 @@ def innermost(error: BaseException) -> str:
     return (f"{type(error).__name__}: {first}" if first else type(error).__name__)[:_LONGEST]
 
 
-def how_to_go_on(checkpoints: Path, finished: int) -> str:
+def first_raised(output: str) -> str | None:
+    """The exception that the first traceback in a program's output ends with, as `innermost` says it; None: none does.
+
+    torch's launcher shows the tracebacks of all processes, with ``[rank0]:`` before each line, and its own at the end
+    (torch 2.11, distributed/elastic); the first is what began it.
+    """
+    inside = False
+    for line in _COLOUR.sub("", output).splitlines():
+        text = re.sub(r"^\[rank\d+\]:\s?", "", line.rpartition("\r")[2])
+        if text.startswith("Traceback (most recent call last):"):
+            inside = True
+        elif inside and text.strip() and not text[0].isspace() and _RAISED.match(text.strip()):
+            return text.strip()[:_LONGEST]
+    return None
+
+
+def how_to_go_on(checkpoints: Path, finished: int | None, saved: int = 0) -> str:
     """What a run that ended in its midst has lost, and where the same command goes on, in a phrase.
 
     Args:
         checkpoints: The folder of all checkpoints.
-        finished: The last round that was finished, whether or not a checkpoint holds it.
+        finished: The last round that was finished, whether or not a checkpoint holds it; None where this start had not
+            come to its first round, so that it can have lost none.
+        saved: The last round of which this start has read or written a checkpoint itself. Others count where they are
+            later and whole: a later one may be damaged, and passed over for that.
     """
-    last = checkpoint.latest_step(checkpoints, content=False)
-    lost = {0: "no finished round is lost", 1: "one finished round is lost"}.get(
-        finished - last, f"{finished - last} finished rounds are lost"
+    if finished is None:
+        last = lost = checkpoint.latest_step(checkpoints, content=False)
+    else:
+        later = [step for step in checkpoint.steps(checkpoints) if saved < step <= finished]
+        whole = (step for step in later if checkpoint.damage(checkpoint.folder(checkpoints, step)) is None)
+        last, lost = max(whole, default=saved), finished
+    phrase = {0: "no finished round is lost", 1: "one finished round is lost"}.get(
+        lost - last, f"{lost - last} finished rounds are lost"
     )
     if not last:
-        return f"there is no checkpoint yet: {lost}, and the same command begins anew"
-    return f"{lost}; the same command resumes after round {last}"
+        return f"there is no checkpoint yet: {phrase}, and the same command begins anew"
+    return f"{phrase}; the same command resumes after round {last}"

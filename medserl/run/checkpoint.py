@@ -3,6 +3,8 @@
 Layout, below ``RUN_DIR/checkpoints``: ``global_step_N/`` as verl writes it (``actor/``, ``data.pt``) plus
 ``medserl.json``, and ``latest_checkpointed_iteration.txt`` as verl and Megatron expect it. ``.saving``, ``.replaced``
 and ``.removed`` are there while a checkpoint is saved, or were left by one that was interrupted.
+
+Over 350 lines, because publishing, judging and removing a checkpoint rest on the same few rules.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from medserl.errors import UserError
 from medserl.files import (
     PRIVATE_FOLDER,
     in_threads,
@@ -35,6 +38,7 @@ MANIFEST = "medserl.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 BEST = "best.json"
 _PROBE_BYTES = 65536
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class CheckpointFailed(RuntimeError):
@@ -52,8 +56,13 @@ def staging_dir(root: Path) -> Path:
 
 
 @contextmanager
-def saving(root: Path, step: int) -> Iterator[Path]:
+def saving(root: Path, step: int, unit: str = "round") -> Iterator[Path]:
     """The staging folder for the checkpoint of ``step``; when writing fails, all of it is removed again.
+
+    Args:
+        root: The folder of all checkpoints.
+        step: Number of the checkpoint.
+        unit: What people call what is numbered.
 
     Raises:
         CheckpointFailed: says why, which checkpoint is the last good one, and what to do.
@@ -64,9 +73,9 @@ def saving(root: Path, step: int) -> Iterator[Path]:
         why = reason(error, root / STAGING)  # before it is emptied
         shutil.rmtree(root / STAGING, ignore_errors=True)
         before = latest_step(root, content=False)
-        last = f"the one of round {before} is whole" if before else "there is none before it"
+        last = f"the one of {unit} {before} is whole" if before else "there is none before it"
         raise CheckpointFailed(
-            f"the checkpoint of round {step} could not be written to {root} ({why}); {last}: make room there "
+            f"the checkpoint of {unit} {step} could not be written to {root} ({why}); {last}: make room there "
             "and start again"
         ) from error
 
@@ -211,9 +220,26 @@ def best(root: Path) -> dict[str, Any] | None:
     """``step``, ``metric`` and ``value`` of the best checkpoint; None where none was marked."""
     try:
         marked: dict[str, Any] = json.loads((root / BEST).read_text(encoding="utf-8"))
-        return {name: marked[name] for name in ("step", "metric", "value")}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        step, metric, value = marked["step"], marked["metric"], marked["value"]
+        usable = isinstance(step, int) and isinstance(metric, str) and isinstance(value, int | float)
+        return {"step": step, "metric": metric, "value": float(value)} if usable else None
+    except (*_NO_FILE, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # whoever validates next, or resumes, sets it anew
+
+
+def told_best(root: Path) -> dict[str, Any] | None:
+    """``best``, for whoever asks for the best checkpoint and shall not be given another one.
+
+    Raises:
+        UserError: one was marked, and the mark is damaged.
+    """
+    marked = best(root)
+    if marked is None and os.path.lexists(root / BEST):
+        raise UserError(
+            f"{root / BEST}: does not say which checkpoint is the best; restore it, or remove it: a run that is "
+            "validated once more writes it anew"
+        )
+    return marked
 
 
 def unmark_best(root: Path) -> None:
@@ -244,7 +270,10 @@ def _places(root: Path) -> list[Path]:
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
     """The manifest; raises OSError, ValueError, KeyError or TypeError where it is none."""
-    manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested without end") from None
     for name in ("files", "state"):
         if not isinstance(manifest[name], dict):
             raise TypeError(name)
@@ -255,11 +284,16 @@ def _order(checkpoint: Path) -> int | None:
     """Which of all publications in its folder a checkpoint was; 0: an earlier version's; None: there is no saying."""
     try:
         return int(_manifest(checkpoint).get("order", 0))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
-def damage(checkpoint: Path, content: bool = True) -> str | None:
+def enclosing(path: Path) -> Path | None:
+    """The checkpoint that a path lies in or is; None where it is of none."""
+    return next((place for place in (path, *path.absolute().parents) if (place / MANIFEST).is_file()), None)
+
+
+def damage(checkpoint: Path, content: bool = True, below: Path | None = None) -> str | None:
     """Why a checkpoint cannot be used, or None when every file of its manifest is there in full.
 
     Args:
@@ -267,6 +301,7 @@ def damage(checkpoint: Path, content: bool = True) -> str | None:
         content: Read every file and compare its checksum (seconds for tens of gigabytes that are in memory, else as
             long as reading takes); otherwise sizes only. A manifest of an earlier version holds no checksums:
             sizes, then.
+        below: Look at the files below this folder of it only; None: at all.
     """
     try:
         manifest = _manifest(checkpoint)
@@ -274,12 +309,16 @@ def damage(checkpoint: Path, content: bool = True) -> str | None:
         sums: dict[str, str] = dict(manifest.get("sha256") or {}) if content else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"no readable {MANIFEST} ({type(error).__name__})"
+    if below is not None:
+        part = below.absolute().relative_to(checkpoint.absolute())
+        files = {name: size for name, size in files.items() if Path(name).is_relative_to(part)}
+        sums = {name: value for name, value in sums.items() if name in files}
     if checkpoint.name.startswith(STEP_PREFIX) and checkpoint.name != f"{STEP_PREFIX}{manifest.get('step')}":
         return f"its {MANIFEST} is that of round {manifest.get('step')}"
     for name, size in files.items():
         try:
             found = (checkpoint / name).stat().st_size
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name that no file can have
             return f"{name} is missing"
         if found != size:
             return f"{name} has {found} bytes instead of {size}"
@@ -315,14 +354,6 @@ def _latest_first(root: Path) -> list[Path]:
     for place in sorted((place for place, number in order.items() if number is None), key=step_of):
         found.insert(next((i for i, other in enumerate(found) if step_of(other) < step_of(place)), len(found)), place)
     return found
-
-
-def tracked_step(root: Path) -> int:
-    """The step that verl's tracker file names; 0 where there is none."""
-    try:
-        return int((root / TRACKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return 0
 
 
 def latest_step(root: Path, content: bool = True) -> int:

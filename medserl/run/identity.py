@@ -29,7 +29,8 @@ FREE_KEYS = (
     "medserl.max_rounds",
     "medserl.rollout_workers",
     "medserl.poll_seconds",
-    "medserl.dump_games",
+    "medserl.game_log",
+    "medserl.dump_games",  # what game_log took the place of: earlier versions wrote it down
     "medserl.max_failed_share",
     "medserl.deadline_margin",
     "medserl.allow_plain_http",

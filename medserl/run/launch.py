@@ -38,10 +38,9 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     Raises:
         ConfigError: ``medserl.device`` and ``trainer.device`` contradict each other.
     """
-    from medserl.cpu.environment import choose_device, common_environment, cpu_environment
+    from medserl.cpu.environment import common_environment, cpu_environment
 
-    device = choose_device(config.medserl.device)
-    check_device(config, device)
+    device = device_of(config)
     if device == "cpu":
         variables = cpu_environment()
         if config.trainer.nnodes > 1 or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
@@ -64,18 +63,27 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
     return variables
 
 
-def check_device(config: DictConfig, device: str) -> None:
-    """Raise ConfigError where the configuration is for another device than this machine runs.
+def device_of(config: DictConfig) -> str:
+    """``cpu`` or ``cuda``, which the configuration and this machine must agree on.
 
-    Args:
-        config: The run's configuration.
-        device: ``cpu`` or ``cuda``.
+    Raises:
+        ConfigError: ``medserl.device``, ``trainer.device`` and what is here contradict each other.
     """
-    if device != config.trainer.device:
+    from medserl.cpu.environment import choose_device
+
+    wanted, asked = str(config.trainer.device), str(config.medserl.device)
+    device = choose_device(asked)
+    if device != wanted and asked != "auto":
         raise ConfigError(
-            f"trainer.device: the configuration is for {config.trainer.device}, this machine runs {device}; "
-            f"choose another --config or set medserl.device={config.trainer.device}"
+            f"medserl.device is {asked} and trainer.device {wanted}, which must be the same; choose a --config that is "
+            "made for the device"
         )
+    if device != wanted:
+        raise ConfigError(
+            f"trainer.device: the configuration is for {wanted}, this machine runs {device}; choose another --config "
+            f"or set medserl.device={wanted}"
+        )
+    return device
 
 
 class Cluster:

@@ -10,6 +10,7 @@ Nothing that MedSeRL trains draws from them: Qwen3 has no dropout, and vLLM's sa
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,37 @@ LAYOUT_KEYS = (
 """Keys that say how a run is split, and nothing about what it computes."""
 
 
+@dataclass(frozen=True)
+class Parallel:
+    """How one copy of the model is split: over ``tp`` x ``pp`` x ``cp`` workers, each copy of them a replica."""
+
+    engine: str
+    tp: int
+    pp: int
+    cp: int
+
+    @property
+    def workers(self) -> int:
+        """Of one copy."""
+        return self.tp * self.pp * self.cp
+
+
+def parallel_of(config: DictConfig) -> Parallel:
+    """What a configuration says of it; FSDP (``model_engine=dp``) splits over the data-parallel workers themselves."""
+    megatron = OmegaConf.select(config, _ACTOR)
+    if megatron is None:
+        return Parallel("FSDP", 1, 1, 1)
+    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    return Parallel("Megatron", tp, pp, megatron.get("context_parallel_size", 1))
+
+
 def layout_of(config: DictConfig) -> dict[str, Any]:
     """What a checkpoint remembers of the layout that wrote it."""
+    parallel = parallel_of(config)
     return {
-        "tp": config.actor_rollout_ref.actor.megatron.tensor_model_parallel_size,
-        "pp": config.actor_rollout_ref.actor.megatron.pipeline_model_parallel_size,
+        "engine": parallel.engine,
+        "tp": parallel.tp,
+        "pp": parallel.pp,
         "workers": config.trainer.nnodes * config.trainer.n_gpus_per_node,
         "reshardable": bool(OmegaConf.select(config, f"{_ACTOR}.dist_ckpt_optim_fully_reshardable")),
     }
@@ -53,6 +80,10 @@ def why_not_resharded(root: Path) -> str | None:
     layout = checkpoint.load_state(newest).get("layout") or {}
     if layout.get("reshardable"):
         return None
+    if (newest / "model").is_dir():  # of `medserl sft`; `medserl train` has an actor there
+        return f"{newest.name} of `medserl sft` loads in its own layout only"
+    if layout.get("engine") == "FSDP":
+        return f"{newest.name} was written by FSDP, whose checkpoints load on as many workers only"
     return f"{newest.name} was written without {_ACTOR}.dist_ckpt_optim_fully_reshardable and loads in its own layout"
 
 

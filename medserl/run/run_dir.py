@@ -19,8 +19,10 @@ from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, PRIVATE_UMASK, close_to_others, write_atomically
 from medserl.provenance import provenance
 from medserl.run import checkpoint
+from medserl.run.curves import TENSORBOARD_DIR
 from medserl.run.identity import FREE_KEYS, INPUTS_FILE, differences, inputs_of, named, read_inputs
 from medserl.run.layout import LAYOUT_KEYS, why_not_resharded
+from medserl.run.run_log import ASIDE_FILE, LOG_FILE, METRICS_FILE
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
@@ -30,6 +32,8 @@ _OURS_FIRST = (
     INPUTS_FILE,
     PROVENANCE_FILE,
 )  # of a first start that was killed before it wrote its configuration
+_FILES = (*_OURS_FIRST, CONFIG_FILE, METRICS_FILE, ASIDE_FILE, LOG_FILE)
+_FOLDERS = ("checkpoints", "logs", "games", TENSORBOARD_DIR)
 
 logger = logging.getLogger("medserl.run")
 
@@ -104,10 +108,13 @@ class RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{where}: is a file; give another --run-dir")
         self._check_access(where)
+        self._check_place(where)
+        _check_no_other_checkpoint(config)
         if not existing.exists():
             if self.path.is_dir() and any(p.name not in _OURS_FIRST for p in self.path.iterdir()):
                 raise ConfigError(f"{where}: not empty and not of MedSeRL; give another --run-dir")
             return
+        self._check_contents(where)
         self._check_resume_mode(where, config)
         try:
             before = OmegaConf.load(existing)
@@ -116,6 +123,12 @@ class RunDir:
                 f"{where}: its {CONFIG_FILE} cannot be read ({type(error).__name__}), so nobody can say whether "
                 "this is the same run; restore it, or give another --run-dir"
             ) from None
+        if not isinstance(before, DictConfig) or (lacking := sorted(str(key) for key in config if key not in before)):
+            what = f"lacks {', '.join(lacking[:3])}" if isinstance(before, DictConfig) else "is a list"
+            raise ConfigError(
+                f"{where}: its {CONFIG_FILE} {what}: it is damaged, or of another command or version; restore it, or "
+                "give another --run-dir"
+            )
         self._check_same(where, before, config)
 
     def _check_access(self, where: str) -> None:
@@ -133,6 +146,27 @@ class RunDir:
             )
         if not readable:
             raise ConfigError(f"{where}: cannot be read and written by you; give another --run-dir")
+
+    def _check_place(self, where: str) -> None:
+        """A run inside another one would be closed, moved and removed with it."""
+        for above in self.path.parents:
+            if (above / CONFIG_FILE).is_file() and (above / LOCK_FILE).is_file():
+                raise ConfigError(f"{where}: lies inside {above}, the directory of another run; give one beside it")
+
+    def _check_contents(self, where: str) -> None:
+        """What a start reads and writes must be what it was left as, and this user's to read and write."""
+        for name in (*_FILES, *_FOLDERS):
+            path, folder = self.path / name, name in _FOLDERS
+            if not os.path.lexists(path):
+                continue
+            if not (path.is_dir() if folder else path.is_file()):
+                kind = "is no folder" if folder else "is no file"
+                raise ConfigError(f"{where}: its {name} {kind}; move it away, or give another --run-dir")
+            if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if folder else 0)):
+                raise ConfigError(
+                    f"{where}: its {name} cannot be read and written by you; give yourself the right to (chmod u+rwX), "
+                    "or give another --run-dir"
+                )
 
     def _check_resume_mode(self, where: str, config: DictConfig) -> None:
         mode = OmegaConf.select(config, "trainer.resume_mode")
@@ -221,3 +255,13 @@ class RunDir:
         file.write(f"{socket.gethostname()}, process {os.getpid()}")
         file.flush()
         self._lock = file
+
+
+def _check_no_other_checkpoint(config: DictConfig) -> None:
+    """verl's ``resume_path`` would be overruled without a word (medserl.run.layout.choose_checkpoint)."""
+    path = OmegaConf.select(config, "trainer.resume_from_path")
+    if path is not None or OmegaConf.select(config, "trainer.resume_mode") == "resume_path":
+        raise ConfigError(
+            f"trainer.resume_from_path: {path}, but a run goes on from the newest whole checkpoint of its own run "
+            "directory only; leave resume_mode and resume_from_path out, or start from an exported model"
+        )

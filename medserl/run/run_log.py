@@ -7,17 +7,19 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from medserl.files import open_private, write_atomically
+from medserl.run.console import ROUND, RoundLine, TerminalHandler, is_terminal, no_phases
+from medserl.run.curves import Curves
 
 METRICS_FILE = "metrics.jsonl"
 ASIDE_FILE = "metrics.aside.jsonl"
 """What left metrics.jsonl: rows of rounds that were played again, and lines that cannot be read."""
 LOG_FILE = "train.log"
-TENSORBOARD_DIR = "tensorboard"
 _ROW_BEGINS = b'{"round"'
 logger = logging.getLogger("medserl.run")
 INVERSION, UNCHECKED = "label_inversion_rate", "referee/unchecked_rate"
@@ -47,51 +49,59 @@ class RunLog:
             so that no round appears twice; they are kept in ``metrics.aside.jsonl``, and so are lines that cannot be
             read.
         total_rounds: For the progress on the round's line.
+        hyperparameters: What TensorBoard's page "HParams" says of the run.
+        best_metric: The held-out metric that a terminal shows.
     """
 
-    def __init__(self, directory: Path, resumed_at: int, total_rounds: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(
+        self,
+        directory: Path,
+        resumed_at: int,
+        total_rounds: int,
+        hyperparameters: Mapping[str, float | str | bool] | None = None,
+        best_metric: str = "val/greedy/balanced_accuracy",
+    ) -> None:
         self.directory = directory
         self.total_rounds = total_rounds
         self._forget_after(resumed_at)
         self._metrics = open_private(directory / METRICS_FILE)
-        # What an interrupted attempt wrote of later rounds does not count; from the start, neither does its validation
-        # before the first round.
-        purge = resumed_at + 1 if resumed_at else 0
-        self._writer = SummaryWriter(str(directory / TENSORBOARD_DIR), purge_step=purge)
+        rows = self.rows
+        self._curves = Curves(directory, resumed_at, rows, hyperparameters)
+        self._short = RoundLine(best_metric)
+        for row in rows:
+            self._short.see(row)
+        self._began, self._first = time.monotonic(), resumed_at
 
     def round(self, number: int, epoch: int, metrics: Mapping[str, float]) -> str:
         """Record one round's metrics; returns the line that was shown."""
         finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
-        for name, value in finite.items():
-            self._writer.add_scalar(name, value, number)
-        self._writer.flush()
+        self._curves.add(number, finite)
         self._metrics.write(json.dumps({"round": number, "epoch": epoch, **finite}) + "\n")
         self._metrics.flush()
         line = round_line(number, self.total_rounds, epoch, metrics)
-        logging.getLogger("medserl.round").info(line)
+        self._short.see(metrics)
+        a_round = (time.monotonic() - self._began) / max(number - self._first, 1)
+        left = a_round * (self.total_rounds - number)
+        logging.getLogger(ROUND).info(line, extra={"short": self._short(number, self.total_rounds, metrics, left)})
         return line
 
     def validation(self, number: int, metrics: Mapping[str, float]) -> str:
         """Record a validation that stands by itself, such as the one before the first round."""
         finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
-        for name, value in finite.items():
-            self._writer.add_scalar(name, value, number)
-        self._writer.flush()
+        self._curves.add(number, finite)
         self._metrics.write(json.dumps({"round": number, "validation": True, **finite}) + "\n")
         self._metrics.flush()
         figures = " ".join(
             f"{name}={value:.3f}" for name, value in finite.items() if name.endswith("balanced_accuracy")
         )
-        logging.getLogger("medserl.round").info("validation after round %d: %s", number, figures)
+        self._short.see(metrics)
+        logging.getLogger(ROUND).info("validation after round %d: %s", number, figures)
         return figures
 
     def remark(self, topic: str, number: int, sentence: str) -> None:
         """Say something about round ``number`` that is no figure: a warning in the log, a text in TensorBoard."""
-        self._writer.add_text(topic, sentence, number)
-        self._writer.flush()
-        logging.getLogger("medserl.round").warning("round %d: %s", number, sentence)
+        self._curves.text(topic, number, sentence)
+        logging.getLogger(ROUND).warning("round %d: %s", number, sentence)
 
     def sync(self) -> None:
         """Have the rows on the disk, before a checkpoint says that their rounds are over."""
@@ -104,7 +114,7 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._writer.close()
+        self._curves.close()
         self._metrics.close()
 
     def _forget_after(self, last: int) -> None:
@@ -199,15 +209,21 @@ def set_up_logging(directory: Path, console: TextIO | None = None) -> Callable[[
         handler.close()
     form = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S")
     file = open_private(directory / LOG_FILE)
-    handlers = (logging.StreamHandler(console or sys.stderr), logging.StreamHandler(file))
+    stream = console or sys.stderr
+    seen = TerminalHandler(stream) if is_terminal(stream) else logging.StreamHandler(stream)
+    kept = logging.StreamHandler(file)
+    handlers = (seen, kept)
     for handler in handlers:
         handler.setFormatter(form)
         root.addHandler(handler)
+        if not isinstance(handler, TerminalHandler):
+            handler.addFilter(no_phases)
 
     def undo() -> None:
         for handler in handlers:
             handler.flush()
             root.removeHandler(handler)
+            handler.close()
         file.close()
         root.setLevel(before[0])
         root.propagate = before[1]

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medserl.families import FAMILIES, family_of, head_width
+
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
 _LFS = b"version https://git-lfs"
@@ -53,7 +55,7 @@ def _files(folder: Path) -> list[Path]:
         return files
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise DamagedWeights(f"its {INDEX} is damaged") from None
     if missing := [name for name in names if not (folder / str(name)).is_file()]:
         raise DamagedWeights(f"lacks {', '.join(map(str, missing[:3]))}, which {INDEX} names")
@@ -83,7 +85,7 @@ def header(file: Path) -> dict[str, Any]:
         end = max((int(entry["data_offsets"][1]) for entry in found.values()), default=0)
         for entry in found.values():
             tuple(map(int, entry["shape"]))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise DamagedWeights(f"{file.name} is no safetensors file (its header cannot be read)") from None
     if size - 8 - length != end:
         raise WrongLength(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")
@@ -91,7 +93,7 @@ def header(file: Path) -> dict[str, Any]:
 
 
 def misfit(shapes: Shapes, config: Mapping[str, Any]) -> str | None:
-    """Where the weights of a Qwen3 model are not those that config.json describes, in a phrase; else None.
+    """Where the weights of a model of a known family are not those that config.json describes, in a phrase; else None.
 
     Args:
         shapes: Of `weight_shapes`.
@@ -109,10 +111,11 @@ def misfit(shapes: Shapes, config: Mapping[str, Any]) -> str | None:
 
 
 def expected(config: Mapping[str, Any]) -> Shapes:
-    """Names and shapes of a Qwen3 model's tensors, as transformers names them."""
+    """Names and shapes of the tensors of a model of a known family, as transformers names them."""
+    family = family_of(config) or FAMILIES["Qwen3ForCausalLM"]
     hidden, inner, words = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
-    head = config.get("head_dim") or hidden // heads
+    head = head_width(config)
     shapes: Shapes = {"model.embed_tokens.weight": (words, hidden), "model.norm.weight": (hidden,)}
     if not config.get("tie_word_embeddings"):
         shapes["lm_head.weight"] = (words, hidden)
@@ -124,11 +127,15 @@ def expected(config: Mapping[str, Any]) -> Shapes:
             ("self_attn.k_proj", (groups * head, hidden)),
             ("self_attn.v_proj", (groups * head, hidden)),
             ("self_attn.o_proj", (hidden, heads * head)),
-            ("self_attn.q_norm", (head,)),
-            ("self_attn.k_norm", (head,)),
             ("mlp.gate_proj", (inner, hidden)),
             ("mlp.up_proj", (inner, hidden)),
             ("mlp.down_proj", (hidden, inner)),
         ):
             shapes[f"model.layers.{layer}.{name}.weight"] = shape
+        attention = f"model.layers.{layer}.self_attn"
+        if family.qk_norm:
+            shapes |= {f"{attention}.{name}_norm.weight": (head,) for name in "qk"}
+        if family.qkv_bias:
+            widths = {"q": heads * head, "k": groups * head, "v": groups * head}
+            shapes |= {f"{attention}.{name}_proj.bias": (width,) for name, width in widths.items()}
     return shapes

@@ -21,24 +21,30 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made
-from medserl.errors import ConfigError, DataError
+from medserl.errors import DataError
 from medserl.files import PRIVATE_FILE, put_in_place, replace_durably, sync, write_atomically
 from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
 from medserl.preflight.devices import check_device
+from medserl.preflight.fit import check_memory
+from medserl.preflight.host import check_writable
 from medserl.preflight.model_files import check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
+from medserl.run.causes import first_raised
 from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.run_dir import RunDir
-from medserl.run.surroundings import Surroundings
+from medserl.run.surroundings import Surroundings, environment_kept
+from medserl.sft.checkpoints import check_described, newest
+from medserl.sft.checks import check_layout, check_lengths, launcher_options, of_each_note
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
@@ -47,6 +53,7 @@ START_DIR = "start"
 # verl's console logger prints it between the progress bar's carriage returns.
 _STEP = re.compile(r"step:(?P<step>\d+) - (?P<figures>[^\r\n]*)")
 UNTRAINED_WARD = "untrained:ward"
+WARD_NOTES = "the synthetic ward"
 
 
 class SftFailed(RuntimeError):
@@ -71,16 +78,15 @@ class SftRun:
         self.settings: SftSettings = sft_settings(self.config)
         self.run_dir = RunDir(Path(self.settings.run_dir))
         self.run_dir.check(self.config)
+        check_writable(self.run_dir.path)
+        check_described(self.run_dir.checkpoints)
         check_device(self.config)
-        if self.config.model.path != UNTRAINED_WARD:
-            engine = self.config.engine
-            tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
-            start = model_path(self.config.model.path, "model.path")
-            check_weights(start, "model.path", check_model(start, "model.path", tp, pp))
-            load_tokenizer(start, "model.path")
-        if self.settings.notes.path is not None:
-            load_notes(Path(self.settings.notes.path))
+        launcher_options(self.config.trainer.nnodes)
+        check_layout(self.config)
         self.prompts = load_prompt_set(self.settings.prompt_set)
+        if not self.model_dir.is_dir():  # else there is nothing left to do
+            with environment_kept():  # torch and others set variables when the tokenizer's library imports them
+                self._check_demonstrations(self._tokenizer())
 
     @property
     def model_dir(self) -> Path:
@@ -99,14 +105,13 @@ class SftRun:
         surroundings = Surroundings()
         try:
             variables = prepare_environment(self.config)  # before anything is written: the device may not fit
-            nodes = self.config.trainer.nnodes
-            launcher = ["--standalone"] if nodes == 1 else _rendezvous(nodes)
-            self._first_batch()
             self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
             surroundings.log_to(self.run_dir.path, None)
             self._write_demonstrations()
             start = self._start_model()
-            self._train(start, variables, launcher)
+            before = newest(self.run_dir.checkpoints)
+            if before is None or checkpoint.step_of(before) < self.settings.steps:
+                self._train(start, before, variables)
             self._publish(start)
             logger.info("finished model: %s", self.model_dir)
         finally:
@@ -134,20 +139,45 @@ class SftRun:
             own = Mixture(**vars(mixture))
             yield from demonstration_batches(table, cases, prompts, own, settings.seed, late)
             return
-        maker = NoteDemonstrations(prompts, settings.injector_format, mixture.label_noise, mixture.thinking)
+        maker = self._maker()
         notes = load_notes(Path(settings.notes.path))
         pairs, turns = mixture.assessor_pairs, mixture.injector_turns
         yield from note_batches(notes, maker, assessor_pairs=pairs, injector_turns=turns, seed=settings.seed)
 
-    def _first_batch(self) -> None:
-        """Notes that offer no demonstrations are refused before anything is written."""
+    def _tokenizer(self) -> Any:
+        """The start model's; the model is looked at first."""
+        if self.config.model.path == UNTRAINED_WARD:
+            from medserl.ward import model_dir
+
+            return load_tokenizer(model_dir(), "model.path")  # the same as the one that is made
+        engine = self.config.engine
+        tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
+        start = model_path(self.config.model.path, "model.path")
+        model = check_model(start, "model.path", tp, pp)
+        check_memory(self.config, model, str(start))
+        check_weights(start, "model.path", model)
+        return load_tokenizer(start, "model.path")
+
+    def _check_demonstrations(self, tokenizer: Any) -> None:
+        """Notes that offer none, or too long ones, are refused before anything is written. Of the ward, whose notes
+        are all of a kind, the first batches are made; of a file every note is looked at."""
         try:
-            next(self._batches(), None)
+            first = next(self._batches(), [])
         except ValueError as error:
             raise self._refused(error) from None
+        found: Iterator[tuple[str, Demonstration]] = ((f"demonstration {i}", demo) for i, demo in enumerate(first))
+        path, mixture = self.settings.notes.path, self.settings.mixture
+        if path is not None:
+            notes = load_notes(Path(path))
+            found = of_each_note(notes, self._maker(), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
+        check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES)
 
     def _refused(self, error: ValueError) -> DataError:
-        return DataError(f"{self.settings.notes.path or 'the synthetic ward'}: {error}")
+        return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}")
+
+    def _maker(self) -> NoteDemonstrations:
+        settings, mixture = self.settings, self.settings.mixture
+        return NoteDemonstrations(self.prompts, settings.injector_format, mixture.label_noise, mixture.thinking)
 
     def _write_demonstrations(self) -> None:
         path = self.run_dir.path / DEMONSTRATIONS
@@ -189,10 +219,13 @@ class SftRun:
 
     # ---------------------------------------------------------------- training
 
-    def _train(self, start: Path, variables: dict[str, str], launcher: list[str]) -> None:
+    def _train(self, start: Path, before: Path | None, variables: dict[str, str]) -> None:
+        """Have verl's trainer go on from the checkpoint ``before``, or begin."""
         config = self.config.copy()
         with open_dict(config):
             config.model.path = str(start)
+            config.trainer.resume_mode = "disable" if before is None else "resume_path"
+            config.trainer.resume_from_path = None if before is None else str(before)
             config.data.train_files = str(self.run_dir.path / DEMONSTRATIONS)
             # What reads this file are verl's processes, which do not know our section.
             del config["medserl"]
@@ -203,7 +236,7 @@ class SftRun:
             sys.executable,
             "-m",
             "torch.distributed.run",
-            *launcher,
+            *launcher_options(config.trainer.nnodes),
             f"--nproc-per-node={trainer.n_gpus_per_node}",
             "-m",
             "medserl.sft.worker",
@@ -211,7 +244,9 @@ class SftRun:
         ]
         environment = {**os.environ, **variables, "TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
         logs = self.run_dir.new_log_dir()
-        logger.info("training for %d steps on %d worker(s)", self.settings.steps, trainer.n_gpus_per_node)
+        done = 0 if before is None else checkpoint.step_of(before)
+        on = f"{trainer.nnodes * trainer.n_gpus_per_node} worker(s)"
+        logger.info("training for %d steps on %s%s", self.settings.steps, on, f", from step {done} on" if done else "")
         with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
             guard = Guard(variables[RUN_TOKEN], None, logs)
@@ -225,7 +260,11 @@ class SftRun:
             finally:
                 guard.dismiss()
         if process.returncode != 0:
-            raise SftFailed(f"a training process ended with code {process.returncode}; its output is {logs}/sft.log")
+            said = first_raised((logs / "sft.log").read_text(encoding="utf-8", errors="replace"))
+            raise SftFailed(
+                f"{said or f'a training process ended with code {process.returncode}'}; everything that was printed is "
+                f"in {logs}/sft.log; the same command goes on after the last checkpoint"
+            )
 
     def _follow(self, process: subprocess.Popen[bytes], log: Path) -> None:
         """Pass verl's step lines on while the training runs."""
@@ -251,26 +290,16 @@ class SftRun:
         """
         from medserl.training.export import export_checkpoint
 
-        newest = checkpoint.tracked_step(self.run_dir.checkpoints)
-        if newest < self.settings.steps:
+        last = newest(self.run_dir.checkpoints)
+        step = 0 if last is None else checkpoint.step_of(last)
+        if last is None or step < self.settings.steps:
             raise SftFailed(
-                f"the training ended after {newest} of {self.settings.steps} steps (medserl.steps), so no model is "
-                "published; the same command goes on"
+                f"the training ended after {step} of {self.settings.steps} steps (medserl.steps) of which a whole "
+                "checkpoint is there, so no model is published; the same command goes on"
             )
-        record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": newest}
-        folder = self.run_dir.checkpoints / f"{checkpoint.STEP_PREFIX}{newest}"
-        export_checkpoint(folder, self.model_dir, start)
+        record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": step}
+        export_checkpoint(last, self.model_dir, start)
         write_atomically(self.run_dir.path / "finished.json", json.dumps(record) + "\n")
-
-
-def _rendezvous(nodes: int) -> list[str]:
-    """torch's launcher on several nodes: Slurm's launcher script says where the first one is."""
-    address, port, rank = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"))
-    if not address or not port or rank is None:
-        raise ConfigError(
-            f"trainer.nnodes: {nodes} nodes need MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each"
-        )
-    return [f"--nnodes={nodes}", f"--node-rank={rank}", f"--master-addr={address}", f"--master-port={port}"]
 
 
 @contextmanager

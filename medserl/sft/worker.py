@@ -11,13 +11,20 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from medserl.sft.checkpoints import layout_of, make_whole
+
 
 def main(config_path: str) -> None:
     """Train as the resolved configuration in ``config_path`` says."""
+    import torch.distributed
     import verl.trainer.sft_trainer as upstream
     from verl.utils.device import get_torch_device
     from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group_ray
 
+    from medserl.imports import after_import
+    from medserl.training.verl_plugin import mend_bridges
+
+    after_import({"verl.models.mcore.mbridge": mend_bridges})
     config = OmegaConf.load(config_path)
     if config.trainer.device == "cpu":
         from medserl.cpu.plugin import assert_active
@@ -28,6 +35,7 @@ def main(config_path: str) -> None:
     get_torch_device().set_device(int(os.environ["LOCAL_RANK"]))
     trainer = upstream.SFTTrainer(config)
     begin_epoch(trainer)
+    make_whole(trainer.ckpt_handler, layout_of(config), torch.distributed.barrier)
     # Batches are made whole (a pair's two notes belong together), so their order is the file's.
     trainer.train_sampler.shuffle = False
     trainer.fit()

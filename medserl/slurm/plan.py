@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from medserl.errors import ConfigError
+from medserl.planning.fits import check_fits, check_served
+from medserl.planning.job import Job, job_of
+from medserl.planning.memory import GIB, UPDATE, Need, need_of, size_text
+from medserl.planning.shapes import Shape as Model
+from medserl.planning.shapes import shape_of
+from medserl.preflight.devices import CPUS_PER_WORKER
 from medserl.report.terminal import Table
-from medserl.slurm.memory import GIB, Estimate, estimate
 
-CPUS_PER_WORKER = 3
-"""Logical CPUs that verl's placement bundles ask Ray for with each GPU (verl 0.9.1, RayResourcePool)."""
-
-"""Keys that the arithmetic divides by, or multiplies."""
+GIVEN = "MEDSERL_GPU_MEMORY_GB says"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Shape:
     lead: int = 0
     """Seconds before the limit at which the job is told to save."""
     gpu_memory_gb: float | None = None
+    gpu_memory_from: str = GIVEN
+    host_memory: float | None = None
+    """Bytes of each node's memory that the job asks for; None where it takes what there is."""
     binds: tuple[str, ...] = ()
     """SOURCE:TARGET pairs of a container; paths of the arguments are those inside."""
     in_container: bool = False
@@ -49,6 +54,10 @@ class Plan:
     checkpoint_bytes: float = 0.0
     cpus: int = 0
     """Logical CPUs that Ray is told of on each node; 0 where there is no Ray."""
+    host_bytes: float = 0.0
+    """Memory of each node that the fullest moment takes; 0 where it is not known."""
+    gpu_bytes: float = 0.0
+    """The same of each GPU."""
 
     def add(self, name: str, text: str) -> None:
         """One line of the plan."""
@@ -68,6 +77,8 @@ class Plan:
                 "files": self.files,
                 "checkpoint_bytes": self.checkpoint_bytes,
                 "cpus": self.cpus,
+                "host_bytes": self.host_bytes,
+                "gpu_bytes": self.gpu_bytes,
             }
         )
 
@@ -81,16 +92,17 @@ def plan_training(config: DictConfig, shape: Shape) -> Plan:
     from medserl.preflight.checks import check_layout
 
     plan = Plan(device=config.trainer.device, cpus=shape.cpus_per_node)
-    _check_shape(config, shape)
+    job = job_of(config)
+    _check_shape(config, job, shape)
     check_layout(config)
-    _say_layout(plan, config, shape)
+    _say_layout(plan, config, job, shape)
     _check_cpus(plan, shape)
     plan.files = note_files(config)
     for path in plan.files:
         _look_for(plan, path, "notes", shape)
-    estimated = _check_model(plan, config, shape)
-    if estimated is not None and plan.device == "cuda":
-        _check_memory(plan, config, estimated, shape)
+    model = _check_model(plan, config, shape)
+    if model is not None:
+        _check_memory(plan, config, job, model, shape)
     _check_time(plan, config, shape)
     return plan
 
@@ -131,7 +143,7 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
 
 def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
     """The model must be there, as ``medserl evaluate`` looks for it; a container has a disk of its own."""
-    from medserl.evaluation.run import model_directory
+    from medserl.evaluation.model import model_directory
 
     outside = host_path(model, shape.binds) if model else None
     if outside is not None and outside.is_dir():
@@ -142,35 +154,22 @@ def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
         model_directory(model)
 
 
-def _check_shape(config: DictConfig, shape: Shape) -> None:
-    beside = served_devices(config)
+def _check_shape(config: DictConfig, job: Job, shape: Shape) -> None:
     for key, wanted, there in (
         ("trainer.nnodes", config.trainer.nnodes, shape.nodes),
         ("trainer.n_gpus_per_node", config.trainer.n_gpus_per_node, shape.gpus_per_node),
     ):
-        if wanted != there and not (beside and wanted < there and key.endswith("per_node")):
+        if wanted != there and not (job.served and wanted < there and key.endswith("per_node")):
             raise ConfigError(f"{key}: {wanted}, but the job has {there}; leave the key to the launcher")
-    left = shape.gpus_per_node - config.trainer.n_gpus_per_node
-    if beside > left:
-        raise ConfigError(
-            f"medserl.referee, medserl.frozen_injector: the frozen model that verl serves needs {beside} GPU(s) beside "
-            f"those of the training, on one node, where {left} are left; "
-            f"set trainer.n_gpus_per_node={max(1, shape.gpus_per_node - beside)} or serve it yourself (url)"
-        )
+    check_served(job, shape.gpus_per_node)
 
 
-def served_devices(config: DictConfig) -> int:
-    """GPUs of the frozen model that verl serves beside the training, as judge or injector; all on one node."""
-    model = config.reward.reward_model
-    return int(model.n_gpus_per_node * model.nnodes) if model.enable else 0
-
-
-def _say_layout(plan: Plan, config: DictConfig, shape: Shape) -> None:
+def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     cp = actor.megatron.context_parallel_size
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    beside = f", {served} GPU(s) for a frozen model" if (served := served_devices(config)) else ""
+    beside = f", {job.served.gpus} GPU(s) for a frozen model" if job.served else ""
     dp = world // (tp * pp * cp)
     with_cp = f" x CP {cp}" if cp > 1 else ""
     plan.add(
@@ -219,7 +218,7 @@ def _look_for(plan: Plan, path: str, what: str, shape: Shape) -> bool:
     raise ConfigError(f"{what} {path}: is not there; give a path that all nodes see (nothing is downloaded)")
 
 
-def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Estimate | None:
+def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Model | None:
     from medserl.preflight.checks import check_model
 
     key, path = "actor_rollout_ref.model.path", str(config.actor_rollout_ref.model.path)
@@ -236,44 +235,38 @@ def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Estimate | Non
         actor.pipeline_model_parallel_size,
         config.actor_rollout_ref.rollout.tensor_model_parallel_size,
     )
-    estimated = estimate(config, model)
-    plan.checkpoint_bytes = estimated.checkpoint
+    return shape_of(model, path)
+
+
+def _check_memory(plan: Plan, config: DictConfig, job: Job, model: Model, shape: Shape) -> None:
+    """Say what the model takes; for GPUs also refuse what does not fit, as ``medserl plan`` does."""
+    gpu = shape.gpu_memory_gb * GIB if shape.gpu_memory_gb is not None else None
+    need = need_of(job, model, gpu)
+    plan.checkpoint_bytes = need.host.checkpoint
     plan.add(
         "model",
-        f"{path}, {estimated.parameters / 1e9:.2f} G parameters; a checkpoint takes about "
-        f"{_gib(estimated.checkpoint)}, {config.trainer.max_actor_ckpt_to_keep} are kept",
+        f"{plan.model}, {model.parameters / 1e9:.2f} G parameters; a checkpoint takes about "
+        f"{size_text(need.host.checkpoint)}, {config.trainer.max_actor_ckpt_to_keep} are kept",
     )
-    return estimated
-
-
-def _check_memory(plan: Plan, config: DictConfig, need: Estimate, shape: Shape) -> None:
-    rollout = config.actor_rollout_ref.rollout
-    share = rollout.gpu_memory_utilization
-    parts = (
-        f"weights {_gib(need.weights)}, gradients {_gib(need.gradients)}, optimizer {_gib(need.optimizer)}, "
-        f"reference {_gib(need.reference)}, activations {_gib(max(need.activations, need.log_probs))}"
-    )
-    plan.add("memory", f"about {_gib(need.training)} of the fullest GPU in an update ({parts})")
-    plan.add("rollout", f"{_gib(need.resident)} stay there while vLLM generates, with {share:.0%} of the GPU")
-    plan.add("host", f"{_gib(need.host_saving)} of a node's memory at a save, {_gib(need.host_loading)} at a load")
-    if shape.gpu_memory_gb is not None and need.training > shape.gpu_memory_gb * GIB:
-        raise ConfigError(
-            f"an update needs about {_gib(need.training)} of each GPU ({parts}), MEDSERL_GPU_MEMORY_GB says "
-            f"{shape.gpu_memory_gb:g}; raise TP or PP, or lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
-        )
-    if shape.gpu_memory_gb is None:
+    if plan.device != "cuda":
         return
-    total = shape.gpu_memory_gb * GIB
-    cache = OmegaConf.select(config, "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes")
-    weights = 2.0 * need.parameters / rollout.tensor_model_parallel_size
-    vllm = weights + cache + GIB if cache else share * total
-    if (in_rollout := need.rollout(vllm, graphs=not rollout.enforce_eager)) > total:
-        raise ConfigError(
-            f"a rollout needs about {_gib(in_rollout)} of each GPU ({_gib(need.resident)} that training keeps there, "
-            f"{_gib(vllm)} for vLLM, contexts and CUDA graphs), MEDSERL_GPU_MEMORY_GB says {shape.gpu_memory_gb:g}; "
-            "lower actor_rollout_ref.rollout.gpu_memory_utilization, or set "
-            "actor_rollout_ref.actor.megatron.param_offload and optimizer_offload"
-        )
+    _say_memory(plan, job, need)
+    check_fits(job, need, gpu, shape.host_memory, (shape.gpu_memory_from, "--mem asks for"))
+    plan.host_bytes, plan.gpu_bytes = need.host.peak, need.fullest.total
+
+
+def _say_memory(plan: Plan, job: Job, need: Need) -> None:
+    update = need.phase(UPDATE)
+    plan.add("memory", f"about {size_text(update.total)} of the fullest GPU in an update ({update.told()})")
+    for phase in need.phases:
+        if phase.name != UPDATE:
+            plan.add("", f"{size_text(phase.total)} in its {phase.name} phase")
+    host = need.host
+    plan.add(
+        "host",
+        f"{size_text(host.saving)} of a node's memory at a save, {size_text(host.loading)} at a load, and "
+        f"{size_text(host.processes)} of processes",
+    )
 
 
 def _check_time(plan: Plan, config: DictConfig, shape: Shape) -> None:
@@ -301,10 +294,6 @@ def _seconds_per_round(run_dir: Path) -> float | None:
         return None
     times: list[Any] = [row["timing_s/step"] for row in read_metrics(path) if row.get("timing_s/step")]
     return float(statistics.median(times)) if times else None
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.0f} MiB"
 
 
 def _duration(seconds: int) -> str:

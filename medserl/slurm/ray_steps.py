@@ -33,7 +33,7 @@ def _is_free(address: str, port: int) -> bool:
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
-            except OSError:
+            except (OSError, TypeError):  # TypeError: a name that no host can have
                 return False
     return True
 

@@ -81,6 +81,11 @@ class JobRequest:
         return sbatch_options.cpus_per_node(dict(self.options))
 
     @property
+    def memory_per_node(self) -> float | None:
+        """Bytes of each node's memory; None for all that it has."""
+        return sbatch_options.memory_per_node(dict(self.options))
+
+    @property
     def time_limit(self) -> int | None:
         """Seconds; None without a limit."""
         return seconds_of(self.options.get("time"))

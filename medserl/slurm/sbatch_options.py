@@ -137,6 +137,26 @@ def cpus_per_node(options: Options) -> int:
     return number("cpus-per-task", options.get("cpus-per-task") or "1", 1) * tasks_per_node(options)
 
 
+def memory_per_node(options: Options) -> float | None:
+    """Bytes of each node's memory that are asked for; None for all of it, and where nothing is said of it.
+
+    Raises:
+        ConfigError: no size of Slurm's.
+    """
+    name = next((name for name in RESOURCES[2] if name in options), None)
+    if name is None:
+        return None
+    value = options[name] or ""
+    found = re.fullmatch(r"([0-9]{1,12})([KMGT]?)B?", value.upper())
+    if found is None:
+        raise ConfigError(f"--{name}={value}: is no size of Slurm's; write e.g. 500G")
+    size = float(found[1]) * 1024.0 ** (1 + "KMGT".index(found[2] or "M"))
+    if not size:
+        return None
+    times = {"mem": 1, "mem-per-cpu": cpus_per_node(options), "mem-per-gpu": gpus_per_node(options)}
+    return size * times[name]
+
+
 def tasks_per_node(options: Options) -> int:
     """Tasks of each node."""
     return number("ntasks-per-node", options.get("ntasks-per-node") or "1", 1)

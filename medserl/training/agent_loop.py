@@ -28,9 +28,10 @@ from medserl.game import Game, LabelledNote, Mode, Note, Reply, Role, assess_lab
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
 from medserl.game.wire import encode_game
 from medserl.serving.opponent import RemoteInjector, injector_of
+from medserl.training.game_rows import said_incorrect
 
 AGENT_NAME = "medserl_self_play"
-GAME_FIELD = "medserl"  # in a trajectory's extra_fields: role, trains, and the game on its first trajectory
+GAME_FIELD = "medserl"  # in a trajectory's extra_fields: what `Row` says of it, and the game on its first trajectory
 THINK_END = "</think>"
 
 
@@ -65,6 +66,8 @@ class Tokens:
     logprobs: list[float] | None
     seconds: float
     extra: dict[str, Any]
+    p_incorrect: float | None = None
+    """An assessor's p(INCORRECT), where its reply tells."""
 
 
 class PromptTooLong(RuntimeError):
@@ -106,7 +109,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
 
         Returns:
             One output per trajectory in the order played; ``extra_fields["medserl"]`` tells role, whether it
-            trains and, on the first one, the whole game without its tokens.
+            trains, seconds and, on the first one, the whole game without its tokens.
         """
         task: NoteTask = kwargs["task"]
         setup = _setup_of(self.config)
@@ -118,7 +121,7 @@ class SelfPlayAgentLoop(AgentLoopBase):
             seed = sampling_seed(self.config.medserl.seed, task, calls)
             params = {**sampling_params, "seed": seed}
             other = injector_of(self.config) if role is Role.INJECTOR else None
-            return await self._generate(messages, params, f"{task.name}/{calls}", other)
+            return await self._generate(messages, params, f"{task.name}/{calls}", role, other)
 
         if task.labelled is not None:
             game = await assess_labelled(task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules)
@@ -137,7 +140,12 @@ class SelfPlayAgentLoop(AgentLoopBase):
         return _outputs(game)
 
     async def _generate(
-        self, messages: list[dict[str, str]], params: dict[str, Any], request: str, other: RemoteInjector | None = None
+        self,
+        messages: list[dict[str, str]],
+        params: dict[str, Any],
+        request: str,
+        role: Role,
+        other: RemoteInjector | None = None,
     ) -> Reply:
         prompt_ids = self.continuous_token_builder.build_initial_tokens(messages)
         if len(prompt_ids) > self.rollout_config.prompt_length:
@@ -159,12 +167,14 @@ class SelfPlayAgentLoop(AgentLoopBase):
             request_id=request, prompt_ids=prompt_ids, sampling_params=dict(params)
         )
         ids = list(output.token_ids)
+        logprobs = list(output.log_probs) if output.log_probs else None
         tokens = Tokens(
             prompt_ids=list(prompt_ids),
             response_ids=ids,
-            logprobs=list(output.log_probs) if output.log_probs else None,
+            logprobs=logprobs,
             seconds=time.perf_counter() - start,
             extra=dict(output.extra_fields),
+            p_incorrect=said_incorrect(ids, logprobs, self.tokenizer) if role is Role.ASSESSOR else None,
         )
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Reply(text, tokens, len(ids), self._think_tokens(ids), opened)
@@ -179,7 +189,13 @@ def _outputs(game: Game) -> list[AgentLoopOutput]:
     outputs = []
     for index, trajectory in enumerate(game.trajectories):
         tokens: Tokens = trajectory.reply.payload
-        info: dict[str, Any] = {"role": trajectory.role.value, "trains": trajectory.trains, "index": index}
+        info: dict[str, Any] = {
+            "role": trajectory.role.value,
+            "trains": trajectory.trains,
+            "index": index,
+            "seconds": tokens.seconds,
+            "p_incorrect": tokens.p_incorrect,
+        }
         if index == 0:
             info["game"] = record
         outputs.append(

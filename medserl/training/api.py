@@ -21,12 +21,16 @@ from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError
 from medserl.game import load_prompt_set
 from medserl.game.referee.instruction import unchecked_labels
+from medserl.gamelog.log import GameLog
+from medserl.gamelog.parts import VALIDATION
 from medserl.preflight.checks import check_all
 from medserl.report.alarms import Alarms
-from medserl.report.round_metrics import GameDump, speed_metrics, with_game_metrics
+from medserl.report.round_metrics import speed_metrics, with_game_metrics
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
 from medserl.run.causes import how_to_go_on
+from medserl.run.console import ENGINES, RAY, VERL, phase
+from medserl.run.curves import hyperparameters
 from medserl.run.deadline import VARIABLE as DEADLINE
 from medserl.run.deadline import Deadline, read_deadline
 from medserl.run.launch import Cluster, prepare_environment
@@ -36,6 +40,7 @@ from medserl.run.run_log import RunLog
 from medserl.run.stop_signals import StopSignals
 from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.run.watch import Watch
+from medserl.training.game_rows import open_log
 
 if TYPE_CHECKING:
     from medserl.training.agent_loop import SelfPlayAgentLoopManager
@@ -91,9 +96,10 @@ class MedSeRLTrainer:
         self._manager: SelfPlayAgentLoopManager | None = None
         self._cluster: Cluster | None = None
         self._log: RunLog | None = None
-        self._dump: GameDump | None = None
+        self._games: GameLog | None = None
         self._stop = stop or StopSignals()
-        self._saved_round = self._finished = 0
+        self._saved_round = 0
+        self._finished: int | None = None  # rounds, those of earlier starts included; None: nothing is loaded yet
         self._best = BestSoFar(self.settings.validation.best_metric)
         self._alarms = Alarms(self.settings.alarms)
         self._surroundings: Surroundings | None = None
@@ -122,6 +128,7 @@ class MedSeRLTrainer:
             self._surroundings.log_to(self.run_dir.path, None if self.verbose else log_dir / "driver.log")
             logger.info("run directory %s", self.run_dir.path)
             logger.info("starting Ray, Megatron and vLLM on %s", self.config.trainer.device)
+            phase(RAY)
             self._cluster = Cluster(self.config, variables, log_dir, self.verbose, self._surroundings.console)
             self._watch = Watch(self._cluster.own_processes(), self._cluster.abandon)
             logger.info("Ray is up; importing verl and starting the Megatron workers (a minute or two)")
@@ -136,6 +143,7 @@ class MedSeRLTrainer:
             raise
 
     def _start_trainer(self, began: float) -> None:
+        phase(VERL)
         import transfer_queue as tq
         from verl.utils.import_utils import load_class_from_fqn
 
@@ -150,6 +158,7 @@ class MedSeRLTrainer:
         config.transfer_queue.enable = True
         tq.init(config.transfer_queue)
         trainer = SelfPlayTrainer(config)
+        phase(ENGINES)
         trainer.init()
         if config.reward.reward_model.enable:
             from medserl.serving.judge import point_at
@@ -165,8 +174,10 @@ class MedSeRLTrainer:
         trainer.agent_loop_manager = self._manager
         self._trainer = trainer
         self._saved_round = self._first_round = self._finished = trainer.global_steps
-        self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps)
-        self._dump = GameDump(self.run_dir.path, trainer.global_steps) if self.settings.dump_games else None
+        described = hyperparameters(self.config)
+        best = self.settings.validation.best_metric
+        self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps, described, best)
+        self._games = open_log(self.settings, self.run_dir.path, trainer.global_steps)
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)
         self._alarms = Alarms(self.settings.alarms, rows)
@@ -186,6 +197,7 @@ class MedSeRLTrainer:
     def close(self) -> None:
         """End everything that ``start`` started; standard output and error, the environment, the umask and the log
         are the caller's again."""
+        phase("")
         if self._watch is not None:
             self._watch.closing()
         parts = (self._log, self._manager, _TransferQueue() if self._trainer is not None else None, self._cluster)
@@ -261,8 +273,8 @@ class MedSeRLTrainer:
         for alarm in self._alarms.new:
             self._log.remark("alarms", trainer.global_steps, f"alarm {alarm.name}: {alarm.sentence}")
         self._finished = trainer.global_steps
-        if self._dump is not None:
-            self._dump.write(trainer.global_steps, games)
+        if self._games is not None:
+            self._games.write(trainer.global_steps, trainer.game_rows() + trainer.answer_rows())
         improved = self._best.see(metrics, trainer.global_steps)
         save_freq = self.config.trainer.save_freq
         if improved or (save_freq > 0 and trainer.global_steps % save_freq == 0):
@@ -286,6 +298,8 @@ class MedSeRLTrainer:
         metrics = self.trainer.validate()
         assert self._log is not None
         self._log.validation(self.trainer.global_steps, metrics)
+        if self._games is not None:
+            self._games.write(self.trainer.global_steps, self.trainer.answer_rows(), VALIDATION)
         return metrics
 
     @property
@@ -301,6 +315,7 @@ class MedSeRLTrainer:
     def save(self) -> Path:
         """Write a checkpoint of the current round."""
         began = time.perf_counter()
+        phase("saving a checkpoint")
         if self._log is not None:
             self._log.sync()
         path = self.trainer.save()
@@ -308,6 +323,7 @@ class MedSeRLTrainer:
         self._deadline.measured("save", time.perf_counter() - began)
         self._best.mark(self.run_dir.checkpoints, self._saved_round)
         logger.info("checkpoint %s (%.1f s)", path, time.perf_counter() - began)
+        phase("")
         return path
 
     def fit(self) -> dict[str, float]:
@@ -349,13 +365,14 @@ class MedSeRLTrainer:
 
     def how_to_go_on(self) -> str:
         """What is lost and where the same command goes on, in a phrase; for a run that ended in its midst."""
-        return how_to_go_on(self.run_dir.checkpoints, self._finished)
+        return how_to_go_on(self.run_dir.checkpoints, self._finished, self._saved_round)
 
     def interrupted(self) -> None:
         """Say at once what Ctrl-C means for the run, and write it down; ``close`` ends the rest."""
         if self.started:
             logger.info("interrupted; %s", self.how_to_go_on())
-            self.run_dir.note_end({"rounds": [self._first_round, self._finished], "stopped_by": "Ctrl-C"})
+            rounds = [self._first_round, self._finished or self._first_round]
+            self.run_dir.note_end({"rounds": rounds, "stopped_by": "Ctrl-C"})
 
     def _say_how_it_ended(self) -> None:
         again = "the same command resumes"

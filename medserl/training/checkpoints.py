@@ -12,6 +12,7 @@ from verl.utils.debug import marked_timer
 
 from medserl.game.explored import Explored
 from medserl.run import checkpoint
+from medserl.run.console import LOAD, phase
 from medserl.run.layout import layout_of
 from medserl.training.advantage import RoleAdvantages
 
@@ -58,6 +59,7 @@ class CheckpointedTrainer(PPOTrainerSync):
         with open_dict(self.config):
             self.config.trainer.default_local_dir = str(staging)
             self.config.trainer.max_actor_ckpt_to_keep = None  # retention is ours: verl would look for staged paths
+            self.config.trainer.max_critic_ckpt_to_keep = None
         try:
             super()._save_checkpoint()
         finally:
@@ -71,6 +73,7 @@ class CheckpointedTrainer(PPOTrainerSync):
         return None if controller is None else float(controller.value)
 
     def _load_checkpoint(self) -> None:
+        phase(LOAD)
         logger.info("Megatron and vLLM are up; loading the latest checkpoint, if there is one")
         self.global_steps = 0
         if self.config.trainer.resume_mode != "resume_path":  # medserl.run.layout.choose_checkpoint says which

@@ -5,12 +5,13 @@ so an export is a checked copy."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 from medserl import __version__
 from medserl.errors import ConfigError
-from medserl.files import whole_folder, write_atomically
+from medserl.files import check_new_folder, whole_folder, write_atomically
 from medserl.run import checkpoint
 from medserl.run.weights import DamagedWeights, WrongLength, header
 
@@ -18,7 +19,8 @@ RECORD = "medserl_export.json"
 INDEX = "model.safetensors.index.json"
 PUBLIC_FILE, PUBLIC_FOLDER = 0o666, 0o777  # without what the umask takes away
 NEEDED = ("config.json", "tokenizer.json")
-_WEIGHTS_INSIDE = ("actor/model/huggingface", "model/huggingface")  # of `medserl train`, of `medserl sft`
+# Of `medserl train` with Megatron, of `medserl sft`, of `medserl train` with FSDP.
+_WEIGHTS_INSIDE = ("actor/model/huggingface", "model/huggingface", "actor/huggingface")
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -31,8 +33,11 @@ def find_checkpoint(path: Path) -> Path:
         if not path.is_dir():
             raise ConfigError(f"checkpoint {path}: no such directory")
         return path
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "no such directory"
+        raise ConfigError(f"{path}: {what}; give a checkpoint or a run directory")
     for root in (path, path / "checkpoints"):
-        marked = checkpoint.best(root)
+        marked = checkpoint.told_best(root)
         if marked is not None and (chosen := checkpoint.folder(root, marked["step"])).is_dir():
             return chosen
         newest, _ = checkpoint.latest_usable(root)
@@ -55,10 +60,13 @@ def export_checkpoint(source: Path, out: Path, start: Path | None = None) -> Pat
         start: Model directory that gives files which verl does not write, such as a licence.
 
     Raises:
-        ConfigError: ``out`` exists, or the checkpoint is damaged or holds no weights.
+        UserError: ``out`` exists, cannot be made or lies among checkpoints; the checkpoint is damaged or holds no
+            weights.
     """
-    if out.exists():
-        raise ConfigError(f"{out}: exists; give another --out")
+    check_new_folder(out, "--out")
+    place, whole = Path(os.path.realpath(out)), source.resolve()
+    if whole in place.parents or (place.parent == whole.parent and place.name.startswith(checkpoint.STEP_PREFIX)):
+        raise ConfigError(f"--out {out}: lies among the files of a run's checkpoints; give a folder outside")
     if (source / checkpoint.MANIFEST).exists() and (reason := checkpoint.damage(source)):
         raise ConfigError(f"checkpoint {source} is damaged: {reason}; choose another one")
     weights = next((source / inside for inside in _WEIGHTS_INSIDE if (source / inside).is_dir()), None)
@@ -67,7 +75,7 @@ def export_checkpoint(source: Path, out: Path, start: Path | None = None) -> Pat
     with whole_folder(out, PUBLIC_FOLDER) as made:
         _copy(weights, made)
         if start is not None:
-            for file in start.iterdir():
+            for file in sorted(start.iterdir()):
                 if file.is_file() and file.suffix not in (".safetensors", ".bin") and not _exists(made, file.name):
                     shutil.copyfile(file, made / file.name)
         _check(made, source)
@@ -141,6 +149,6 @@ def _promised(index: Path, where: str) -> dict[str, set[str]]:
     try:
         for tensor, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
             promised.setdefault(str(name), set()).add(tensor)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{where}: {index.name} cannot be read ({type(error).__name__})") from None
     return promised

@@ -22,6 +22,12 @@ class Row:
     role: Role
     trains: bool
     """Whether the rules of the game let it train (a rejected attempt before an accepted one does not)."""
+    index: int = 0
+    """Its place among its game's trajectories."""
+    seconds: float | None = None
+    """How long its generation took."""
+    p_incorrect: float | None = None
+    """An assessor's p(INCORRECT), where its reply tells."""
 
 
 def uid_of(key: str) -> str:

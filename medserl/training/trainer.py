@@ -25,15 +25,18 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from verl.workers.utils.padding import response_to_nested
 
 from medserl.config.load import game_settings
-from medserl.config.settings import WARD, GameSettings, make_setup
+from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
-from medserl.game.explored import Edit, Explored
 from medserl.game.wire import decode_game
+from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
+from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
 from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
+from medserl.training.exploration import accepted_edits, explored_by
+from medserl.training.game_rows import round_rows
 from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
 from medserl.training.validate import Validator
 
@@ -47,22 +50,16 @@ class RolloutFailed(RuntimeError):
     """More games of a round failed technically than ``medserl.max_failed_share`` allows."""
 
 
-def explored_by(settings: GameSettings) -> Explored:
-    """What follows the injector's edits: on the ward against the facts of its table."""
-    if settings.notes.source != WARD:
-        return Explored()
-    from medserl.ward.coverage import facts_made, wrong_facts
-
-    return Explored(facts_made, len(wrong_facts()))
-
-
 @dataclass
 class RoundState:
     """What the trainer knows of the round being trained: tasks and games by note, roles by trajectory key."""
 
     tasks: dict[str, NoteTask] = field(default_factory=dict)
     games: dict[str, Game] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
+    advantages: dict[str, float] = field(default_factory=dict)
+    """Mean over a trajectory's tokens, by key."""
     nothing_trains: bool = False
 
 
@@ -115,6 +112,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         self.timing_raw = {}
         with marked_timer("step", self.timing_raw):
             batch = self.step(metrics, self.timing_raw)
+            self._phase("sending the weights to vLLM")
             self.on_step_end()
             metrics.update(self._consume_sync_metrics())
         self._compute_metrics(
@@ -125,17 +123,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
             epoch=(self.global_steps - 1) // self.steps_per_epoch,
         )
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
-        metrics |= self.explored.see(self._edits())
+        metrics |= self.explored.see(accepted_edits(self.round.tasks, self.round.games))
         return {name: float(value) for name, value in metrics.items()}
-
-    def _edits(self) -> list[Edit]:
-        """The round's accepted edits, in the order of its notes."""
-        pairs = [(task.note, self.round.games.get(uid)) for uid, task in sorted(self.round.tasks.items())]
-        return [
-            Edit(note.text, game.accepted, game.truth)
-            for note, game in pairs
-            if note is not None and game is not None and game.accepted is not None
-        ]
 
     def validate(self) -> dict[str, float]:
         """Judge the held-out notes with the present weights; nothing is trained."""
@@ -143,10 +132,22 @@ class SelfPlayTrainer(CheckpointedTrainer):
             notes = validation_notes(self.settings)
             prompts = make_setup(self.settings).prompts
             self._validator = Validator(self.config, self.get_llm_client(), self.tokenizer, prompts, notes)
+        phase("judging the held-out notes")
         timing: dict[str, float] = {}
         with marked_timer("validate", timing):
             metrics = self._validator(self.explored.covers)
         return {**metrics, "timing_s/validate": timing["validate"]}
+
+    def _phase(self, text: str) -> None:
+        phase(f"round {self.global_steps}/{self.total_training_steps}: {text}")
+
+    def game_rows(self) -> list[GameRow]:
+        """What the game log keeps of the last round."""
+        return round_rows(self.round, self.global_steps)
+
+    def answer_rows(self) -> list[GameRow]:
+        """What the game log keeps of the held-out answers since the last call."""
+        return [] if self._validator is None else self._validator.take_rows(self.global_steps)
 
     # ---------------------------------------------------------------- the round's notes
 
@@ -173,6 +174,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         """The rows that verl sends to the agent loops: one per note."""
+        self._phase("the model plays against itself")
         tasks = self.round.tasks
         expected = self.config.data.train_batch_size
         if len(tasks) != expected:
@@ -193,6 +195,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Keep the trajectories that train, have verl pad them, and deal all into mini-batches."""
+        self._phase("log-probabilities of the policy and the reference")
         rows = self._collect_games(batch)
         if (waited := time.perf_counter() - self._round_began) > SLOW_PHASE:
             logger.info("round %d: %d games played in %.0f s", self.global_steps, len(self.round.games), waited)
@@ -255,23 +258,32 @@ class SelfPlayTrainer(CheckpointedTrainer):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
+        known = ("index", "seconds", "p_incorrect")
+        self.round.rows = {
+            key: Row(Role(info["role"]), bool(info["trains"]), *(info[name] for name in known))
+            for key, info in said.items()
+        }
         if complaint := referee_complaint(list(by_uid.values()), self.settings.referee.name):
             logger.warning("round %d: %s", self.global_steps, complaint)
-        return {key: Row(Role(info["role"]), bool(info["trains"])) for key, info in said.items()}
+        return self.round.rows
 
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles."""
+        """KL and returns by verl; advantages by role, with the weights of the roles.
+
+        With a critic (GAE), returns are what it is to learn, and what is normalised is how much they exceed its values:
+        verl's own advantages are these, whitened over both roles together."""
         batch = self._compute_returns(batch, metrics)
         if self.round.nothing_trains:
             return batch
-        fields = ["returns", "response_mask"]
+        fields = ["returns", "response_mask", *(["values"] if self.use_critic else [])]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        outcomes = padded["returns"] - padded["values"] if self.use_critic else padded["returns"]
+        advantages = self.advantages(outcomes, padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -282,6 +294,9 @@ class SelfPlayTrainer(CheckpointedTrainer):
         injector = self.settings.advantage.injector_weight
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
+        means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
+        shown = zip(batch.keys, means.tolist(), strict=True)
+        self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
 
@@ -302,11 +317,16 @@ class SelfPlayTrainer(CheckpointedTrainer):
             controller.update(current_kl=metrics[KL], n_steps=real)
         return batch
 
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """None where nothing trains, as for the policy."""
+        return batch if self.round.nothing_trains else super()._update_critic(batch, metrics)
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the
         weights even on zero gradients."""
         if self.round.nothing_trains:
             return batch
+        self._phase("updating the policy")
         update = self.actor_rollout_wg.update_actor
 
         def counted(batch: KVBatchMeta) -> Any:

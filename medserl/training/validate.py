@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from threading import Thread
 from typing import Any
@@ -12,13 +13,17 @@ from omegaconf import DictConfig
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from medserl.config.settings import GREEDY, passes
+from medserl.config.settings import GREEDY, SAMPLED, passes
 from medserl.game import Label, LabelledNote, Note, PromptSet, answer_metrics, labelled_from_notes
-from medserl.game.metrics import mean
+from medserl.game.metrics import mean, ranking_auc
 from medserl.game.parse import AssessorAnswer, read_answer
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
+from medserl.gamelog.kinds import Row, Source
+from medserl.gamelog.rows import Turn, held_out
+from medserl.training.game_rows import said_incorrect
 
 IN_FLIGHT = 512
+_SOURCES = {GREEDY: Source.GREEDY, SAMPLED: Source.SAMPLED}
 
 
 class Validator:
@@ -44,8 +49,9 @@ class Validator:
         builder = create_continuous_token_builder(
             tokenizer, chat_template_kwargs=dict(config.data.apply_chat_template_kwargs)
         )
+        self._originals = {note.note_id: note.text for note in notes}
+        self._rows: list[Row] = []
         self.labelled: tuple[LabelledNote, ...] = tuple(labelled_from_notes(notes))
-        self._originals = {note.error_text: note.text for note in notes if note.error_text is not None}
         self._prompt_ids = [builder.build_initial_tokens(prompts.assessor(note.text)) for note in self.labelled]
         self._opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in self._prompt_ids]
 
@@ -56,12 +62,23 @@ class Validator:
             covers: Whether play has made the change from a note to its erroneous version; then the recall of errors
                 is told apart by it, too (NaN where there are none of a kind), and ``val/covered_rate`` is their share.
         """
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = {
+            f"val/texts_{label.value.lower()}": float(sum(note.label is label for note in self.labelled))
+            for label in Label
+        }
+        self._rows = []
         for name in passes(self._settings):
             temperature = 0.0 if name == GREEDY else self._temperature
-            answers = _in_own_loop(self._ask_all(temperature))
+            asked = _in_own_loop(self._ask_all(temperature))
+            answers = [answer for answer, _ in asked]
+            self._rows += [row | {"source": _SOURCES[name].value, "place": i} for i, (_, row) in enumerate(asked)]
             pairs = [(note.label, answer.label) for note, answer in zip(self.labelled, answers, strict=True)]
             metrics |= answer_metrics(pairs, f"val/{name}/")
+            sure = [
+                (note.label, row["assessor"]["p_incorrect"])
+                for note, (_, row) in zip(self.labelled, asked, strict=True)
+            ]
+            metrics[f"val/{name}/auc"] = ranking_auc((label, p) for label, p in sure if p is not None)
             metrics[f"val/{name}/strict_rate"] = mean(float(answer.strict) for answer in answers)
             if covers is not None:
                 metrics |= self._by_coverage(covers, [answer.label for answer in answers], f"val/{name}/")
@@ -74,34 +91,45 @@ class Validator:
         found: dict[bool, list[float]] = {True: [], False: []}
         for note, answer in zip(self.labelled, answers, strict=True):
             if note.label is Label.INCORRECT:
-                found[covers(self._originals[note.text], note.text)].append(float(answer is Label.INCORRECT))
+                found[covers(self._originals[note.note_id], note.text)].append(float(answer is Label.INCORRECT))
         return {
             f"{prefix}recall_incorrect_covered": mean(found[True]),
             f"{prefix}recall_incorrect_uncovered": mean(found[False]),
             "val/covered_rate": mean([1.0] * len(found[True]) + [0.0] * len(found[False])),
         }
 
-    async def _ask_all(self, temperature: float) -> list[AssessorAnswer]:
+    def take_rows(self, number: int) -> list[Row]:
+        """What the game log keeps of the last validation, which came after round ``number``; none a second time."""
+        rows, self._rows = self._rows, []
+        return [row | {"round": number} for row in rows]
+
+    async def _ask_all(self, temperature: float) -> list[tuple[AssessorAnswer, Row]]:
         gate = asyncio.Semaphore(IN_FLIGHT)
         return await asyncio.gather(*(self._ask(i, temperature, gate) for i in range(len(self.labelled))))
 
-    async def _ask(self, index: int, temperature: float, gate: asyncio.Semaphore) -> AssessorAnswer:
+    async def _ask(self, index: int, temperature: float, gate: asyncio.Semaphore) -> tuple[AssessorAnswer, Row]:
         note = self.labelled[index]
         name = f"val/{note.note_id}/{note.label.value}"
         # The same seed at every validation: a difference between two is the policy's, not the dice's.
         seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{name}".encode()).digest()[:4], "big") & 0x7FFFFFFF
         params = {"temperature": temperature, "top_p": 1.0, "top_k": -1, "max_tokens": self._max_tokens, "seed": seed}
+        params["logprobs"] = True  # of the tokens that are said; they choose nothing
         async with gate:
+            began = time.perf_counter()
             output = await self._client.generate(
                 request_id=f"{name}/{temperature}", prompt_ids=list(self._prompt_ids[index]), sampling_params=params
             )
-        reply = self._tokenizer.decode(list(output.token_ids), skip_special_tokens=True)
-        return read_answer(reply, self._opened[index])
+        ids = list(output.token_ids)
+        seconds = time.perf_counter() - began
+        reply = self._tokenizer.decode(ids, skip_special_tokens=True)
+        answer = read_answer(reply, self._opened[index])
+        sure = said_incorrect(ids, output.log_probs, self._tokenizer)
+        return answer, held_out(note, self._originals[note.note_id], answer, reply, len(ids), Turn(seconds, sure))
 
 
-def _in_own_loop(coroutine: Coroutine[Any, Any, list[AssessorAnswer]]) -> list[AssessorAnswer]:
+def _in_own_loop[T](coroutine: Coroutine[Any, Any, list[T]]) -> list[T]:
     """Run to the end in a thread of its own: the caller's may have an event loop already."""
-    result: list[list[AssessorAnswer] | BaseException] = []
+    result: list[list[T] | BaseException] = []
 
     def run() -> None:
         try:

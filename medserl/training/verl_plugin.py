@@ -1,4 +1,4 @@
-"""Two changes to verl for every run, on GPUs as on CPUs. ``import verl`` loads them in every process
+"""Three changes to verl for every run, on GPUs as on CPUs. ``import verl`` loads them in every process
 (``VERL_USE_EXTERNAL_MODULES``).
 
 New weights go from Megatron's workers to vLLM's through a socket in /tmp that both sides name after Ray's job id, the
@@ -11,6 +11,9 @@ The actor that counts vLLM's requests (verl/workers/rollout/router.py, GlobalReq
 and a cache, but its process imports all of verl to find its class, and then vLLM with it: Ray loads an actor's class
 where a handle of the actor arrives. That is 10 to 15 s of processor time and 1 GB, and the first requests wait for it.
 So its class goes there by value, and the handles as bytes, which the clients open.
+
+mbridge, which verl takes models to Megatron with (verl/models/mcore/mbridge.py), gets its bridges mended
+(medserl/bridges.py says what); without a GPU medserl/cpu/bridge.py does it.
 
 tests/training/test_verl_plugin.py fails when verl changes one of these places.
 """
@@ -27,6 +30,7 @@ from medserl.files import PRIVATE_UMASK
 from medserl.imports import after_import, spare_scipy
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 from medserl.training.loopback import keep_store_on_loopback
+from medserl.training.rendezvous import meet_outside_of_outgoing_ports
 
 PREFIX = f"ipc:///tmp/{SOCKETS}"
 
@@ -93,8 +97,18 @@ def open_handles(module: ModuleType) -> None:
     module.LLMServerClient._acquire_server = acquire
 
 
+def mend_bridges(module: ModuleType) -> None:
+    """verl.models.mcore.mbridge: Megatron's workers import it before they make a model."""
+    del module
+    from medserl.bridges import register
+
+    register()
+
+
 HOOKS = {
+    "verl.models.mcore.mbridge": mend_bridges,
     "torch.distributed.rendezvous": keep_store_on_loopback,
+    "verl.trainer.ppo.v1.trainer_base": meet_outside_of_outgoing_ports,
     "verl.workers.rollout.router": lighten_balancer,
     "verl.workers.rollout.llm_server": open_handles,
     "verl.workers.rollout.vllm_rollout.vllm_rollout": name_sender,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medserl.ablation.cell import summary
@@ -123,6 +123,7 @@ def test_inversion_that_nobody_measured_is_no_zero_and_no_dash() -> None:
     assert lines[5] == "| gold | 1 of 1 | 0.700 | – | – |"
 
 
+@settings(max_examples=15)  # matplotlib draws each
 @given(st.lists(st.lists(st.tuples(st.integers(0, 90), st.floats(0, 1)), min_size=1, max_size=5), max_size=3))
 def test_plot_is_well_formed_whatever_the_curves(runs: list[list[tuple[int, float]]]) -> None:
     from xml.etree import ElementTree

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from medserl.cli.guard import guarded
+from medserl.cli.main import main
 from medserl.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +101,27 @@ def test_a_terminal_without_unicode_shows_what_it_can(encoding: str, tmp_path: P
     out = tmp_path / "w\u0142rd"
     done = medserl("data", "ward", "--out", str(out), "--count", "4", shell="MEDSERL", PYTHONIOENCODING=encoding)
     assert done.returncode == 0 and b"Error" not in done.stderr and any(out.iterdir())
+
+
+def test_a_current_directory_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for words in (["config", "--section", "medserl.seed"], ["data", "ward", "--out", "o"], ["train", "--dry-run"]):
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("medserl: error: the current directory is gone") and told.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_umask_that_shuts_the_owner_out_does_not(tmp_path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        assert main(["data", "ward", "--out", str(tmp_path / "o"), "--count", "4"]) == 0
+        assert (tmp_path / "o" / "WARD-TestSet.csv").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "o").stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medserl.cli import selftest
-from medserl.cli.selftest import METRICS, Check, check_checkpoint, check_metrics, gpu_count, look_at, read_tensors
+from medserl.cli.selftest import METRICS, Check, check_checkpoint, check_metrics, look_at, read_tensors
 from medserl.run import checkpoint
 
 
@@ -90,12 +90,6 @@ def test_tensors_of_every_width_are_read(tmp_path: Path) -> None:
         whole=("I64", struct.pack("<q", 1)),
     )
     assert list(read_tensors(tmp_path / "m.safetensors")) == [("good", 2, True), ("bad", 1, False), ("half", 1, True)]
-
-
-@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("2,3", 2)])
-def test_gpus_are_counted_as_they_are_shown(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu_count() == count
 
 
 def test_gpu_packages_without_a_gpu_are_told_plainly(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from medserl.config.load import available_configs, game_settings, is_sft_config, load_config
+from medserl.config import family
+from medserl.config.load import available_configs, configs_dir, game_settings, is_sft_config, load_config
 from medserl.config.settings import GameSettings, RewardSettings, labelled_per_round, make_setup
 from medserl.errors import ConfigError
 from medserl.game import RewardConfig
@@ -39,8 +40,24 @@ def test_the_configurations_are_the_promised_ones() -> None:
 
 
 @pytest.mark.parametrize(
+    "overrides",
+    [
+        ["medserl.max_rounds=3", "trainer.nnodes=2", "+medserl.rewards.options.fee=1", "data.seed=null"],
+        ["medserl.notes.path='a b.jsonl'", "actor_rollout_ref.rollout.n=4", "++medserl.thinking=true"],
+        ["model_engine=megatron", "medserl.run_dir=x"],
+    ],
+)
+def test_values_set_on_files_read_before_are_what_hydra_makes_of_both_at_once(overrides: list[str]) -> None:
+    expected = family._composed(configs_dir(), "embedded", overrides)
+    assert family.compose(configs_dir(), "embedded", overrides, family.TRAIN) == expected
+    family.compose(configs_dir(), "embedded", ["medserl.max_rounds=9"], family.TRAIN)
+    assert family.compose(configs_dir(), "embedded", overrides, family.TRAIN) == expected, "nothing is left of others"
+
+
+@pytest.mark.parametrize(
     ("override", "told"),
     [
+        ("hydra.run.dir=x", "neither verl nor MedSeRL has a key hydra.run.dir"),
         ("medserl.rolout_batch_size=3", "did you mean medserl.rollout_batch_size"),
         ("actor_rollout_ref.actor.optm.lr=1", "did you mean actor_rollout_ref.actor.optim.lr"),
         ("+actor_rollout_ref.actor.foo=1", "actor_rollout_ref.actor.foo"),

@@ -54,36 +54,39 @@ def learning_rate(step: int) -> float:
 # --- a model, and what plain Hugging Face and torch make of it ---------------------------------------
 
 
-def make_model(directory: Path) -> None:
-    """A random Qwen3 with tied embeddings and grouped queries, float32 on disk, and a tokenizer."""
+# Sizes that TP 2 and PP 2 divide, grouped queries, a base of rotary positions that is not the usual one, and weights
+# large enough that each of them matters.
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 5e4},
+    "tie_word_embeddings": True,
+    "initializer_range": 0.1,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+def make_model(directory: Path, config: Any) -> None:
+    """A random model of a configuration, float32 on disk, and a tokenizer."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     words = {"<pad>": 0, "<eos>": 1, **{f"w{i}": i for i in range(2, VOCABULARY)}}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="<pad>")), pad_token="<pad>", eos_token="<eos>"
     )
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=128,
-        rope_parameters={"rope_type": "default", "rope_theta": 5e4},  # not the usual one
-        tie_word_embeddings=True,
-        initializer_range=0.1,  # large enough that every weight matters
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    model = Qwen3ForCausalLM(config)
+    model = AutoModelForCausalLM.from_config(config)
     for name, parameter in model.named_parameters():
-        if "norm" in name:  # norms start at one; make each of them different
+        if "norm" in name or "bias" in name:  # these start at one and zero; make each of them different
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -100,9 +103,9 @@ class Plain:
     """A Hugging Face model in one precision, trained by torch.optim.AdamW with float32 masters."""
 
     def __init__(self, path: Path, dtype: torch.dtype) -> None:
-        from transformers import Qwen3ForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        self.model = Qwen3ForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
         self.masters = {n: p.detach().float().clone() for n, p in self.model.named_parameters()}
         decayed = [m for m in self.masters.values() if m.dim() > 1]
         others = [m for m in self.masters.values() if m.dim() == 1]
@@ -151,7 +154,9 @@ class Plain:
 
 
 def reference(directory: Path) -> None:
-    make_model(directory / "model")
+    from transformers import Qwen3Config
+
+    make_model(directory / "model", Qwen3Config(**SIZES, head_dim=32))
     for name, dtype in PRECISIONS.items():
         plain = Plain(directory / "model", dtype)
         found: dict[str, Any] = {"log_probs": plain.log_probs()}
@@ -163,4 +168,7 @@ def reference(directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    from engine_families import family_references
+
     reference(Path(sys.argv[1]))
+    family_references(Path(sys.argv[1]))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from engine_families import NAMES
 from engine_reference import (
     BETAS,
     CLIP,
@@ -308,6 +309,26 @@ def run_layout(directory: Path, precision: str, tp: int, pp: int) -> None:
         torch.save({**found, "loss": out["loss"], "curve": curve}, directory / f"engine_{name}.pt")
 
 
+def run_family(directory: Path, name: str, tp: int, pp: int) -> None:
+    """Weights, log-probs and gradients of another family's model in float32; an export of it where all is split."""
+    import torch.distributed as dist
+
+    engine = make_engine(directory / name, "float32", tp, pp)
+    found: dict[str, Any] = {"start": gathered(engine), "log_probs": log_probs(engine)}
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        out = engine.forward_backward_batch(batch(), loss_function, forward_only=False)
+        found["gradients"] = gathered(engine, lambda p: p.main_grad)
+    if engine.is_mp_src_rank_with_outputs():
+        torch.save({**found, "loss": out["loss"]}, directory / f"family_{name}_{tp}x{pp}.pt")
+    if (tp, pp) == (2, 2):
+        checkpoint = directory / f"checkpoint_{name}"
+        make_engine(directory / name, "bfloat16", tp, pp).save_checkpoint(str(checkpoint), global_step=0)
+        dist.barrier()
+        if dist.get_rank() == 0:
+            export(checkpoint, directory / f"exported_{name}")
+
+
 def rank(directory: Path, tp: int, pp: int) -> None:
     """The work of one process of a layout."""
     import torch.distributed as dist
@@ -321,6 +342,8 @@ def rank(directory: Path, tp: int, pp: int) -> None:
     )
     for precision in PRECISIONS:
         run_layout(directory, precision, tp, pp)
+    for name in NAMES:
+        run_family(directory, name, tp, pp)
     dist.barrier()
     dist.destroy_process_group()
 
@@ -348,7 +371,7 @@ def forked(directory: Path, tp: int, pp: int, number: int) -> int:
 def import_all() -> None:
     """What `run_layout` needs; nothing that starts a thread, which would not survive a fork."""
     import verl.workers.engine  # noqa: F401
-    from transformers import Qwen3ForCausalLM  # noqa: F401
+    from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM  # noqa: F401
 
     import medserl.training.export  # noqa: F401
 

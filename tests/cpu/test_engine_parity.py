@@ -11,6 +11,7 @@ float32), and the engine must not be farther from Hugging Face than `BF16_SLACK`
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,14 @@ from medserl.cpu.environment import cpu_environment
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1100)]
 
+FAMILY_MODELS = (
+    "qwen3_untied",
+    "qwen2_tied",
+    "qwen2_untied",
+    "llama_tied",
+    "llama_untied_llama3",
+    "llama_tied_linear",
+)  # of engine_families.py, which imports torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2))
@@ -249,3 +258,31 @@ def test_another_layout_goes_on_from_a_checkpoint(
     assert losses(ours["curve"]) == pytest.approx(losses(went_on), rel=2e-3)
     assert [step["norm"] for step in ours["curve"]] == pytest.approx([step["norm"] for step in went_on], rel=0.02)
     assert [step["rates"] for step in ours["curve"]] == [step["rates"] for step in went_on]
+
+
+@pytest.mark.parametrize("family", FAMILY_MODELS)
+def test_other_families(family: str, layout: tuple[int, int], directory: Path) -> None:
+    """Weights, log-probabilities, loss and gradients are Hugging Face's."""
+    found, wanted = (load(directory / f"family_{family}{end}.pt") for end in (f"_{layout[0]}x{layout[1]}", ""))
+    assert found["start"].keys() == wanted["start"].keys()
+    for name, tensor in found["start"].items():
+        assert tensor.float().equal(wanted["start"][name]), name
+    assert log_prob_differences(found, wanted).abs().max() < FP32_LOG_PROBS
+    assert sum(found["loss"]) == pytest.approx(wanted["loss"], rel=1e-5)
+    assert worst(found["gradients"], wanted["gradients"]) < FP32_GRADIENTS
+
+
+@pytest.mark.parametrize("family", FAMILY_MODELS)
+def test_other_families_are_exported_as_they_were(family: str, directory: Path) -> None:
+    from safetensors.torch import load_file
+
+    from medserl.run.weights import misfit, weight_shapes
+
+    folder, wanted = directory / f"exported_{family}", load(directory / f"family_{family}.pt")["start"]
+    assert misfit(weight_shapes(folder), json.loads((folder / "config.json").read_text())) is None
+    files = sorted(folder.glob("*.safetensors"))
+    exported = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    assert exported.keys() - {"lm_head.weight"} == wanted.keys() - {"lm_head.weight"}
+    for name, tensor in exported.items():
+        start = wanted.get(name, wanted["model.embed_tokens.weight"])
+        assert tensor.equal(start.to(tensor.dtype)), name

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -319,3 +320,13 @@ def test_the_correct_version_alone_is_a_note_too(tmp_path: Path) -> None:
         notes, _ = load_notes_with_report(write_parquet(tmp_path / "some.parquet", kept))
         assert [(note.note_id, note.text) for note in notes] == [("p", note_text(1))]
         assert (notes[0].error_text is None) == (len(kept) == 1)
+
+
+def test_a_name_that_is_no_utf_8_is_taken(tmp_path: Path) -> None:
+    """As files of an old Windows share have: every byte of the name counts, and messages show it escaped."""
+    source = tmp_path / os.fsdecode(b"n\xf6tes.jsonl")
+    source.write_text('{"note_id": "a", "text": "He is well."}\n')
+    out = tmp_path / os.fsdecode(b"\xf6")
+    assert main(["data", "prepare", f"--split=test={source}", "--out", str(out)]) == 0
+    assert main(["data", "stats", str(out)]) == 0
+    assert json.loads((out / "manifest.json").read_text())["sources"][0]["name"] == source.name

@@ -16,9 +16,12 @@ from typing import Any
 
 import psutil
 
+from medserl.gamelog.kinds import Source
+from medserl.gamelog.read import read_part
+
 START_LIMIT = 600  # seconds: a loaded machine with two cores
 SWEEP_LIMIT = 30  # seconds until nothing of a run is left
-COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null", "medserl.dump_games=true")
+COMMON = ("trainer.save_freq=2", "trainer.max_actor_ckpt_to_keep=null")
 ONE_WORKER = (
     "trainer.n_gpus_per_node=1",
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
@@ -27,6 +30,11 @@ ONE_WORKER = (
 MARK = "MEDSERL_TEST_RUN"
 SESSION = uuid.uuid4().hex
 """In the environment of every process that these tests start: runs of others on this machine are left alone."""
+# The sampled tokens are the same; what is computed from log-probabilities may differ in the last bits,
+# because vLLM's batches hold other requests when other games end first.
+TOLERANCE = 1e-3
+EXACT = ("vcf_acceptance_rate", "mean_reward", "injector/win_rate", "perf/generated_tokens", "trajectories")
+CLOSE = ("actor/entropy", "actor/grad_norm", "actor/reward_kl_penalty", "actor/pg_loss", "actor/ppo_kl", "actor/lr")
 Action = Callable[["Started"], None]
 
 
@@ -39,8 +47,8 @@ class Run:
     output: str
     left_behind: list[str] = field(default_factory=list)
     """Command lines of its processes that were still there when it had ended."""
-    listening: frozenset[tuple[str, str]] = frozenset()
-    """Command line and address of each of its processes that listened for TCP connections at some time."""
+    listening: frozenset[tuple[str, str, int]] = frozenset()
+    """Command line, address and port of each of its processes that listened for TCP connections at some time."""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -57,9 +65,9 @@ class Run:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
     def games(self, number: int) -> list[dict[str, Any]]:
-        return [
-            json.loads(line) for line in (self.path / "games" / f"round_{number:06d}.jsonl").read_text().splitlines()
-        ]
+        """What the game log keeps of a round, held-out answers left out."""
+        rows = read_part(self.path / "games" / f"round-{number:06d}.parquet")
+        return [row for row in rows if row["source"] in (Source.PLAY, Source.GOLD)]
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def start(
 ) -> Run:
     """Run a command that trains in ``run_dir``, to its end and until none of its processes is left."""
     log = run_dir.with_suffix(".out")
-    listening: set[tuple[str, str]] = set()
+    listening: set[tuple[str, str, int]] = set()
     ended = threading.Event()
     variables = {**os.environ, **(environment or {}), MARK: SESSION}
     with log.open("w") as output:
@@ -155,7 +163,7 @@ def processes() -> dict[int, str]:
     return found
 
 
-def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: float = 2.0) -> None:
+def watch_sockets(found: set[tuple[str, str, int]], ended: threading.Event, period: float = 2.0) -> None:
     """Collect the listening TCP sockets of the processes that these tests have started, until ``ended``."""
     while not ended.wait(period):
         with contextlib.suppress(psutil.Error, OSError):  # one that has ended in between
@@ -164,4 +172,20 @@ def watch_sockets(found: set[tuple[str, str]], ended: threading.Event, period: f
             for process in started | {child for parent in started for child in parent.children(recursive=True)}:
                 for connection in process.net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_LISTEN:
-                        found.add((" ".join(process.cmdline()).strip(), connection.laddr.ip))
+                        found.add((" ".join(process.cmdline()).strip(), *connection.laddr))
+
+
+def optimizer_state(checkpoint: Path) -> dict[str, Any]:
+    """Adam's moments and the float32 weights by name, gathered from all ranks' files."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.FileSystemReader(checkpoint / "actor/optimizer/dist_ckpt")
+    described = reader.read_metadata().state_dict_metadata
+    state = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in described.items()
+        if hasattr(entry, "size")
+    }
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state

@@ -40,8 +40,8 @@ def test_a_round_that_the_tiny_model_judges(run: Run) -> None:
     assert ruled
     assert metrics["vcf_acceptance_rate"] > 0.4  # the model that plays the injector is the warm start
     assert metrics["medserl/trained_trajectories"] == metrics["labelled/games"]  # void games train nobody
-    assert {game["ruling"]["reason"] for game in ruled} <= {"judge_unparseable", "judge_undecidable"}
-    assert {game["second_ruling"]["kind"] for game in ruled} & {"benign", "error"}
+    assert {game["ruling_reason"] for game in ruled} <= {"judge_unparseable", "judge_undecidable"}
+    assert {game["second_ruling"] for game in ruled} & {"benign", "error"}
     assert metrics["labelled/games"] == 8.0
     record = json.loads((run.path / "provenance.json").read_text())["starts"][0]
     assert record["prompt_set"]["name"] == "ward"

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from medserl.run import checkpoint
 from medserl.ward import MODEL_DIR
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -16,7 +19,7 @@ SMALL = [
     "--steps", "4", "medserl.notes.count=60",
     "medserl.mixture.assessor_pairs=6", "medserl.mixture.injector_turns=8",
     "medserl.late_mixture.assessor_pairs=2", "medserl.late_mixture.injector_turns=16",
-    "data.micro_batch_size_per_gpu=10",
+    "data.micro_batch_size_per_gpu=10", "trainer.save_freq=2", "trainer.max_ckpt_to_keep=2",
 ]  # fmt: skip
 
 
@@ -51,6 +54,22 @@ def test_a_short_warm_start_learns_and_plays(first: tuple[Path, str]) -> None:
 
 def test_a_finished_run_is_left_alone(first: tuple[Path, str]) -> None:
     assert "complete:" in sft(first[0], *SMALL)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_model_is_the_same(first: tuple[Path, str], tmp_path: Path) -> None:
+    """Four steps in one go, and two, then two again from the checkpoint of step 2, because that of step 4 is cut."""
+    done = first[0] / "checkpoints"
+    assert checkpoint.steps(done) == [2, 4]
+    assert [checkpoint.damage(checkpoint.folder(done, step)) for step in (2, 4)] == [None, None]
+    run = tmp_path / "again"
+    shutil.copytree(first[0], run, symlinks=True)
+    shutil.rmtree(run / "model")
+    largest = max((run / "checkpoints/global_step_4").rglob("*"), key=lambda path: path.stat().st_size)
+    os.truncate(largest, 100)
+    output = sft(run, *SMALL)
+    assert "global_step_4 is damaged: " in output and "from step 2 on" in output
+    assert [checkpoint.damage(checkpoint.folder(run / "checkpoints", step)) for step in (2, 4)] == [None, None]
+    assert digest(run / "model/model.safetensors") == digest(first[0] / "model/model.safetensors")
 
 
 def test_pairs_from_a_file_make_the_same_model_each_time(tmp_path: Path) -> None:

@@ -8,11 +8,16 @@ import stat
 
 import pytest
 
+from medserl.gamelog.kinds import Source
+from medserl.gamelog.read import read_games
+from medserl.planning.shapes import find_shape
+from medserl.run.curves import ALWAYS
+from medserl.ward import model_dir
 from tests.e2e.runs import Run, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
 
-# game.md, "What every round reports": metric names in TensorBoard.
+# What every round reports.
 REPORTED = [
     "vcf_acceptance_rate",
     "vcf_acceptance_rate/benign",
@@ -134,31 +139,45 @@ def test_roles_have_their_own_rewards(uninterrupted: Run) -> None:
     decisive = [g for n in (1, 2) for g in uninterrupted.games(n) if g["mode"] and g["truth"]]
     assert decisive
     for game in decisive:
-        by_role = {t["role"]: t for t in game["trajectories"] if t["trains"]}
-        injector, assessor = by_role["injector"], by_role["assessor"]
-        assert injector["info"]["task_reward"] == -assessor["info"]["task_reward"] != 0
-        for trajectory in (injector, assessor):
-            parts = trajectory["info"]["task_reward"] + trajectory["info"]["local_reward"]
-            assert trajectory["reward"] == pytest.approx(parts)
+        injector, assessor = game["attempts"][-1], game["assessor"]
+        assert game["injector_task_reward"] == -assessor["task_reward"] != 0
+        assert assessor["reward"] - assessor["task_reward"] in (pytest.approx(0), pytest.approx(0.1))
+        assert injector["reward"] <= game["injector_task_reward"] + 0.1 + 1e-6
 
 
-def test_the_assessor_sees_nothing_but_the_modified_note(uninterrupted: Run) -> None:
-    for game in uninterrupted.games(1):
-        for trajectory in game["trajectories"]:
-            if trajectory["role"] == "assessor":
-                (message,) = trajectory["messages"]
-                assert game["accepted"] in message["content"]
-                assert "benign" not in message["content"].replace(game["accepted"], "")
+def test_the_game_log_knows_what_trained_and_how_sure_the_assessor_was(uninterrupted: Run) -> None:
+    turns = [t for n in (1, 2, 3) for g in uninterrupted.games(n) for t in (*g["attempts"], g["assessor"]) if t]
+    trained = [turn for turn in turns if turn["trained"]]
+    assert len(trained) == sum(row["medserl/trained_trajectories"] for row in uninterrupted.metrics)
+    assert all(turn["advantage"] is not None and turn["seconds"] > 0 for turn in trained)
+    answers = [g["assessor"] for g in uninterrupted.games(1) if g["assessor"] and g["assessor"]["strict"]]
+    assert answers and all(0 < answer["p_incorrect"] < 1 for answer in answers)
+    held_out = [r for r in read_games(uninterrupted.path) if r["source"] not in (Source.PLAY, Source.GOLD)]
+    assert {row["source"] for row in held_out} == {Source.GREEDY, Source.SAMPLED}
+    greedy = [row["assessor"] for row in held_out if row["source"] == Source.GREEDY and row["assessor"]["strict"]]
+    assert greedy and all((answer["p_incorrect"] >= 0.5) == (answer["answer"] == "INCORRECT") for answer in greedy)
 
 
-def test_tensorboard_holds_every_metric(uninterrupted: Run) -> None:
+def test_every_metric_is_reported(uninterrupted: Run) -> None:
+    for row in uninterrupted.metrics:
+        missing = {
+            name for name in REPORTED if name not in row and not name.startswith(("val/", "vcf_acceptance_rate/"))
+        }
+        assert not missing
+    assert set(REPORTED) <= set().union(*uninterrupted.metrics)
+
+
+def test_tensorboard_draws_what_moves(uninterrupted: Run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(uninterrupted.path / "tensorboard"))
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert set(REPORTED) <= tags, sorted(set(REPORTED) - tags)
+    assert {"vcf_acceptance_rate", "mean_reward", "val/greedy/mcc", "verl/actor/grad_norm", "verl/timing_s/gen"} <= tags
     assert [point.step for point in events.Scalars("vcf_acceptance_rate")] == [1, 2, 3]
+    still = {name for name in tags if len({point.value for point in events.Scalars(name)}) == 1}
+    assert not [name for name in still if not ALWAYS.match(name)]
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
 def test_the_log_can_be_grepped(uninterrupted: Run) -> None:
@@ -181,3 +200,12 @@ def test_a_finished_run_has_nothing_to_do(uninterrupted: Run) -> None:
     assert again.exit_code == 0, again.output
     assert "complete: 3 rounds" in again.output
     assert again.metrics == before
+
+
+def test_a_checkpoint_has_the_size_that_the_planner_says(uninterrupted: Run) -> None:
+    """2 bytes a parameter of weights and 12 of the optimizer; headers and names are a twentieth of so small a model."""
+    shape = find_shape(str(model_dir()), "--model")
+    actor = uninterrupted.path / "checkpoints" / "global_step_3" / "actor"
+    for pattern, wanted in (("**/*.safetensors", 2 * shape.parameters), ("**/*.distcp", 12 * shape.parameters)):
+        size = sum(path.stat().st_size for path in actor.glob(pattern))
+        assert wanted <= size <= 1.05 * wanted, pattern

@@ -185,3 +185,48 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     first, second = answered(tmp_path / "a", rights, "a|b <i>x</i>"), answered(tmp_path / "b", rights, "[c](d)\n# e")
     report = comparison_markdown(both(first, second))
     assert report.splitlines()[0] == r"# \[c\](d) # e against a\|b &lt;i&gt;x&lt;/i&gt;"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data": None}, "no data.texts"),
+        ({"data": [1]}, "no data.texts"),
+        ({"data": {"texts": "many"}}, "no data.texts"),
+        ({"settings": None}, "no settings"),
+        ({"model": {}}, "no model.name"),
+        ({"format_version": 7}, "format version 1"),
+    ],
+)
+def test_results_that_lack_something_are_refused(tmp_path: Path, change: dict, told: str) -> None:
+    made = answered(tmp_path / "a", [True] * 4)
+    results = json.loads((made / "results.json").read_text()) | change
+    (made / "results.json").write_text(json.dumps({key: value for key, value in results.items() if value is not None}))
+    with pytest.raises(DataError, match=f"results.json: .*{told}"):
+        read_results(made)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"n0"', '["x"]', "line 1: is no prediction .note_id is a list"),
+        ('"group": 0', '"group": {}', "line 1: is no prediction .group is a dict"),
+        ('"answer"', '"asnwer"', "line 1: is no prediction .no 'answer'"),
+        ('"n0"', '"n1"', "has 'n1' more than once"),
+        ('{"note_id"', "[" * 100_000, "line 1: is no prediction"),
+    ],
+    ids=["list", "dict", "lacking", "twice", "deep"],
+)
+def test_predictions_that_are_none_are_refused(tmp_path: Path, old: str, new: str, told: str) -> None:
+    made = answered(tmp_path / "a", [True] * 4)
+    file = made / "predictions.jsonl"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=f"predictions.jsonl.*{told}"):
+        read_results(made)
+
+
+def test_a_negative_seed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = str(answered(tmp_path / "a", [True] * 4))
+    assert main(["compare", made, made, "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "medserl: error: --seed: -1 is less than 0\n"

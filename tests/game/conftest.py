@@ -1,6 +1,9 @@
 """Shared by the game's tests: a scripted player and hypothesis profiles without a clock."""
 
+import importlib.util
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,3 +35,14 @@ class ScriptedPlayer:
 @pytest.fixture
 def scripted() -> Callable[..., ScriptedPlayer]:
     return ScriptedPlayer
+
+
+@pytest.fixture(scope="session")
+def textbook() -> ModuleType:
+    """The filter as a textbook would write it: benchmarks/vcf.py."""
+    path = Path(__file__).parents[2] / "benchmarks" / "vcf.py"
+    spec = importlib.util.spec_from_file_location("benchmark_vcf", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,26 +1,13 @@
 """Bounded word alignment against the textbook matrix."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medserl.game.align import align_words
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=40)
-
-
-@pytest.fixture(scope="module")
-def textbook() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "vcf.py"
-    spec = importlib.util.spec_from_file_location("benchmark_vcf", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @given(WORDS, WORDS, st.integers(0, 12))

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medserl.game.labels import Label, Mode
-from medserl.game.metrics import answer_metrics, confusion, round_metrics
+from medserl.game.metrics import answer_metrics, confusion, ranking_auc, round_metrics
 from medserl.game.play import AssessorTurn, Attempt, Game, Reply, Role, Trajectory
 from medserl.game.referee import Ruling, RulingKind
 from medserl.game.referee.base import UNCHECKED
@@ -232,3 +232,15 @@ def test_attempt_numbers_follow_the_rules() -> None:
     keys = set(round_metrics(GAMES, max_attempts=2))
     assert "vcf_acceptance_rate/attempt_2" in keys and "vcf_acceptance_rate/attempt_3" not in keys
     assert {f"vcf_rejections/{reason.value}" for reason in Reason} <= keys
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Label)), st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1))))
+def test_the_ranking_is_scikit_learns(scores: list[tuple[Label, float]]) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    found = ranking_auc(scores)
+    truth = [label is Label.INCORRECT for label, _ in scores]
+    if len(set(truth)) < 2:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(roc_auc_score(truth, [score for _, score in scores]))

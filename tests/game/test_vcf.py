@@ -1,9 +1,7 @@
 """The verifiable change filter."""
 
-import importlib.util
 import re
 import string
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -434,31 +432,21 @@ def test_two_changed_sentences_never_pass(sentences: list[str], data: st.DataObj
     assert verdict.reason in (Reason.SEVERAL_SENTENCES, Reason.IDENTICAL)
 
 
-@pytest.fixture(scope="module")
-def plain() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "vcf.py"
-    spec = importlib.util.spec_from_file_location("benchmark_vcf", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @given(MESSY | WORDS, st.data())
-def test_equals_the_straightforward_version(plain: ModuleType, words: list[str], data: st.DataObject) -> None:
+def test_equals_the_straightforward_version(textbook: ModuleType, words: list[str], data: st.DataObject) -> None:
     edited = list(words)
     for _ in range(data.draw(st.integers(0, 7))):
         place = data.draw(st.integers(0, len(edited)))
         width = data.draw(st.integers(0, 2))
         edited[place : place + width] = data.draw(st.lists(st.sampled_from(words) | WORD, max_size=2))
     pair = (" ".join(words), " ".join(edited))
-    assert apply_vcf(*pair) == plain.textbook(*pair)
+    assert apply_vcf(*pair) == textbook.textbook(*pair)
 
 
-def test_the_benchmarks_pairs_get_equal_verdicts(plain: ModuleType) -> None:
-    pairs = plain.make_pairs(60, 150, seed=3)
+def test_the_benchmarks_pairs_get_equal_verdicts(textbook: ModuleType) -> None:
+    pairs = textbook.make_pairs(60, 150, seed=3)
     verdicts = [apply_vcf(*pair) for pair in pairs]
-    assert verdicts == [plain.trimmed(*pair) for pair in pairs]
+    assert verdicts == [textbook.trimmed(*pair) for pair in pairs]
     assert {verdict.passed for verdict in verdicts} == {True, False}
 
 

@@ -17,7 +17,9 @@ def test_default_is_the_quick_tests(check: ModuleType) -> None:
 def test_all_is_every_check(check: ModuleType) -> None:
     chosen = names(check, "--all")
     assert chosen[-4:] == [f"pytest -m {tiers}" for tiers in ("quick", "engine", "e2e", "cluster or images")]
-    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint"} == set(chosen[:-4])
+    assert {"ruff check", "ruff format", "mypy", "bash -n", "shellcheck", "hadolint", "mkdocs build"} == set(
+        chosen[:-4]
+    )
 
 
 @pytest.mark.parametrize("tier", ["cluster", "images", "nightly"])

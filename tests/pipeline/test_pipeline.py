@@ -18,6 +18,7 @@ from medserl.pipeline.page import write_page
 from medserl.pipeline.plan import Folders, Request, evaluate_arguments, sft_overrides, split_items, train_overrides
 from medserl.pipeline.run import Pipeline
 from tests.data.files import clean_row, error_row, note_text, write_csv
+from tests.pipeline.test_directory import write_stage
 
 pytestmark = pytest.mark.engine  # whole dry runs, with tokenizers: seconds each, too long for the quick tests
 
@@ -129,19 +130,6 @@ def test_long_medec_notes_are_an_error_unless_they_are_left_out_and_counted(tmp_
     assert facts["splits"]["test"]["rows"] == 2
 
 
-def test_a_directory_belongs_to_one_request(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigError, match="no pipeline's"):
-        Pipeline(request(out))
-    (out / "thesis.tex").unlink()
-    (out / "pipeline.json").write_text(json.dumps(request(out).record()))
-    Pipeline(request(out))
-    with pytest.raises(ConfigError, match="count: 40 there, 41 now"):
-        Pipeline(request(out, count=41))
-
-
 class Recorded(Pipeline):
     """Stages that write a word instead of starting anything; which were run is remembered."""
 
@@ -157,6 +145,7 @@ class Recorded(Pipeline):
         self.ran.append(stage)
         if stage == self.fails_in:
             raise RuntimeError(stage)
+        write_stage(self.folders.out, stage)
         return facts
 
     def _prepare(self) -> dict[str, Any]:

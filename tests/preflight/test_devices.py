@@ -41,7 +41,13 @@ def test_a_gpu_configuration_is_refused_without_a_gpu(monkeypatch: pytest.Monkey
     ("name", "override"), [("embedded", "trainer.device=cuda"), ("embedded", "medserl.device=cuda")]
 )
 def test_devices_that_contradict_each_other(name: str, override: str) -> None:
-    assert "medserl.device: " in refused(name, override)
+    told = refused(name, override)
+    assert "medserl.device is " in told and "trainer.device " in told and "which must be the same" in told
+
+
+def test_a_configuration_for_cpus_is_named_by_the_device_that_was_given(gpus: None) -> None:
+    told = refused("embedded", "trainer.device=cuda", "medserl.device=cuda")
+    assert told.startswith("trainer.device: cuda, but the configuration is one for CPUs")
 
 
 def test_more_gpus_than_there_are(gpus: None) -> None:

@@ -1,5 +1,6 @@
 """What a node finds out about itself, and the report that names bad ones."""
 
+import dataclasses
 import json
 import socket
 from pathlib import Path
@@ -18,24 +19,27 @@ from medserl.preflight.node_checks import (
     run_dir_checks,
     software_checks,
 )
+from medserl.preflight.nvidia import Card
 from medserl.preflight.preflight_report import make_report, odd_ones_out
 from medserl.slurm.ray_steps import free_port
 
-H100 = ["0", "NVIDIA H100 80GB HBM3", "580.95.05", "81559", "4"]
+H100 = Card("0", "GPU-0", "NVIDIA H100 80GB HBM3", "580.95.05", 81559 * 2**20, 4 * 2**20)
 
 
 def problems(checks: list[Check]) -> str:
     return "; ".join(check.problem for check in checks if check.problem)
 
 
-def test_gpus_as_nvidia_smi_tells() -> None:
-    rows = [[str(index), *H100[1:]] for index in range(8)]
-    checks = read_gpus(rows, 8)
+def test_gpus_as_nvidia_smi_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    cards = [dataclasses.replace(H100, index=str(index)) for index in range(8)]
+    checks = read_gpus(cards, 8)
     assert [check.value for check in checks] == ["8 NVIDIA H100 80GB HBM3", "80 GiB, 80 free", "580.95.05"]
     assert not problems(checks)
-    assert "7 GPUs instead of 8" in problems(read_gpus(rows[:7], 8))
-    rows[3][4] = "40000"
-    assert "GPU 3 has 39.1 GiB in use" in problems(read_gpus(rows, 8))
+    assert "7 GPUs instead of 8" in problems(read_gpus(cards[:7], 8))
+    cards[3] = dataclasses.replace(cards[3], used=40000 * 2**20)
+    assert "GPU 3 has 39.1 GiB in use" in problems(read_gpus(cards, 8))
+    assert "80 GiB, the run needs about 93" in problems(read_gpus(cards, 8, 1e11))
 
 
 def test_missing_driver_is_a_problem_only_where_gpus_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:

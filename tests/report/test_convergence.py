@@ -121,10 +121,10 @@ def test_a_curve_has_finite_values_and_the_later_of_a_round() -> None:
 
 def test_a_summary_names_every_verdict_and_leaves_out_what_was_not_measured() -> None:
     rows = [{"round": i, "mean_reward": 0.1 * i, "val/greedy/balanced_accuracy": 0.6} for i in range(1, 21)]
-    found = summarise([*rows, {"round": 99, "validation": True}])
+    found = summarise([*rows, {"round": 99, "validation": True}], "val/greedy/balanced_accuracy")
     assert found["rounds"] == 20
     assert found["flattened"]["reward"]["state"] == "rising"
-    assert found["flattened"]["accuracy on held-out notes"]["state"] == "flattened"
+    assert found["flattened"]["held-out notes"]["state"] == "flattened"
     assert found["flattened"]["acceptance"]["state"] == "too few rounds"
     assert set(found["curves"]) == {"mean_reward", "val/greedy/balanced_accuracy"}
 
@@ -134,5 +134,5 @@ def test_plotted_metrics_are_those_that_rounds_report() -> None:
 
     known = {*round_metrics([]), "actor/reward_kl_penalty", "actor/entropy"}
     for how in ("greedy", "sampled"):
-        known |= answer_metrics([], f"val/{how}/").keys()
+        known |= answer_metrics([], f"val/{how}/").keys() | {f"val/{how}/auc"}
     assert {metric for plot in PLOTS for metric in plot.metrics} <= known

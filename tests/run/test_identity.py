@@ -154,7 +154,7 @@ def test_notes_that_cannot_be_compared_any_more_are_refused_with_a_way_on(here: 
         "medserl.validation.count=10",
         "medserl.validation.sampled=false",
         "medserl.validation.best_metric=val/greedy/mcc",
-        "medserl.dump_games=true",
+        "medserl.game_log.enabled=true",
         "medserl.device=cpu",
         "trainer.logger=[console]",
         "medserl.max_rounds=99",

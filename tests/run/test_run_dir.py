@@ -14,7 +14,7 @@ from medserl.game import load_prompt_set
 from medserl.run import checkpoint
 from medserl.run.identity import differences
 from medserl.run.layout import leave_random_states
-from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE, RunDir
+from medserl.run.run_dir import CONFIG_FILE, LOCK_FILE, PROVENANCE_FILE, RunDir
 from medserl.run.run_log import RunLog
 
 
@@ -264,27 +264,126 @@ def test_a_run_that_ended_between_check_and_lock_is_not_overwritten(tmp_path: Pa
     third.close()
 
 
-@pytest.mark.parametrize("mode", ["disable", "resume_path"])
-def test_starting_anew_where_there_are_checkpoints_is_refused(tmp_path: Path, mode: str) -> None:
+def test_starting_anew_where_there_are_checkpoints_is_refused(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.open(config(), "embedded", [])
     run.close()
-    anew = config(trainer__resume_mode=mode)
+    anew = config(trainer__resume_mode="disable")
     RunDir(tmp_path / "run").check(anew)
     checkpoint.staging_dir(run.checkpoints).joinpath("global_step_3").mkdir()
     checkpoint.publish(run.checkpoints, 3, {}, None)
     held = {item: item.stat().st_mtime_ns for item in (tmp_path / "run").rglob("*")}
-    with pytest.raises(ConfigError, match=f"resume_mode: {mode}, but .* give another --run-dir"):
+    with pytest.raises(ConfigError, match="resume_mode: disable, but .* give another --run-dir"):
         RunDir(tmp_path / "run").open(anew, "embedded", [])
     assert held == {item: item.stat().st_mtime_ns for item in (tmp_path / "run").rglob("*")}
     RunDir(tmp_path / "run").check(config(trainer__resume_mode="auto"))
 
 
-@pytest.mark.parametrize("content", ["", "a: [", "\x00" * 20, "7"])
-def test_a_damaged_configuration_is_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
-    (tmp_path / CONFIG_FILE).write_text(content)
-    with pytest.raises(ConfigError, match="give another --run-dir"):
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a run", "a run with a checkpoint"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"trainer__resume_mode": "resume_path"},
+        {"trainer__resume_from_path": "elsewhere/global_step_3"},
+        {"trainer__resume_mode": "resume_path", "trainer__resume_from_path": "elsewhere/global_step_3"},
+    ],
+)
+def test_going_on_from_a_checkpoint_elsewhere_is_refused(tmp_path: Path, there: str, asked: dict[str, str]) -> None:
+    """It would be overruled by the run directory's own newest one, or by none, without a word."""
+    run = RunDir(tmp_path / "run")
+    if there == "an empty folder":
+        run.path.mkdir()
+    elif there != "nothing":
+        run.open(config(), "embedded", [])
+        run.close()
+    if there == "a run with a checkpoint":
+        checkpoint.staging_dir(run.checkpoints).joinpath("global_step_3").mkdir()
+        checkpoint.publish(run.checkpoints, 3, {}, None)
+    held = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="resume_from_path: .* newest whole checkpoint of its own run directory only"):
+        RunDir(tmp_path / "run").open(config(**asked), "embedded", [])
+    assert sorted(tmp_path.rglob("*")) == held
+
+
+DAMAGED = {
+    "": "lacks",
+    "a: [": "cannot be read",
+    "\x00" * 20: "cannot be read",
+    "7": "cannot be read|lacks",
+    "- a\n": "is a list",
+    "{}\n": "lacks algorithm, medserl, trainer",
+    "a: 1\n": "lacks algorithm, medserl, trainer",
+    "a: ${b}\n": "lacks",
+    "medserl:\n  seed: 1\n  max_rounds: null\ntrainer:\n": "lacks algorithm",
+    "b\x80": "cannot be read",
+}
+
+
+@pytest.mark.parametrize(("content", "told"), DAMAGED.items())
+def test_a_damaged_configuration_is_refused_in_a_sentence(tmp_path: Path, content: str, told: str) -> None:
+    """Not as another configuration, with a list of all the keys that are not there any more."""
+    (tmp_path / CONFIG_FILE).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=f"its {CONFIG_FILE} ({told}).*; restore it, or give another --run-dir"):
         RunDir(tmp_path).check(config())
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> RunDir:
+    """A run directory with everything that a start leaves there."""
+    run = RunDir(tmp_path / "run")
+    run.open(config(), "embedded", [])
+    run.close()
+    for name in ("checkpoints", "logs", "games", "tensorboard"):
+        (run.path / name).mkdir()
+    for name in ("metrics.jsonl", "metrics.aside.jsonl", "train.log"):
+        (run.path / name).touch()
+    run.check(config())
+    return run
+
+
+ENTRIES = (
+    *(LOCK_FILE, CONFIG_FILE, PROVENANCE_FILE, "inputs.json", "metrics.jsonl", "metrics.aside.jsonl", "train.log"),
+    *("checkpoints", "logs", "games", "tensorboard"),
+)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("instead", ["the other kind", "a link into nowhere"])
+def test_a_file_where_a_folder_should_be_is_named_before_anything_is_written(
+    begun: RunDir, name: str, instead: str
+) -> None:
+    path = begun.path / name
+    folder = path.is_dir()
+    path.rmdir() if folder else path.unlink()
+    if instead == "a link into nowhere":
+        path.symlink_to(begun.path / "nowhere")
+    elif folder:
+        path.write_text("x")
+    else:
+        path.mkdir()
+    held = {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}
+    told = f"its {name} is no {'folder' if folder else 'file'}; move it away|not empty and not of MedSeRL"
+    with pytest.raises(ConfigError, match=told):
+        begun.open(config(), "embedded", [])
+    assert held == {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_may_not_be_written_is_named_before_anything_is(
+    begun: RunDir, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write everything, so the system's answer is a stand-in's."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and Path(path).name != name)
+    with pytest.raises(ConfigError, match=f"its {name} cannot be read and written by you; give yourself the right"):
+        begun.open(config(), "embedded", [])
+
+
+@pytest.mark.parametrize("place", ["x", "checkpoints", "checkpoints/run", "logs/1/deep/er"])
+def test_a_run_inside_another_one_is_refused(begun: RunDir, place: str) -> None:
+    with pytest.raises(ConfigError, match=f"lies inside {begun.path}, the directory of another run; give one beside"):
+        RunDir(begun.path / place).check(config())
+    RunDir(begun.path.with_name("beside")).check(config())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])

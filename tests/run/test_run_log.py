@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from medserl.game import Game
-from medserl.report.round_metrics import GameDump
 from medserl.run.run_log import ASIDE_FILE, METRICS_FILE, RunLog, read_metrics, round_line
 
 
@@ -75,15 +73,6 @@ def test_no_round_is_missing_or_twice_after_interruptions(tmp_path: Path, starts
     points = [(point.step, round(point.value, 3)) for point in events.Scalars("mean_reward")]
     assert points == [(n, n / 10) for n in range(1, 6)]
     assert [point.step for point in events.Scalars("val/greedy/mcc")] == [0]
-
-
-def test_games_of_rounds_that_are_played_again_are_removed(tmp_path: Path) -> None:
-    games: list[Game] = []
-    first = GameDump(tmp_path)
-    for number in (1, 2, 3):
-        first.write(number, games)
-    GameDump(tmp_path, resumed_at=1).write(2, games)
-    assert sorted(path.name for path in (tmp_path / "games").iterdir()) == ["round_000001.jsonl", "round_000002.jsonl"]
 
 
 ROW = '{"round": %d, "mean_reward": 0.5}'

@@ -5,12 +5,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from medserl.serving.judge import JudgeReferee, point_at
 from medserl.serving.openai_server import JUDGE_KEY, ServerFailed
 from medserl.serving.opponent import RemoteInjector
 from medserl.serving.servers import check_servers
+from tests.serving.http import Answer, Asked, serving
 
 pytestmark = pytest.mark.engine  # seconds each: too long for the quick tests
 
@@ -44,44 +42,16 @@ class Script:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
 
-
-@contextmanager
-def serving(script: Script) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            assert self.path == "/v1/models"
-            self._send(200, {"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
-
-        def do_POST(self) -> None:
-            assert self.path in ("/v1/chat/completions", "/v1/completions")
-            script.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            script.keys.append(self.headers.get("Authorization"))
-            time.sleep(script.wait)
-            choices = [
-                {"index": i, "message": {"role": "assistant", "content": t}} for i, t in enumerate(script.replies)
-            ]
-            self._send(script.status, {"choices": choices}, script.raw)
-
-        def _send(self, status: int, value: Any, raw: bytes | None = None) -> None:
-            content = raw if raw is not None else json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def __call__(self, asked: Asked) -> Answer:
+        if asked.method == "GET":
+            assert asked.path == "/v1/models"
+            return Answer({"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
+        assert asked.path in ("/v1/chat/completions", "/v1/completions")
+        self.requests.append(json.loads(asked.body))
+        self.keys.append(asked.key)
+        time.sleep(self.wait)
+        choices = [{"index": i, "message": {"role": "assistant", "content": t}} for i, t in enumerate(self.replies)]
+        return Answer({"choices": choices} if self.raw is None else self.raw, self.status)
 
 
 def ask(url: str, **options: Any) -> Ruling:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,6 +17,7 @@ from medserl.errors import ConfigError
 from medserl.serving.openai_server import INJECTOR_KEY, JUDGE_KEY, ServerFailed, request_headers
 from medserl.serving.opponent import RemoteInjector
 from medserl.serving.servers import check_servers, where_notes_go
+from tests.serving.http import Answer, Asked, serving
 
 ASSESSOR = "medserl.train_roles=assessor"
 SMALL = ("medserl.notes.count=64", "medserl.validation.count=4")
@@ -32,39 +28,12 @@ class Seen(list[tuple[str, str | None]]):
 
     elsewhere: str | None = None
 
-
-@contextmanager
-def serving(seen: Seen) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def answer(self, what: object) -> None:
-            seen.append((self.command, self.headers.get("Authorization")))
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            data = json.dumps(what).encode()
-            self.send_response(307 if seen.elsewhere else 200)
-            if seen.elsewhere:
-                self.send_header("Location", seen.elsewhere + self.path)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def do_GET(self) -> None:
-            self.answer({"data": [{"id": "m"}]})
-
-        def do_POST(self) -> None:
-            self.answer({"choices": [{"text": "x"}]})
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def __call__(self, asked: Asked) -> Answer:
+        self.append((asked.method, asked.key))
+        content = {"data": [{"id": "m"}]} if asked.method == "GET" else {"choices": [{"text": "x"}]}
+        if self.elsewhere:
+            return Answer(content, 307, {"Location": self.elsewhere + asked.path})
+        return Answer(content)
 
 
 def settings_with(*overrides: str) -> GameSettings:

@@ -27,6 +27,9 @@ from medserl.game.demonstrations import (
 )
 from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
 from medserl.game.referee.base import RulingKind
+from medserl.run import checkpoint
+from medserl.run.run_dir import RunDir
+from medserl.sft.checkpoints import layout_of
 from medserl.sft.train import SftFailed, SftRun
 from medserl.ward import MODEL_DIR
 
@@ -205,19 +208,42 @@ def test_messages_survive_the_file(tmp_path: Path) -> None:
     assert [tuple(json.loads(row["messages"])) for row in rows] == [demo.messages for demo in demos]
 
 
-def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path) -> None:
+def published(run: SftRun, step: int) -> Path:
+    """A checkpoint as `medserl sft` leaves it: weights of the ward's model."""
+    root = run.run_dir.checkpoints
+    shutil.copytree(MODEL_DIR, checkpoint.staging_dir(root) / f"global_step_{step}/model/huggingface")
+    return checkpoint.publish(root, step, {"layout": layout_of(run.config)}, 2)
+
+
+def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SftRun, "_check_demonstrations", lambda *_: None)
     run = SftRun("sft_embedded", [f"medserl.run_dir={tmp_path / 'run'}", "medserl.steps=40"])
-    weights = tmp_path / "run/checkpoints/global_step_20/model/huggingface"
-    shutil.copytree(MODEL_DIR, weights)
-    tracker = tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt"
-    tracker.write_text("20")
+    with pytest.raises(SftFailed, match="0 of 40 steps"):
+        run._publish(MODEL_DIR)
+    published(run, 20)
     with pytest.raises(SftFailed, match="20 of 40 steps .* the same command goes on"):
         run._publish(MODEL_DIR)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints"]
-    (tmp_path / "run/checkpoints/global_step_20").rename(tmp_path / "run/checkpoints/global_step_40")
-    tracker.write_text("40")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+    weights = published(run, 40) / "model/huggingface/model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + b"x")
+    with pytest.raises(SftFailed, match="20 of 40 steps"):
+        run._publish(MODEL_DIR)
+    assert not run.model_dir.exists()
+    weights.write_bytes(content)
     run._publish(MODEL_DIR)
     assert json.loads((tmp_path / "run/finished.json").read_text())["step"] == 40 and run.model_dir.is_dir()
+
+
+def rows(name: str, errors: bool = True, more: str = "") -> None:
+    """A file of notes, each with its wrong version or without."""
+    made = (
+        {"note_id": n.note_id, "correct_note": n.text + more, "incorrect_note": (n.error_text or "") + more}
+        if errors
+        else {"note_id": n.note_id, "text": n.text + more}
+        for n in NOTES
+    )
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in made))
 
 
 @pytest.mark.parametrize(
@@ -226,15 +252,71 @@ def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path) -> N
         (["medserl.device=cpu", "trainer.device=cuda"], "medserl.device: cpu, but the configuration is for cuda"),
         (["trainer.nnodes=2"], "2 nodes need MASTER_ADDR"),
         (["medserl.notes.path=bare.jsonl"], "bare.jsonl: the notes offer no assessor pair"),
+        (
+            ["medserl.notes.path=bare.jsonl", "medserl.mixture.assessor_pairs=0", "data.micro_batch_size_per_gpu=10"],
+            "bare.jsonl: the notes offer no error",
+        ),
+        (
+            ["medserl.notes.path=long.jsonl"],
+            r"long.jsonl: note n0: a demonstration of the assessor has \d+ tokens",
+        ),
+        (["medserl.notes.path=pairs.jsonl", "data.max_length=60"], "pairs.jsonl: note n0: .* data.max_length is 60"),
+        (["data.max_length=60"], "the synthetic ward: demonstration 0: .* data.max_length is 60; raise it"),
+        (["engine.tensor_model_parallel_size=3"], "2 workers cannot be divided by TP 3 x PP 1 = 3"),
+        (["engine.pipeline_model_parallel_size=3"], "2 workers cannot be divided by TP 1 x PP 3 = 3"),
+        (["medserl.mixture.injector_turns=21"], "a batch of 57 demonstrations .* cannot be divided by 2 data-parallel"),
+        (["data.micro_batch_size_per_gpu=9"], "28 demonstrations of a replica .* by data.micro_batch_size_per_gpu 9"),
+        (["medserl.max_demonstrations=55"], "max_demonstrations: 55 are fewer than one batch of medserl.mixture, 56"),
+        (["medserl.run_dir=bare.jsonl/run"], "run directory .*bare.jsonl/run: cannot be read"),
+        (["medserl.run_dir=/proc/run"], "run directory /proc/run: cannot be written"),
+        (["medserl.run_dir=old"], "its checkpoints have no medserl.json, so an earlier version wrote them"),
     ],
 )
-def test_what_cannot_start_writes_nothing(
+def test_what_cannot_start_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], sentence: str
 ) -> None:
+    """By the check alone: a dry run says the same."""
     monkeypatch.chdir(tmp_path)
-    rows = ({"note_id": note.note_id, "text": note.text} for note in NOTES)
-    Path("bare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    before = dict(os.environ)
+    rows("bare.jsonl", errors=False)
+    rows("pairs.jsonl")
+    rows("long.jsonl", more=" He has seen the doctor about it today." * 60)
+    asked = ["medserl.late_mixture=null", "medserl.run_dir=run", *overrides]
+    if "medserl.run_dir=old" in overrides:
+        earlier = RunDir(Path("old"))
+        earlier.open(load_sft_config("sft_embedded", asked), "sft_embedded", [])
+        earlier.close()
+        (Path("old") / "checkpoints/global_step_20").mkdir(parents=True)
+    held, before = sorted(tmp_path.rglob("*")), dict(os.environ)
     with pytest.raises(UserError, match=sentence):
-        SftRun("sft_embedded", ["medserl.run_dir=run", *overrides]).run()
-    assert not Path("run").exists() and dict(os.environ) == before
+        SftRun("sft_embedded", asked)
+    assert sorted(tmp_path.rglob("*")) == held and dict(os.environ) == before
+
+
+def test_it_goes_on_from_the_newest_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not from one whose weights changed; where the last step is saved, nothing is trained any more."""
+    asked = ["medserl.steps=40", f"medserl.run_dir={tmp_path / 'run'}", "medserl.max_demonstrations=100"]
+    began: list[str | None] = []
+
+    def train(self: SftRun, start: Path, before: Path | None, variables: dict[str, str]) -> None:
+        began.append(before and before.name)
+        published(self, 20 * len(began))
+
+    monkeypatch.setattr(SftRun, "_train", train)
+    monkeypatch.setattr(SftRun, "_start_model", lambda self: MODEL_DIR)
+    for name in ("_check_demonstrations", "_tokenizer", "_write_demonstrations"):
+        monkeypatch.setattr(SftRun, name, lambda *_: None)
+    with pytest.raises(SftFailed, match="20 of 40"):
+        SftRun("sft_embedded", asked).run()
+    harmed = tmp_path / "run/checkpoints/global_step_30"
+    run = SftRun("sft_embedded", asked)
+    os.truncate(published(run, 30) / "model/huggingface/model.safetensors", 9)
+    run.run()
+    assert began == [None, "global_step_20"] and run.model_dir.is_dir()
+    assert f"checkpoint {harmed} is damaged" in (tmp_path / "run/train.log").read_text()
+    shutil.rmtree(run.model_dir)  # killed between the last save and this
+    SftRun("sft_embedded", asked).run()
+    assert len(began) == 2 and run.model_dir.is_dir()
+    with pytest.raises(ConfigError, match="global_step_40 of `medserl sft` loads in its own layout only"):
+        SftRun("sft_embedded", [*asked, "trainer.n_gpus_per_node=1"])

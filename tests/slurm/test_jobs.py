@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medserl.cli.main import main
 from medserl.errors import ConfigError
 from medserl.slurm.request import directives, launchers_dir, make_request, seconds_of
-from medserl.slurm.sbatch_options import GPU_OPTIONS, directive
+from medserl.slurm.sbatch_options import GPU_OPTIONS, directive, memory_per_node
 
 PIPELINE = (
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
@@ -291,7 +291,7 @@ def test_a_rollout_that_does_not_fit_is_refused(
     assert "a rollout needs about" in err and "gpu_memory_utilization" in err and err.count("\n") == 1
     code, out, err = render(capsys, *job, "actor_rollout_ref.rollout.gpu_memory_utilization=0.35")
     assert code == 0, err
-    assert "of the fullest GPU in an update" in out and "37.5 GiB stay there while vLLM generates" in out
+    assert "of the fullest GPU in an update" in out and "GiB in its rollout phase" in out
     assert "134.9 GiB of a node's memory at a save, 89.9 GiB at a load" in out
 
 
@@ -455,3 +455,31 @@ def test_line_breaks_of_arguments_stay_in_comments(capsys: pytest.CaptureFixture
     done = subprocess.run(["bash", "-c", out.split("# sbatch runs a copy")[0]], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "gibibytes"),
+    [
+        ({"mem": "500G"}, 500),
+        ({"mem": "2T"}, 2048),
+        ({"mem": "2048"}, 2),
+        ({"mem": "0"}, None),
+        ({}, None),
+        ({"mem-per-gpu": "64GB", "gpus-per-node": "8"}, 512),
+        ({"mem-per-cpu": "4G", "cpus-per-task": "64"}, 256),
+    ],
+)
+def test_memory_that_a_job_asks_for(asked: dict[str, str | None], gibibytes: int | None) -> None:
+    assert memory_per_node(asked) == (None if gibibytes is None else gibibytes * 2**30)
+    with pytest.raises(ConfigError, match="--mem=lots: is no size of Slurm's"):
+        memory_per_node({"mem": "lots"})
+
+
+def test_a_checkpoint_must_fit_the_memory_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: str
+) -> None:
+    code, out, err = render(capsys, "--mem=128G", *big(tmp_path, model))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "loading a checkpoint takes about" in err and "--mem asks for 128.0 GiB" in err
+    code, out, err = render(capsys, "--mem=512G", *big(tmp_path, model))
+    assert code == 0 and "of a node's memory at a save" in out, err

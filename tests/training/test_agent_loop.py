@@ -4,6 +4,7 @@ import asyncio
 import gc
 import math
 import os
+from math import exp
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,8 @@ def test_both_roles_come_back_with_their_own_rewards(verl: Any) -> None:
     assert [(i["role"], i["trains"]) for i in info] == [("injector", True), ("assessor", True)]
     assert [output.reward_score for output in outputs] == [pytest.approx(-1 + 0.1), pytest.approx(1 + 0.1)]
     assert "game" in info[0] and "game" not in info[1]
+    assert info[0]["p_incorrect"] is None and info[1]["p_incorrect"] == pytest.approx(exp(-0.5))
+    assert [i["index"] for i in info] == [0, 1] and all(i["seconds"] >= 0 for i in info)
 
 
 def test_rejected_attempts_are_made_again_and_then_the_note_is_given_up(verl: Any) -> None:
@@ -186,6 +189,27 @@ def test_errors_that_play_has_covered_are_told_apart_from_others(verl: Any) -> N
     assert asked == [(held_out.text, held_out.error_text)]
     assert (found["val/greedy/recall_incorrect_covered"], found["val/covered_rate"]) == (1.0, 1.0)
     assert math.isnan(found["val/greedy/recall_incorrect_uncovered"])
+
+
+def test_validation_tells_the_game_log_each_answer_once(verl: Any) -> None:
+    from medserl.config.load import load_config
+    from medserl.game import load_prompt_set
+    from medserl.training.validate import Validator
+
+    replies = [ANSWER.format(label="CORRECT"), "Who knows?"]
+    _, server, tokenizer = loop_with(replies)
+    config = load_config("embedded", GREEDY_ONLY)
+    validator = Validator(config, server, tokenizer, load_prompt_set("ward"), [note()])  # type: ignore[arg-type]
+    validator()
+    right, wrong = validator.take_rows(5)
+    assert [(row["round"], row["place"], row["source"]) for row in (right, wrong)] == [
+        (5, 0, "held-out greedy"), (5, 1, "held-out greedy")
+    ]  # fmt: skip
+    assert (right["original"], right["shown"], wrong["shown"]) == (note().text, note().text, note().error_text)
+    assert right["assessor"]["p_incorrect"] == pytest.approx(1 - exp(-0.5)) and right["assessor"]["seconds"] >= 0
+    assert (wrong["assessor"]["answer"], wrong["assessor"]["p_incorrect"]) == (None, None)
+    assert all(request["logprobs"] for request in server.requests)
+    assert validator.take_rows(5) == []
 
 
 def test_the_type_of_error_reaches_the_prompt_and_the_record(verl: Any) -> None:

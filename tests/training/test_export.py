@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, UserError
 from medserl.run import checkpoint
 from medserl.training.export import RECORD, export_checkpoint, find_checkpoint, readers
 from medserl.ward import MODEL_DIR
@@ -42,8 +42,31 @@ def test_export_has_weights_tokenizer_and_a_record(run: Path, tmp_path: Path) ->
 
 def test_an_existing_directory_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConfigError, match="exists; give another --out"):
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="--out .*out: is there already; give another one"):
         export_checkpoint(find_checkpoint(run), tmp_path / "out")
+    assert (tmp_path / "out" / "mine").read_text() == "x"
+
+
+def test_a_place_among_the_checkpoints_is_refused(run: Path) -> None:
+    source = run / "checkpoints/global_step_4"
+    before = sorted(run.rglob("*"))
+    for out in (source / "actor/model/huggingface/out", source / "x/y", run / "checkpoints/global_step_5"):
+        with pytest.raises(ConfigError, match="lies among the files of a run's checkpoints"):
+            export_checkpoint(source, out)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_link_stays_and_what_it_points_to_is_made(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    export_checkpoint(find_checkpoint(run), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target" / RECORD).is_file()
+
+
+def test_a_damaged_mark_of_the_best_is_no_reason_for_another(run: Path) -> None:
+    (run / "checkpoints/best.json").write_text('{"step": 2}')
+    with pytest.raises(UserError, match="does not say which checkpoint is the best"):
+        find_checkpoint(run)
 
 
 @pytest.mark.parametrize("harm", ["cut", "no weights", "no tokenizer"])

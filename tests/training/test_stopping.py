@@ -42,13 +42,15 @@ class Run(MedSeRLTrainer):
         self._alarms = Alarms(self.settings.alarms)
         self._trainer = self._log = self._manager = self._cluster = self._watch = None
         self.signalled_in = signalled_in
-        self._finished, self._surroundings = 0, SimpleNamespace(logging=True, close=lambda: None)
+        self._finished: int | None = None
+        self._saved_round = self._first_round = 0
+        self._surroundings = SimpleNamespace(logging=True, close=lambda: None)
 
     def start(self) -> None:
         self.run_dir.open(self.config, "test", [])
         done = checkpoint.latest_step(self.run_dir.checkpoints)
         self._trainer: Any = SimpleNamespace(global_steps=done, total_training_steps=self.rounds, save=self.write)
-        self._saved_round = self._first_round = done
+        self._saved_round = self._first_round = self._finished = done
         self.now += SET_UP
         self._deadline.set_up_took(SET_UP)
 
@@ -156,6 +158,13 @@ def test_ctrl_c_says_what_is_lost_and_is_written_down(tmp_path: Path, caplog: py
     assert "interrupted; there is no checkpoint yet: 3 finished rounds are lost" in caplog.text
     started = json.loads((tmp_path / "provenance.json").read_text())["starts"]
     assert started[-1]["ended"]["stopped_by"] == "Ctrl-C" and started[-1]["ended"]["rounds"] == [0, 3]
+
+
+def test_a_start_that_dies_before_its_first_round_has_lost_none(tmp_path: Path) -> None:
+    """It has loaded nothing yet, and two rounds were saved before: not "-2 finished rounds are lost"."""
+    assert play(tmp_path, None, signalled_in=2)[1] == 2
+    run = Run(tmp_path, None)
+    assert run.how_to_go_on() == "no finished round is lost; the same command resumes after round 2"
 
 
 class AlarmedRun(Run):

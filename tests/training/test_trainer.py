@@ -5,6 +5,7 @@ verl's own methods run for real; workers and TransferQueue are stand-ins (tests/
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +67,9 @@ def test_accepted_edits_are_followed_with_their_rulings(made: Any, queue: Any) -
     balanced(trainer, made, queue, [made.duel("a"), made.made_game("b", Mode.BENIGN, None), made.gold("g", RIGHT)])
     for uid in sorted(trainer.round.tasks)[:2]:
         trainer.round.tasks[uid] = replace(trainer.round.tasks[uid], note=Note(uid, "original"))
-    (edit,) = trainer._edits()
+    from medserl.training.exploration import accepted_edits
+
+    (edit,) = accepted_edits(trainer.round.tasks, trainer.round.games)
     assert (edit.modified, edit.truth) == ("x", WRONG)
 
 
@@ -262,6 +265,48 @@ def test_the_weight_scales_the_injector_alone(made: Any, queue: Any, normalisati
     assert torch.equal(found[1.0, "assessor"], found[0.25, "assessor"])
     assert torch.allclose(0.25 * found[1.0, "injector"], found[0.25, "injector"])
     assert found[1.0, "injector"].abs().min() > 0
+
+
+def with_critic(made: Any, queue: Any, value: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """A trainer of ``adv_estimator=gae`` and its batch, with what the critic says of each row's scores."""
+    trainer = made.made_trainer(["algorithm.adv_estimator=gae", "medserl.advantage.injector_weight=1"])
+    trainer.use_critic = True
+    batch, metrics = balanced(trainer, made, queue, mixed(made))
+    for key in batch.keys:
+        queue.rows[key]["values"] = value(queue.rows[key]["rm_scores"])
+    return trainer, trainer._compute_advantage(batch, metrics)
+
+
+def test_a_critic_that_says_nothing_leaves_the_advantages_of_reinforce(made: Any, queue: Any) -> None:
+    import torch
+
+    trainer, batch = with_critic(made, queue, torch.zeros_like)
+    found = {key: queue.rows[key]["advantages"] for key in real(trainer, batch)}
+    queue.rows.clear()
+    trainer = made.made_trainer(["medserl.advantage.injector_weight=1"])
+    batch, _ = trained(trainer, made, queue, mixed(made))
+    assert set(found) == set(real(trainer, batch))
+    assert all(torch.allclose(found[key], queue.rows[key]["advantages"], atol=1e-5) for key in found)
+
+
+def test_a_critic_that_knows_all_outcomes_leaves_nothing_to_learn(made: Any, queue: Any) -> None:
+    """verl's own advantages are whitened, which would make an update of full size out of rounding."""
+    trainer, batch = with_critic(made, queue, lambda scores: scores.flip(0).cumsum(0).flip(0))
+    assert trainer.advantages.left_out == {"injector", "assessor"}
+    assert max(queue.rows[key]["advantages"].abs().max() for key in batch.keys) < 0.01
+
+
+def test_the_game_log_gets_each_rows_advantage_and_what_trained(made: Any, queue: Any) -> None:
+    trainer = made.made_trainer(["medserl.balance_labels=false", "medserl.balance_modes=false"])
+    games = [*mixed(made), made.made_game("x", Mode.ERROR, WRONG, attempts=2)]
+    batch, _ = trained(trainer, made, queue, games)
+    turns = [turn for row in trainer.game_rows() for turn in (*row["attempts"], row["assessor"])]
+    assert [row["note_id"] for row in trainer.game_rows()] == [game.note_id for game in games]
+    assert sum(turn["trained"] for turn in turns) == len(real(trainer, batch)) == 18
+    expected = [queue.rows[key]["advantages"].mean().item() for key in sorted(real(trainer, batch))]
+    assert [turn["advantage"] for turn in turns if turn["trained"]] == pytest.approx(expected)
+    assert all(turn["seconds"] == 0.1 for turn in turns)
+    assert trainer.answer_rows() == []
 
 
 def test_padding_gets_no_advantage(made: Any, queue: Any) -> None:

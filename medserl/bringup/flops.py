@@ -1,0 +1,66 @@
+"""Model FLOPs of a decoder and what devices can do at most: what MFU is made of. Shapes and peaks are the planner's.
+
+Not verl's counter (verl 0.9.1, utils/flops_counter.py): it counts the embedding's look-up as a product, 9 % of
+Qwen3-4B, and every pair of a sequence's tokens where a causal mask leaves half of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medserl.planning.gpus import GPUS
+from medserl.planning.shapes import find_shape, shape_of
+
+_SHAPE = find_shape("qwen3-4b", "bringup")
+QWEN3_4B: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": _SHAPE.hidden,
+    "num_hidden_layers": _SHAPE.layers,
+    "intermediate_size": _SHAPE.intermediate,
+    "num_attention_heads": _SHAPE.heads,
+    "num_key_value_heads": _SHAPE.groups,
+    "head_dim": _SHAPE.head,
+    "vocab_size": _SHAPE.vocab,
+    "tie_word_embeddings": _SHAPE.tied,
+    "max_position_embeddings": _SHAPE.context,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "torch_dtype": "bfloat16",
+}
+PARAMETERS = _SHAPE.parameters
+
+
+def peak(device: str) -> float | None:
+    """Most FLOP/s that a device can do in dense bf16; None for one that the planner does not know.
+
+    Args:
+        device: As the driver calls it, "NVIDIA H100 80GB HBM3".
+    """
+    words = re.findall(r"[a-z0-9]+", device.lower())
+    words += [left + right for left, right in itertools.pairwise(words)]  # "RTX 4090"
+    fitting = [name for name in GPUS if set(name.rpartition("-")[0].split("-")) <= set(words)]
+    return GPUS[max(fitting, key=len)].flops if fitting else None
+
+
+def training_flops(model: Mapping[str, Any], lengths: Sequence[int]) -> float:
+    """Of one forward and one backward pass over sequences of these lengths; a forward pass alone is a third.
+
+    Two for each parameter of a matrix and token, forwards, and twice that backwards; attention the same for each pair
+    of tokens that the mask leaves. Recomputation is not counted: it is no work that the model asks for.
+
+    Args:
+        model: A config.json.
+        lengths: Tokens of each sequence.
+    """
+    shape = shape_of(model, "model")
+    matrices = shape.layers * shape.matrices + shape.embedding
+    pairs = sum(length * (length + 1) / 2 for length in lengths)
+    return 6.0 * matrices * sum(lengths) + 3.0 * shape.layers * shape.heads * 4.0 * shape.head * pairs

@@ -1,0 +1,52 @@
+"""``medserl bringup``: checks of a machine in their order, each with what it expects, one line of JSON for each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TextIO
+
+from medserl.bringup.checks import CHECKS, FAILED, Check, chosen
+from medserl.bringup.machine import children_environment, device_here, first_line
+from medserl.bringup.runner import Runner
+from medserl.bringup.table import listing, summary
+from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError
+from medserl.files import open_private
+
+
+def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> int:
+    """Run the checks; 1 where one failed, 0 otherwise, also where some could not be run here."""
+    picked = chosen(options.only, checks)
+    minutes = options.until
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise ConfigError(f"--until: {minutes} is no number of minutes above 0")
+    device = device_here(options.device)
+    if options.list:
+        print(listing(picked, device))
+        return EXIT_OK
+    out = Path(options.out) if options.out else None
+    with open_private(out) if out else nullcontext(sys.stdout) as file:
+        machine = first_line(device) | {"checks": [check.key for check in picked], "until_minutes": minutes}
+        report = writer(file)
+        report(machine)
+        lines = Runner(device, children_environment(device), report, minutes).run(picked)
+    print(summary(machine, lines), file=sys.stdout if out else sys.stderr, flush=True)
+    return EXIT_FAILURE if any(line["status"] == FAILED for line in lines) else EXIT_OK
+
+
+def writer(file: TextIO) -> Callable[[dict[str, Any]], None]:
+    """Writes a line that survives whatever comes next."""
+
+    def write(line: dict[str, Any]) -> None:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.flush()
+        if file is not sys.stdout:
+            os.fsync(file.fileno())
+
+    return write

@@ -1,0 +1,75 @@
+"""What GPUs have, by the makers' data sheets. No torch.
+
+Memory is what nvidia-smi reports as the total. FLOP/s are dense bfloat16 with float32 accumulation (data sheets print
+twice as much, "with sparsity", from Ampere on). Links are bytes per second in one direction, half of what is printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from medserl.errors import ConfigError
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One kind of GPU."""
+
+    name: str
+    mib: int
+    """Memory, MiB."""
+    flops: float
+    """Peak of dense bfloat16, FLOP/s."""
+    bandwidth: float
+    """Peak of its memory, bytes/s."""
+    link: float
+    """To each other GPU of a node, bytes/s in one direction: NVLink, or PCIe where there is none."""
+    host: float
+    """To the host's memory by PCIe, bytes/s in one direction."""
+    source: str
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return self.mib * MIB
+
+
+_PCIE4, _PCIE5 = 32e9, 64e9
+_TABLE = (
+    Gpu("b200-180gb", 183359, 2250e12, 7.7e12, 900e9, _PCIE5, "NVIDIA DGX B200 data sheet: an eighth of the system"),
+    Gpu("h200-141gb", 143771, 989e12, 4.8e12, 450e9, _PCIE5, "NVIDIA H200 data sheet, SXM"),
+    Gpu("h100-80gb", 81559, 989e12, 3.35e12, 450e9, _PCIE5, "NVIDIA H100 data sheet, SXM5"),
+    Gpu("h100-nvl-94gb", 95830, 835e12, 3.9e12, 300e9, _PCIE5, "NVIDIA H100 NVL product brief; NVLink joins pairs"),
+    Gpu("h100-pcie-80gb", 81559, 756e12, 2.0e12, _PCIE5, _PCIE5, "NVIDIA H100 data sheet, PCIe, without bridges"),
+    Gpu("a100-80gb", 81920, 312e12, 2.039e12, 300e9, _PCIE4, "NVIDIA A100 data sheet, SXM4"),
+    Gpu("a100-40gb", 40960, 312e12, 1.555e12, 300e9, _PCIE4, "NVIDIA A100 data sheet, SXM4"),
+    Gpu("l40s-48gb", 46068, 362e12, 0.864e12, _PCIE4, _PCIE4, "NVIDIA L40S data sheet"),
+    Gpu("a6000-48gb", 49140, 155e12, 0.768e12, _PCIE4, _PCIE4, "NVIDIA RTX A6000 data sheet"),
+    Gpu("rtx4090-24gb", 24564, 165e12, 1.008e12, _PCIE4, _PCIE4, "NVIDIA Ada GPU architecture paper, float32 sums"),
+    Gpu("a10-24gb", 23028, 125e12, 0.6e12, _PCIE4, _PCIE4, "NVIDIA A10 data sheet"),
+    Gpu("l4-24gb", 23034, 121e12, 0.3e12, _PCIE4, _PCIE4, "NVIDIA L4 data sheet"),
+)
+GPUS = {gpu.name: gpu for gpu in _TABLE}
+
+
+def find_gpu(name: str) -> Gpu:
+    """A GPU by its name, or by the beginning of one that has no other meaning.
+
+    Raises:
+        ConfigError: unknown or ambiguous; the sentence lists what is known and suggests the nearest.
+    """
+    wanted = name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("nvidia-")
+    if wanted in GPUS:
+        return GPUS[wanted]
+    found = [known for known in GPUS if wanted and known.startswith(f"{wanted}-")]
+    if len(found) == 1:
+        return GPUS[found[0]]
+    if found:
+        raise ConfigError(f"--gpu {name}: could be {', '.join(sorted(found))}; give one of them")
+    kinds = {known.rpartition("-")[0]: known for known in reversed(GPUS)} | {known: known for known in GPUS}
+    near = get_close_matches(wanted, kinds, 1, 0.5)
+    hint = f"did you mean {kinds[near[0]]}? " if near else ""
+    raise ConfigError(f"--gpu {name}: is not known; {hint}known: {', '.join(sorted(GPUS))}")

@@ -1,0 +1,110 @@
+"""What can be known of a warm start before it: layout, nodes, lengths of demonstrations. No torch."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import batched
+from typing import Any
+
+from omegaconf import DictConfig
+
+from medserl.errors import ConfigError, DataError
+from medserl.game import Mode, Note
+from medserl.game.demonstrations import Demonstration, NoteDemonstrations
+
+_ROWS = 256  # tokenized at a time
+
+
+def check_layout(config: DictConfig) -> None:
+    """Workers, parallel sizes and batch sizes must divide each other.
+
+    Raises:
+        ConfigError: names the two that do not.
+    """
+    engine, trainer, data = config.engine, config.trainer, config.data
+    tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
+    workers = trainer.nnodes * trainer.n_gpus_per_node
+    if workers % (tp * pp):
+        raise ConfigError(
+            f"trainer.nnodes * trainer.n_gpus_per_node = {workers} workers cannot be divided by "
+            f"TP {tp} x PP {pp} = {tp * pp} (engine); change one of them"
+        )
+    replicas = workers // (tp * pp)
+    if data.train_batch_size % replicas:
+        raise ConfigError(
+            f"a batch of {data.train_batch_size} demonstrations (medserl.mixture) cannot be divided by {replicas} "
+            "data-parallel replicas; change one of them"
+        )
+    own = data.train_batch_size // replicas
+    if not data.use_dynamic_bsz and own % data.micro_batch_size_per_gpu:
+        raise ConfigError(
+            f"the {own} demonstrations of a replica cannot be divided by data.micro_batch_size_per_gpu "
+            f"{data.micro_batch_size_per_gpu}; change one of them"
+        )
+
+
+def launcher_options(nodes: int) -> list[str]:
+    """torch's launcher on one node, or on several, where Slurm's launcher script says which is the first.
+
+    Raises:
+        ConfigError: several nodes, and the environment does not say.
+    """
+    if nodes == 1:
+        return ["--standalone"]
+    address, port, rank = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"))
+    if not address or not port or rank is None:
+        raise ConfigError(
+            f"trainer.nnodes: {nodes} nodes need MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each"
+        )
+    return [f"--nnodes={nodes}", f"--node-rank={rank}", f"--master-addr={address}", f"--master-port={port}"]
+
+
+def of_each_note(
+    notes: Sequence[Note], maker: NoteDemonstrations, pairs: bool, turns: bool
+) -> Iterator[tuple[str, Demonstration]]:
+    """Id, and what a note offers: its pair, and one turn, because the others differ from that by a word."""
+    rng = random.Random(0)
+    for note in notes:
+        made = maker.assessor_pair(note, rng) if pairs else []
+        if turns:
+            made += maker.injector_turn(note, Mode.ERROR, rng) or maker.injector_turn(note, Mode.BENIGN, rng)
+        yield from ((f"note {note.note_id}", demo) for demo in made)
+
+
+def check_lengths(found: Iterable[tuple[str, Demonstration]], tokenizer: Any, limit: int, source: str) -> None:
+    """No demonstration may have more tokens than ``data.max_length``.
+
+    Args:
+        found: Demonstrations, and what each is of.
+        tokenizer: The model's.
+        limit: ``data.max_length``.
+        source: Where they come from, for the sentence.
+
+    Raises:
+        DataError: names the first that is longer.
+    """
+    for rows in batched(found, _ROWS):
+        for (what, demo), tokens in zip(rows, _tokens([demo for _, demo in rows], tokenizer), strict=True):
+            if tokens > limit:
+                raise DataError(
+                    f"{source}: {what}: a demonstration of the {demo.role} has {tokens} tokens, data.max_length is "
+                    f"{limit}; raise it as far as the model and the memory go, or leave long notes out"
+                )
+
+
+def _tokens(demos: Sequence[Demonstration], tokenizer: Any) -> list[int]:
+    """As many as `medserl.sft.data.DemonstrationDataset` makes of each: prompt, reply and end."""
+    prompts = [
+        tokenizer.apply_chat_template(
+            list(demo.messages), tokenize=False, add_generation_prompt=True,
+            enable_thinking=demo.thinking,
+        )
+        for demo in demos
+    ]  # fmt: skip
+    counts = [
+        [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        for texts in (prompts, [demo.reply for demo in demos])
+    ]
+    return [prompt + reply + 1 for prompt, reply in zip(*counts, strict=True)]

@@ -1,0 +1,95 @@
+"""Model FLOPs and peaks, which MFU is made of; and lengths, which batches are made of."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from medserl.bringup.flops import PARAMETERS, QWEN3_4B, peak, training_flops
+
+PACKAGE = Path(__file__).parents[2] / "medserl" / "bringup"
+
+
+def test_flops_are_six_per_parameter_and_token_and_a_little_attention() -> None:
+    short = training_flops(QWEN3_4B, [1] * 1000)
+    assert short == pytest.approx(6 * PARAMETERS * 1000, rel=0.001)
+    long = training_flops(QWEN3_4B, [1000])
+    assert 1.0 < long / short < 1.05
+    assert training_flops(QWEN3_4B, [1000, 1000]) == pytest.approx(2 * long)
+
+
+def test_attention_is_counted_under_its_mask() -> None:
+    """Two products per pair of tokens, head and element, forwards; half of the pairs of a sequence."""
+    difference = training_flops(QWEN3_4B, [2000]) - 2 * training_flops(QWEN3_4B, [1000])
+    pairs = 2000 * 2001 / 2 - 2 * 1000 * 1001 / 2
+    assert difference == pytest.approx(3 * 36 * 32 * 128 * 4 * pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA A100-PCIE-40GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", None),
+        ("NVIDIA Something 9000", None),
+        ("CPU", None),
+    ],
+)
+def test_the_peak_of_a_device_is_known_or_nothing_is_claimed(name: str, flops: float | None) -> None:
+    assert peak(name) == flops
+
+
+def test_batches_have_the_tokens_that_were_asked_for_in_sequences_of_several_lengths(tmp_path: Path) -> None:
+    from medserl.bringup.engine import LONGEST, TOKENS, fill_vocabulary, lengths
+    from medserl.ward import model_dir
+
+    for device, tokens in TOKENS.items():
+        for total in (tokens, tokens // 2):
+            sizes = lengths(total, LONGEST[device])
+            assert sum(sizes) == total and max(sizes) <= LONGEST[device] and len(set(sizes)) > 3
+    file = tmp_path / "tokenizer.json"
+    file.write_text((model_dir() / "tokenizer.json").read_text())
+    fill_vocabulary(file, 2000)
+    from tokenizers import Tokenizer
+
+    before, after = Tokenizer.from_file(str(model_dir() / "tokenizer.json")), Tokenizer.from_file(str(file))
+    assert after.get_vocab_size() == 2000
+    assert after.encode("<|im_start|>user\nfever").ids == before.encode("<|im_start|>user\nfever").ids
+
+
+def test_the_training_that_measures_the_transfer_resolves() -> None:
+    from medserl.bringup.rounds import TRANSFER_ONLY
+    from medserl.config.load import load_config
+
+    config = load_config("embedded_gpu", TRANSFER_ONLY)
+    assert config.trainer.critic_warmup > 2 and not config.algorithm.use_kl_in_reward
+
+
+# Modules of (a) to (d), and what they may import by the first import statement that runs: a machine may have no more.
+FOR_ALL = {"torch", "megatron", "mbridge", "verl", "tensordict", "transformers", "omegaconf", "transformer_engine"}
+NO_VLLM = ("kernels", "attention", "shape", "engine", "checkpoint", "flops")
+
+
+@pytest.mark.parametrize("name", NO_VLLM)
+def test_the_first_checks_need_no_more_than_the_trainer(name: str) -> None:
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    assert found - set(sys.stdlib_module_names) - {"medserl"} <= FOR_ALL | ({"vllm"} if name == "kernels" else set())
+
+
+@pytest.mark.parametrize("name", ["checks", "runner", "child", "machine", "table", "flops"])
+def test_the_parent_imports_no_torch(name: str) -> None:
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    tops = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    tops |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    assert not {top.partition(".")[0] for top in tops} & {"torch", "verl", "vllm", "megatron", "ray"}

@@ -1,0 +1,189 @@
+"""What becomes of checks that pass, fail, die, hang or do not fit, told by stubs in real child processes."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medserl.bringup.checks import CHECKS, FAILED, LEFT_OUT, NOT_RUN, PASSED, TITLES, Check, chosen
+from medserl.bringup.machine import children_environment, device_here, first_line, missing
+from medserl.bringup.runner import Runner
+from medserl.bringup.table import listing, summary
+from medserl.cli import bringup as command
+from medserl.cli.main import build_parser, main
+from medserl.errors import ConfigError
+
+STUBS = "stubs"
+HERE = str(Path(__file__).parent)
+
+
+def check(key: str, name: str, **changes: Any) -> Check:
+    values = {"cuda_seconds": 1.0, "cpu_seconds": 1.0, "packages": ()} | changes
+    return Check(key, name, f"{STUBS}:{name}", "nothing in particular", **values)
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    return children_environment("cuda", {**os.environ, "PYTHONPATH": HERE})
+
+
+def run(checks: list[Check], environment: dict[str, str], minutes: float | None = None) -> list[dict[str, Any]]:
+    seen: list[dict[str, Any]] = []
+    lines = Runner("cpu", environment, seen.append, minutes).run(checks)
+    assert lines == seen
+    assert [line["check"] for line in lines] == [one.key for one in checks]
+    return lines
+
+
+def test_each_outcome_is_told_and_the_next_check_runs(environment: dict[str, str]) -> None:
+    names = ["passes", "raises", "is_unexpected", "is_not_run", "dies", "passes", "leaves", "cannot_be_written", "none"]
+    lines = run([check(f"a{i}", name) for i, name in enumerate(names)], environment)
+    assert [line["status"] for line in lines] == [
+        *(PASSED, FAILED, FAILED, NOT_RUN, FAILED, PASSED, FAILED, PASSED, FAILED),
+    ]
+    by_name = dict(zip([*names[:5], "again", *names[6:]], lines, strict=True))
+    assert by_name["raises"]["why"] == "RuntimeError: no kernel image"
+    assert by_name["is_unexpected"]["why"] == "too slow" and by_name["is_unexpected"]["measured"] == {"mfu": 0.1}
+    assert by_name["is_not_run"]["why"] == "this GPU is too old"
+    assert "SIGILL" in by_name["dies"]["why"] and "device-side assert" in by_name["dies"]["why"]
+    assert "exit code 3" in by_name["leaves"]["why"]
+    assert "AttributeError" in by_name["none"]["why"]
+    assert by_name["passes"]["measured"]["there"] and by_name["passes"]["measured"]["device"] == "cpu"
+    assert by_name["again"]["measured"]["pid"] != by_name["passes"]["measured"]["pid"]
+
+
+def test_a_group_shares_a_process_unless_a_check_wants_its_own(environment: dict[str, str]) -> None:
+    checks = [check("a1", "passes"), check("a2", "passes"), check("a3", "passes", fresh=True), check("b1", "passes")]
+    first, second, fresh, other = (line["measured"]["pid"] for line in run(checks, environment))
+    assert first == second and len({first, fresh, other}) == 3
+
+
+def test_what_hangs_is_ended_with_all_it_started(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lines = run([check("a1", "hangs", patience=0.0, grace=0.5), check("a2", "passes")], environment)
+    assert lines[0]["status"] == FAILED and "no answer after" in lines[0]["why"]
+    assert lines[1]["status"] == PASSED
+    (pids,) = tmp_path.glob("medserl-bringup-*.pids")
+    for pid in map(int, pids.read_text().split()):
+        wait_until(lambda pid=pid: gone(pid))
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_what_does_not_fit_is_left_out_and_what_fits_still_runs(environment: dict[str, str]) -> None:
+    checks = [check("a1", "passes", cpu_seconds=3600.0), check("a2", "passes")]
+    long, short = run(checks, environment, minutes=1.0)
+    assert long["status"] == LEFT_OUT and "takes about 3600 s" in long["why"]
+    assert short["status"] == PASSED
+
+
+def test_what_is_not_here_is_said_and_no_process_started(environment: dict[str, str]) -> None:
+    checks = [check("a1", "dies", cpu_seconds=None), check("a2", "dies", packages=("os", "no_such_package.inner"))]
+    gpu, package = run(checks, environment)
+    assert (gpu["status"], gpu["why"]) == (NOT_RUN, "no GPU")
+    assert (package["status"], package["why"]) == (NOT_RUN, "no_such_package.inner is not installed")
+    assert missing(("json", "os.path")) is None
+
+
+@pytest.mark.parametrize(("names", "code"), [(["passes", "is_not_run"], 0), (["passes", "raises"], 1), ([], 0)])
+def test_the_command_writes_lines_and_a_table(
+    names: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    monkeypatch.setattr(command, "children_environment", lambda device: children_environment("cuda"))
+    out = tmp_path / "lines.jsonl"
+    options = build_parser().parse_args(["bringup", "--out", str(out), "--device", "cpu"])
+    checks = [check(f"a{i}", name) for i, name in enumerate(names)]
+    assert command.bringup(options, checks) == code
+    first, *lines = map(json.loads, out.read_text().splitlines())
+    assert first["machine"] and first["device"].startswith("CPU") and "torch" in first["versions"]
+    assert [line["check"] for line in lines] == [one.key for one in checks]
+    assert out.stat().st_mode & 0o077 == 0
+    told = capsys.readouterr().out
+    assert "without a GPU" in told or not names
+    assert all(line["title"] in told for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--only", "z"], "--only: z is no check"),
+        (["--only", ","], "--only: ',' is no check"),
+        (["--until", "0"], "--until: 0.0 is no number of minutes"),
+        (["--until", "nan"], "--until: nan is no number"),
+        (["--device", "cuda"], "--device: cuda, but no GPU is here"),
+        (["a.b=1"], "takes no overrides"),
+    ],
+)
+def test_bad_options_are_told_in_a_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medserl.bringup.machine.gpus_here", lambda: 0)
+    assert main(["bringup", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
+    assert main(["bringup", "--only", "a1", "--device", "cpu", "--out", str(tmp_path / "no" / "lines")]) == 2
+
+
+def test_checks_are_chosen_in_the_order_of_the_list() -> None:
+    assert [one.key for one in chosen("b,a1,c4")] == ["a1", "b1", "b2", "c4"]
+    assert chosen(None) == list(CHECKS)
+    with pytest.raises(ConfigError, match="a9 is no check"):
+        chosen("a9")
+
+
+def test_the_list_has_every_letter_and_every_function() -> None:
+    assert list(dict.fromkeys(one.group for one in CHECKS)) == list(TITLES)
+    assert len({one.key for one in CHECKS}) == len(CHECKS)
+    package = Path(command.__file__).parents[1]
+    for one in CHECKS:
+        module, name = one.call.split(":")
+        source = package.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text()
+        assert f"\ndef {name}(place: Place)" in source, one.call
+        assert one.expected and (one.cuda_seconds or one.cpu_seconds)
+    assert sum(one.cuda_seconds or 0 for one in CHECKS if one.group in "abcd") <= 600  # "provable in ten minutes"
+
+
+def test_listing_and_summary_name_what_a_machine_lacks() -> None:
+    assert "no GPU" in listing(CHECKS, "cpu") and "no GPU" not in listing(CHECKS, "cuda")
+    line = {"check": "c4", "title": "update", "status": PASSED, "device": "cuda", "seconds": 2.0}
+    told = summary({"device": "1 H100"}, [line | {"measured": {"mfu": 0.5, "inner": {"tokens_per_s": 12345.6}}}])
+    assert "mfu 0.5, inner tokens_per_s 12346" in told and "without a GPU" not in told
+
+
+def test_a_gpu_without_vllm_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medserl.bringup.machine.gpus_here", lambda: 1)
+    for version, device in ((None, "cuda"), ("0.24.0", "cuda"), ("0.24.0+cpu", "cpu")):
+        monkeypatch.setattr("medserl.bringup.machine._version", lambda name, version=version: version)
+        assert device_here() == device
+
+
+def test_the_first_line_tells_a_foreign_programs_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from medserl.preflight.node_checks import read_gpus
+
+    rows = [["0", "NVIDIA H100 80GB HBM3", "580.1", "81559", "20000"]]
+    monkeypatch.setattr("medserl.bringup.machine.gpu_checks", lambda wanted: read_gpus(rows, wanted))
+    line = first_line("cuda")
+    assert line["driver"] == "580.1" and "H100" in line["device"]
+    assert line["odd"] == ["GPUs: GPU 0 has 19.5 GiB in use (whose, nvidia-smi tells)"]
