@@ -26,6 +26,11 @@ MEANINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("val/{greedy,sampled}/always_one_answer_rate", "share of the commoner verdict; 1: it says the same to all"),
         ("val/{greedy,sampled}/parse_failure_rate", "share of the replies without a verdict"),
         ("val/{greedy,sampled}/strict_rate", "share of the replies in the strict form that the format bonus needs"),
+        (
+            "val/{greedy,sampled}/recall_incorrect_{covered,uncovered}",
+            "the same, over the errors whose exact change play has made, or has not",
+        ),
+        ("val/covered_rate", "share of the held-out errors whose exact change play has made"),
         ("val/texts_{correct,incorrect}", "how many texts of each label were judged"),
     ),
     GAME: (
@@ -65,6 +70,10 @@ MEANINGS: dict[str, tuple[tuple[str, str], ...]] = {
         ("edit/word_edits", "mean number of words that an accepted edit changed"),
         ("edit/jaccard", "mean similarity of an accepted edit to its original (3-gram shingles)"),
         ("edit/position", "mean place of the edited sentence in its note, 0 first, 1 last"),
+        ("edit/distinct", "different changes that the round's accepted edits made (words out, words in)"),
+        ("edit/novel_rate", "share of the accepted edits whose change no edit of the last 20 rounds made"),
+        ("edit/errors_so_far", "different changes of the run that the referee called errors"),
+        ("edit/table_coverage", "ward only: share of the table's wrong facts that they brought in"),
         ("referee/void_rate", "share of the accepted edits that the referee could not decide"),
         ("referee/lossy_rate", "share of the accepted edits that only took something away"),
         ("referee/unchecked_rate", "share of the labels that are what was asked for, which nobody checked"),

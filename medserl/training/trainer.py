@@ -25,10 +25,9 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from verl.workers.utils.padding import response_to_nested
 
 from medserl.config.load import game_settings
-from medserl.config.settings import WARD, GameSettings, make_setup
+from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
 from medserl.game import Game, Role, draw_error_type
-from medserl.game.explored import Edit, Explored
 from medserl.game.wire import decode_game
 from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
@@ -36,6 +35,7 @@ from medserl.run.console import phase
 from medserl.training.advantage import role_advantages
 from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
+from medserl.training.exploration import accepted_edits, explored_by
 from medserl.training.game_rows import round_rows
 from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
 from medserl.training.validate import Validator
@@ -48,15 +48,6 @@ STEPS = "medserl/optimizer_steps"
 
 class RolloutFailed(RuntimeError):
     """More games of a round failed technically than ``medserl.max_failed_share`` allows."""
-
-
-def explored_by(settings: GameSettings) -> Explored:
-    """What follows the injector's edits: on the ward against the facts of its table."""
-    if settings.notes.source != WARD:
-        return Explored()
-    from medserl.ward.coverage import facts_made, wrong_facts
-
-    return Explored(facts_made, len(wrong_facts()))
 
 
 @dataclass
@@ -132,17 +123,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
             epoch=(self.global_steps - 1) // self.steps_per_epoch,
         )
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
-        metrics |= self.explored.see(self._edits())
+        metrics |= self.explored.see(accepted_edits(self.round.tasks, self.round.games))
         return {name: float(value) for name, value in metrics.items()}
-
-    def _edits(self) -> list[Edit]:
-        """The round's accepted edits, in the order of its notes."""
-        pairs = [(task.note, self.round.games.get(uid)) for uid, task in sorted(self.round.tasks.items())]
-        return [
-            Edit(note.text, game.accepted, game.truth)
-            for note, game in pairs
-            if note is not None and game is not None and game.accepted is not None
-        ]
 
     def validate(self) -> dict[str, float]:
         """Judge the held-out notes with the present weights; nothing is trained."""

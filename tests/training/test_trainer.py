@@ -66,7 +66,9 @@ def test_accepted_edits_are_followed_with_their_rulings(made: Any, queue: Any) -
     balanced(trainer, made, queue, [made.duel("a"), made.made_game("b", Mode.BENIGN, None), made.gold("g", RIGHT)])
     for uid in sorted(trainer.round.tasks)[:2]:
         trainer.round.tasks[uid] = replace(trainer.round.tasks[uid], note=Note(uid, "original"))
-    (edit,) = trainer._edits()
+    from medserl.training.exploration import accepted_edits
+
+    (edit,) = accepted_edits(trainer.round.tasks, trainer.round.games)
     assert (edit.modified, edit.truth) == ("x", WRONG)
 
 
