@@ -1,5 +1,7 @@
 """Errors that a user can cause, and the exit codes that they end with."""
 
+from collections.abc import Sequence
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -12,6 +14,21 @@ class UserError(ValueError):
 
     The command line prints the sentence without a traceback and ends with ``EXIT_USAGE`` (2).
     """
+
+
+class SeveralErrors(UserError):
+    """Several of them, each of which has to be mended.
+
+    Args:
+        found: At least two.
+    """
+
+    def __init__(self, found: Sequence[UserError]) -> None:
+        self.lines = (
+            f"{len(found)} things stand in the way of a start:",
+            *(f"  {number}. {error}" for number, error in enumerate(found, 1)),
+        )
+        super().__init__("\n".join(self.lines))
 
 
 class DataError(UserError):

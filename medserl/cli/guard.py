@@ -6,9 +6,9 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from medserl.errors import EXIT_FAILURE, EXIT_USAGE, UserError
+from medserl.errors import EXIT_FAILURE, EXIT_USAGE, SeveralErrors, UserError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -51,7 +51,7 @@ def guarded(command: Callable[[], int]) -> int:
         finally:
             sys.stdout.flush()  # here, not when the interpreter ends: --help leaves by SystemExit
     except UserError as error:
-        return _told(str(error), EXIT_USAGE)
+        return _told(error.lines if isinstance(error, SeveralErrors) else str(error), EXIT_USAGE)
     except KeyboardInterrupt:
         print("medserl: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -100,11 +100,15 @@ def _where(error: OSError) -> str:
     return f"{os.fsdecode(name)}: " if isinstance(name, str | bytes | os.PathLike) else ""
 
 
-def _told(sentence: str, code: int) -> int:
-    # A name may hold a line break, or what moves a terminal's cursor.
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in sentence)
-    print(f"medserl: error: {plain}", file=sys.stderr)
+def _told(said: str | Sequence[str], code: int) -> int:
+    lines = [said] if isinstance(said, str) else said
+    print("medserl: error: " + "\n".join(map(_plain, lines)), file=sys.stderr)
     return code
+
+
+def _plain(sentence: str) -> str:
+    """A name may hold a line break, or what moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in sentence)
 
 
 def _forget_output() -> None:

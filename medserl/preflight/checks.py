@@ -73,12 +73,18 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         check_machine(config)
     with problems.noted():
         settings = game_settings(config)
-        _note_problems(config, settings, problems, measured, prompts=model is not None and setup is not None)
+        named = MODEL in asked
+        _note_problems(config, settings, problems, measured, named, prompts=model is not None and setup is not None)
     problems.tell()
 
 
 def _note_problems(
-    config: DictConfig, settings: GameSettings, problems: Problems, measured: frozenset[Note], prompts: bool
+    config: DictConfig,
+    settings: GameSettings,
+    problems: Problems,
+    measured: frozenset[Note],
+    named: bool,
+    prompts: bool,
 ) -> None:
     """Check the notes, and their prompts where those can be made."""
     notes, held_out = training_notes(settings), []
@@ -87,7 +93,7 @@ def _note_problems(
         check_notes(settings, notes)
     with problems.noted():
         held_out = check_validation(config, settings, notes)
-    check_language(settings.notes.path, [note.text for note in notes], model, MODEL)
+    check_language(settings.notes.path, [note.text for note in notes], model, MODEL, named)
     if prompts:
         left = [note for note in (*notes, *held_out) if note not in measured]
         check_prompt_lengths(config, settings, left)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+from medserl.config.settings import BUILTIN_MODEL
 from medserl.errors import ConfigError, DataError
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
+_log = logging.getLogger("medserl.data")
 MODEL = "actor_rollout_ref.model.path"
 NUMBERS = (
     "num_hidden_layers",
@@ -93,21 +96,27 @@ def check_weights(path: Path, key: str, model: dict[str, Any]) -> None:
         raise ConfigError(f"{key}: {path}: {reason}; copy config.json and weights of one model")
 
 
-def check_language(source: str | None, texts: list[str], model: Any, key: str) -> None:
-    """Notes of one's own teach the ward's tiny model nothing, nor it them: it reads the ward's few hundred words.
+def check_language(source: str | None, texts: list[str], model: Any, key: str, named: bool = False) -> None:
+    """Notes of one's own teach the ward's tiny model nothing, nor it them: it reads the ward's few hundred words. Who
+    names it all the same, to try the machinery, is warned.
 
     Args:
         source: The file of the notes; None: the ward's own.
         texts: Their texts.
         model: The model directory.
         key: The key that names it.
+        named: Whether the user named the model.
 
     Raises:
-        DataError: the model is the ward's, and the notes are in another language.
+        DataError: the model is the ward's without having been asked for, and the notes are in another language.
     """
     if source is None or not is_ward_model(str(model)) or (share := known_share(texts)) >= LEAST_KNOWN:
         return
+    what = f"{source}: the model is the ward's tiny one ({key}), which knows {share:.0%} of the words of these notes"
+    if named:
+        _log.warning("%s and learns nothing from them; what comes out says nothing about the method", what)
+        return
     raise DataError(
-        f"{source}: the model is the ward's tiny one ({key}), which knows {share:.0%} of the words of these notes and "
-        "would learn nothing from them; name a model of your own, --model DIR (docs/real-models.md says which)"
+        f"{what} and would learn nothing from them; name a model of your own, --model DIR (docs/real-models.md says "
+        f"which), or this one on purpose, --model {BUILTIN_MODEL}, to try the machinery"
     )

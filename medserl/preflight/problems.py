@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medserl.errors import ConfigError, UserError
+from medserl.errors import SeveralErrors, UserError
 
 
 class Problems:
@@ -32,5 +32,4 @@ class Problems:
         if len(self._found) == 1:
             raise self._found[0]
         if self._found:
-            lines = "".join(f"\n  {number}. {error}" for number, error in enumerate(self._found, 1))
-            raise ConfigError(f"{len(self._found)} things stand in the way of a start:{lines}")
+            raise SeveralErrors(self._found)

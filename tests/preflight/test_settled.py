@@ -9,6 +9,7 @@ from medserl.cli.main import main
 from medserl.config.load import load_config
 from medserl.errors import EXIT_OK, EXIT_USAGE
 from medserl.preflight.checks import check_all
+from medserl.preflight.model_files import MODEL
 from medserl.run.run_dir import RunDir
 
 SENTENCES = "He has a cough since Monday. The chest film shows a left lower lobe infiltrate. He lives alone. " * 7
@@ -28,7 +29,8 @@ def medec(folder: Path, more: str = "") -> Path:
 
 
 def command(folder: Path, more: str = "") -> list[str]:
-    return ["train", "--prompt-data", str(medec(folder, more)), "--vcf-min-jaccard", "0.85",
+    # The tiny model on purpose: there is no other in the package.
+    return ["train", "--prompt-data", str(medec(folder, more)), "--vcf-min-jaccard", "0.85", "--model", "builtin:ward",
             "--run-dir", str(folder / "run"), "--dry-run"]  # fmt: skip
 
 
@@ -40,6 +42,7 @@ def test_the_plain_command_gets_its_room_and_says_what_its_labels_are(
     assert "referee instruction" in plan
     assert "labels     labels are what the injector was asked for and were not checked" in plan.replace("\n", " ")
     assert "data.max_prompt_length is" in caplog.text and "instead of 192" in caplog.text
+    assert "learns nothing from them" in caplog.text, "nobody takes this for training"
 
 
 def test_the_room_is_what_the_longest_note_needs_in_all_places(tmp_path: Path) -> None:
@@ -47,12 +50,12 @@ def test_the_room_is_what_the_longest_note_needs_in_all_places(tmp_path: Path) -
                  "medserl.referee.name=judge"]  # fmt: skip
     config = load_config("embedded", overrides)
     before = config.reward.reward_model.rollout.max_model_len
-    check_all(config, RunDir(tmp_path / "run"))
+    check_all(config, RunDir(tmp_path / "run"), {MODEL})
     longest, rollout = config.data.max_prompt_length, config.actor_rollout_ref.rollout
     assert 192 < longest <= rollout.max_model_len - config.data.max_response_length
     assert rollout.max_num_batched_tokens >= rollout.max_model_len
     assert config.reward.reward_model.rollout.max_model_len > before, "the judge reads the same notes"
-    check_all(config, RunDir(tmp_path / "run"), {"data.max_prompt_length"})
+    check_all(config, RunDir(tmp_path / "run"), {MODEL, "data.max_prompt_length"})
     assert config.data.max_prompt_length == longest
 
 
