@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorboard.summary.writer import event_file_writer
 
 from medserl.config.load import load_config
 from medserl.run.curves import COMPARED, QUESTIONS, SHOWN, VERL, Curves, hyperparameters, tag
@@ -81,6 +82,9 @@ def test_a_metric_is_drawn_from_its_first_change_with_what_was_before(tmp_path: 
 def test_a_resumed_run_draws_what_an_uninterrupted_one_draws(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], cut: int
 ) -> None:
+    # TensorBoard reads files by name: second, host, process, and the file's number in the process, as a text. A start
+    # is a process of its own; here all are one, and the tenth file of a second would come before the ninth.
+    event_file_writer._global_uid = event_file_writer.AtomicCounter(100)
     drawn = []
     for stops in ((len(values),), (min(cut, len(values)), len(values))):
         directory, done = tmp_path_factory.mktemp("run"), 0
