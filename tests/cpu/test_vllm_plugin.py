@@ -49,12 +49,13 @@ for _ in range(3):
 FORK = """
 import os, sys
 from pathlib import Path
-from engine_reference import make_model
+from engine_reference import SIZES, make_model
+from transformers import Qwen3Config
 from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.system_utils import get_mp_context
 
 model = Path(sys.argv[1])
-make_model(model)
+make_model(model, Qwen3Config(**SIZES, head_dim=32))
 for threads, method in (("2", "spawn"), ("1", "fork")):
     os.environ["OMP_NUM_THREADS"] = threads
     arguments = EngineArgs(model=str(model), dtype="float32", enforce_eager=True)  # loads the plug-ins

@@ -115,8 +115,9 @@ def test_sources_must_give_all_splits(tmp_path: Path) -> None:
 def test_long_medec_notes_are_an_error_unless_they_are_left_out_and_counted(tmp_path: Path) -> None:
     files = medec(tmp_path)
     longer = ("data.max_prompt_length=448", "actor_rollout_ref.rollout.max_model_len=512")
+    asked = ("data.max_prompt_length=192",)
     with pytest.raises(ValueError, match=r"data\.max_prompt_length is 192"):
-        Pipeline(request(tmp_path / "out", sources=files, skip_warm_start=True)).dry_run()
+        Pipeline(request(tmp_path / "out", sources=files, skip_warm_start=True, train=asked)).dry_run()
     write_csv(
         files[2], [clean_row("long", note_text(90) + " Word." * 600), clean_row("a", note_text(91)), error_row("b", 92)]
     )
