@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from medserl.cli.words import meant, options_of
 from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 
@@ -111,12 +112,15 @@ def parse_arguments(
 
     Ends the process with code 2 where an option is unknown.
     """
-    options, rest = parser.parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    words = _joined(sys.argv[1:] if arguments is None else arguments)
+    options, rest = parser.parse_known_args(words)
     for name, value in vars(options).items():
         setattr(options, name, at_home(value))
     unknown = next((item for item in rest if item.startswith("-") or "=" not in item.lstrip("~")), None)
     if unknown is not None and not unknown.startswith("~"):
-        parser.error(f"{unknown!r} is no option; overrides look like key=value")
+        known = options_of(parser, words)
+        hint = meant(unknown.partition("=")[0], known) if unknown.startswith("--") else None
+        parser.error(f"{unknown!r} is no option; {hint or 'overrides look like key=value'}")
     return options, [*_option_overrides(options), *rest]
 
 

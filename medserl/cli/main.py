@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from medserl import __version__
@@ -29,6 +30,7 @@ from medserl.cli.report import add_report
 from medserl.cli.selftest import add_selftest
 from medserl.cli.slurm import add_slurm
 from medserl.cli.watch import add_watch
+from medserl.cli.words import Parser
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 from medserl.imports import spare_scipy
 
@@ -37,7 +39,7 @@ DESCRIPTION = """Self-play reinforcement learning on clinical notes: one model p
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
-    parser = argparse.ArgumentParser(prog="medserl", description=DESCRIPTION)
+    parser = Parser(prog="medserl", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"medserl {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_train(commands)
@@ -112,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # a process of its own
         spare_scipy()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        return guarded(lambda: print(build_parser().format_help(), end="") or EXIT_OK)
     return guarded(lambda: _run(*parse_arguments(build_parser(), arguments)))
 
 

@@ -1,0 +1,43 @@
+"""The command line's own words: groups, and suggestions for a mistyped command or option."""
+
+from __future__ import annotations
+
+import pytest
+
+from medserl.cli.main import build_parser, main
+from medserl.cli.words import GROUPS, _commands
+
+
+def test_every_command_is_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(_commands(build_parser()))
+
+
+def test_medserl_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert "see how it went:" in said and "\n  train " in said
+    assert max(map(len, said.splitlines())) <= 100
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0 and capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "'trian' is no command; did you mean train?"),
+        (["xyz"], "'xyz' is no command; known: train, sft, export"),
+        (["data", "prepar"], "'prepar' is no command; did you mean prepare?"),
+        (["train", "--max-ruonds", "3"], "'--max-ruonds' is no option; did you mean --max-rounds"),
+        (["train", "--max-ruonds=3"], "'--max-ruonds=3' is no option; did you mean --max-rounds"),
+        (["slurm", "render", "--tiem=1", "preflight"], "'--tiem=1' is no option; did you mean --time"),
+        (["train", "rounds"], "'rounds' is no option; overrides look like key=value"),
+        (["evaluate", "--format", "fulll"], "'fulll' is no choice; did you mean full?"),
+    ],
+)
+def test_a_mistyped_word_gets_a_suggestion(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
