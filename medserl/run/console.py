@@ -91,7 +91,8 @@ class RoundLine:
 
 
 def _shown(known: Mapping[str, float], name: str, form: str) -> str:
-    return f"{known[name]:{form}}" if name in known else "-"
+    text = f"{known[name]:{form}}" if name in known else "-"
+    return "-" if "inf" in text else text  # a percentage of what is no share
 
 
 def duration(seconds: float) -> str:

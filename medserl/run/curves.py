@@ -106,40 +106,38 @@ class Curves:
 
     Args:
         run_dir: The run directory; events lie in its ``tensorboard``.
-        resumed_at: Last round that counts; TensorBoard forgets later points of an interrupted attempt.
-        earlier: Rows of metrics.jsonl up to that round: points of metrics that have not changed yet are not drawn.
+        earlier: Rows of metrics.jsonl that count.
         hyperparameters: Numbers and names for the page "HParams"; none: the page stays empty.
     """
 
     def __init__(
         self,
         run_dir: Path,
-        resumed_at: int = 0,
         earlier: Iterable[Mapping[str, Any]] = (),
         hyperparameters: Mapping[str, float | str | bool] | None = None,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # From the start, not even the validation before the first round counts.
-        purge = resumed_at + 1 if resumed_at else 0
-        self._writer = SummaryWriter(str(run_dir / TENSORBOARD_DIR), purge_step=purge)
+        # A start draws everything anew and has TensorBoard forget what earlier starts drew: a point of a round that is
+        # played again, or one that was drawn when its metric had changed in such a round, would be there twice.
+        self._writer = SummaryWriter(str(run_dir / TENSORBOARD_DIR), purge_step=0)
         self._waiting: dict[str, list[tuple[int, float]]] = {}
         self._drawn: set[str] = set()
+        self._writer.add_custom_scalars(_layout())
+        self._ended = self._describe(hyperparameters) if hyperparameters else None
         for row in earlier:
-            for name, value in row.items():
-                if name != "round" and (shown := tag(name)) is not None:
-                    self._see(shown, int(row["round"]), float(value))
-        if not resumed_at:
-            self._writer.add_custom_scalars(_layout())
-        self._ended = None if resumed_at or not hyperparameters else self._describe(hyperparameters)
+            self._draw(int(row["round"]), {name: float(value) for name, value in row.items() if name != "round"})
 
     def add(self, number: int, metrics: Mapping[str, float]) -> None:
         """Draw finite ``metrics`` at round ``number``."""
+        self._draw(number, metrics)
+        self._writer.flush()
+
+    def _draw(self, number: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             if (shown := tag(name)) is not None:
                 for step, point in self._see(shown, number, value):
                     self._writer.add_scalar(shown, point, step)
-        self._writer.flush()
 
     def text(self, title: str, number: int, markdown: str) -> None:
         """Show a text at round ``number``."""

@@ -66,7 +66,7 @@ class RunLog:
         self._forget_after(resumed_at)
         self._metrics = open_private(directory / METRICS_FILE)
         rows = self.rows
-        self._curves = Curves(directory, resumed_at, rows, hyperparameters)
+        self._curves = Curves(directory, rows, hyperparameters)
         self._short = RoundLine(best_metric)
         for row in rows:
             self._short.see(row)

@@ -51,7 +51,7 @@ def kill_vllm_while_it_generates(after: str) -> Action:
             return
         worker = vllm_worker()
         before = cpu_seconds(worker)
-        if run.wait_for(lambda: cpu_seconds(worker) > before + 0.5, 0.02):
+        if run.wait_for(lambda: cpu_seconds(worker) > before + 0.15, 0.01):
             os.kill(parent(worker), signal.SIGKILL)
 
     return kill

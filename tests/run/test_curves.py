@@ -78,24 +78,28 @@ def test_a_metric_is_drawn_from_its_first_change_with_what_was_before(tmp_path: 
 
 
 @settings(max_examples=12, deadline=None)
-@given(values=st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=6), cut=st.integers(0, 6))
+@given(
+    values=st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=6),
+    saved=st.integers(0, 6),
+    lost=st.lists(st.sampled_from([0.0, 1.0]), max_size=3),
+)
 def test_a_resumed_run_draws_what_an_uninterrupted_one_draws(
-    tmp_path_factory: pytest.TempPathFactory, values: list[float], cut: int
+    tmp_path_factory: pytest.TempPathFactory, values: list[float], saved: int, lost: list[float]
 ) -> None:
     # TensorBoard reads files by name: second, host, process, and the file's number in the process, as a text. A start
     # is a process of its own; here all are one, and the tenth file of a second would come before the ninth.
     event_file_writer._global_uid = event_file_writer.AtomicCounter(100)
     drawn = []
-    for stops in ((len(values),), (min(cut, len(values)), len(values))):
-        directory, done = tmp_path_factory.mktemp("run"), 0
-        for stop in stops:
-            log = RunLog(directory, done, len(values))
-            for number in range(done + 1, stop + 1):
-                log.round(number, 0, {"edit/position": values[number - 1], "mean_reward": values[number - 1]})
+    saved = min(saved, len(values))
+    for starts in ([(0, values)], [(0, [*values[:saved], *lost]), (saved, values)]):
+        directory = tmp_path_factory.mktemp("run")
+        for resumed_at, played in starts:
+            log = RunLog(directory, resumed_at, len(values))
+            for number, value in list(enumerate(played, 1))[resumed_at:]:
+                log.round(number, 0, {"edit/position": value, "mean_reward": value})
             log.close()
-            done = stop
         found = {name: points(directory, name) for name in events(directory).Tags()["scalars"]}
-        drawn.append(found)
+        drawn.append({name: curve for name, curve in found.items() if curve})  # a curve that was forgotten is empty
     assert drawn[0] == drawn[1]
 
 
