@@ -90,7 +90,9 @@ def test_one_training_step_in_another_layout(resharded: Resharded) -> None:
     # Fresh from the start model it would be exactly 0 before the first update. It is an estimate, of either sign.
     assert run.metrics[0]["actor/reward_kl_penalty"] == 0.0 != after["actor/reward_kl_penalty"]
     manifest = json.loads((run.path / "checkpoints/global_step_4/medserl.json").read_text())
-    assert manifest["state"]["layout"] == {"tp": 1, "pp": 2, "workers": 2, "reshardable": True}
+    assert manifest["state"]["layout"] == {
+        "engine": "Megatron", "tp": 1, "pp": 2, "workers": 2, "reshardable": True
+    }  # fmt: skip
     played = [{g["note_id"] for g in run.games(n) if g["mode"] is not None} for n in (1, 2, 3, 4)]
     assert len(set().union(*played)) == 4 * 32
 
