@@ -32,23 +32,12 @@ def add_check(commands: argparse._SubParsersAction) -> None:
 
 def run_check(options: argparse.Namespace, overrides: list[str]) -> int:
     """Judge, write the CSV, say how many are suspected; 1 where no reply could be read."""
-    from medserl.cli.evaluate import progress_on_stderr
+    from medserl.cli.evaluate import asked_of, progress_on_stderr
     from medserl.evaluation.check import check_notes
-    from medserl.evaluation.run import Request
     from medserl.game.labels import Label
 
     out = options.out or Path(f"{options.notes.stem}_checked.csv")
-    request = Request(
-        model=options.model,
-        seed=options.seed,
-        samples=options.samples,
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-        prompt_set=options.prompt_set,
-        thinking=options.thinking,
-        config=options.config,
-        overrides=tuple(overrides),
-    )
+    request = asked_of(options, overrides)
     with progress_on_stderr():
         findings, heading = check_notes(options.notes, out, request)
     unread = sum(item.verdict is None for item in findings)

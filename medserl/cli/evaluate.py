@@ -6,11 +6,15 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medserl.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from medserl.evaluation.run import Request
 
 DEFAULT_OUT = Path("outputs") / "evaluation"
 
@@ -56,24 +60,13 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluate, write the results, print the report."""
     from medserl.evaluation.markdown import results_markdown
     from medserl.evaluation.results import check_out, write_results
-    from medserl.evaluation.run import Request, evaluate
+    from medserl.evaluation.run import evaluate
     from medserl.report.terminal import show_markdown
 
     out = options.out or _default_out(options.model, options.data)
     check_out(out)
-    request = Request(
-        model=options.model,
-        data=tuple(options.data),
-        count=options.count,
-        seed=options.seed,
-        output_format=options.output_format,
-        samples=options.samples,
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-        prompt_set=options.prompt_set,
-        thinking=options.thinking,
-        config=options.config,
-        overrides=tuple(overrides),
+    request = asked_of(
+        options, overrides, data=tuple(options.data), count=options.count, output_format=options.output_format
     )
     with progress_on_stderr():
         results, scored = evaluate(request, ["medserl", *sys.argv[1:]])
@@ -81,6 +74,24 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     show_markdown(results_markdown(results))
     print(f"results in {out}")
     return EXIT_OK
+
+
+def asked_of(options: argparse.Namespace, overrides: Sequence[str], **more: Any) -> Request:
+    """What the options that say model and decoding ask for, and what else a command asks for itself."""
+    from medserl.evaluation.run import Request
+
+    return Request(
+        model=options.model,
+        seed=options.seed,
+        samples=options.samples,
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        prompt_set=options.prompt_set,
+        thinking=options.thinking,
+        config=options.config,
+        overrides=tuple(overrides),
+        **more,
+    )
 
 
 @contextmanager

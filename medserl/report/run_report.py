@@ -248,10 +248,11 @@ def sample_games(run_dir: Path, each: int = 5) -> list[dict[str, Any]]:
     from medserl.gamelog.read import read_part
     from medserl.report.games_text import words_changed
 
-    rounds = [rows for part in logged[-3:] if (rows := [r for r in read_part(part) if r["source"] == Source.PLAY])]
+    played = ([row for row in read_part(part) if row["source"] == Source.PLAY] for part in reversed(logged))
+    newest = next(filter(None, played), [])
     found = []
     for kind, title in ((Outcome.WRONG, "lost by the assessor"), (Outcome.RIGHT, "won by the assessor")):
-        rows = [row for row in (rounds[-1] if rounds else []) if outcome(row) is kind]
+        rows = [row for row in newest if outcome(row) is kind]
         rows.sort(key=lambda row: -(surprise(row) or 0.0))
         found += [
             {

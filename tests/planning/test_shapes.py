@@ -9,6 +9,7 @@ import pytest
 from medserl.errors import ConfigError
 from medserl.planning.gpus import GPUS, find_gpu
 from medserl.planning.shapes import KNOWN, check_divides, find_shape, known_shape, shape_of, stage_layers, unserved
+from tests.shapes import QWEN3_4B
 
 # As the weight files on the models' pages count them (those of tied models without a second copy of the embedding).
 PUBLISHED = {
@@ -28,18 +29,7 @@ PUBLISHED = {
     "llama-3.2-3b": 3_212_749_824,
     "llama-3.1-8b": 8_030_261_248,
 }
-CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "hidden_size": 2560,
-    "num_hidden_layers": 36,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 40960,
-}
+CONFIG = QWEN3_4B | {"max_position_embeddings": 40960}
 
 
 def test_known_models_have_their_published_sizes() -> None:

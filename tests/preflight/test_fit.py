@@ -11,19 +11,9 @@ from medserl.planning.memory import GIB
 from medserl.preflight import devices, fit, nvidia
 from medserl.preflight.fit import check_memory, gpu_memory, host_memory
 from medserl.preflight.node_checks import gpu_checks, host_checks
+from tests.shapes import QWEN3_4B
 
 NOTES = "medserl.notes.path=x"
-QWEN3_4B = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "hidden_size": 2560,
-    "num_hidden_layers": 36,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-}
 
 
 class Machine:

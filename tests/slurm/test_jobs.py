@@ -12,23 +12,13 @@ from medserl.cli.main import main
 from medserl.errors import ConfigError
 from medserl.slurm.request import directives, launchers_dir, make_request, seconds_of
 from medserl.slurm.sbatch_options import GPU_OPTIONS, directive, memory_per_node
+from tests.shapes import QWEN3_4B
 
 PIPELINE = (
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
     "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
     "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
 )
-QWEN3_4B = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "hidden_size": 2560,
-    "num_hidden_layers": 36,
-    "intermediate_size": 9728,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 151936,
-    "tie_word_embeddings": True,
-}
 
 
 @pytest.fixture(autouse=True)
