@@ -50,14 +50,21 @@ def add_selftest(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl selftest``."""
     parser = commands.add_parser(
         "selftest",
-        help="train a round of the embedded default and check what comes out",
+        help="train a round of the embedded default and check the result",
         description="Run Ray, vLLM, Megatron and verl's trainer on the tiny model and the synthetic notes of the "
         "package, and check rounds, metrics, checkpoint and TensorBoard. The last line says what passed.",
     )
     parser.set_defaults(run=run_selftest)
-    parser.add_argument("--rounds", type=int, default=1, help="rounds to train (default: 1)")
-    parser.add_argument("--device", choices=("auto", *CONFIGS), default="auto", help="default: the GPU, if one is here")
-    parser.add_argument("--run-dir", type=Path, help="keep the run here (default: a folder that goes when it passed)")
+    parser.add_argument("--rounds", type=int, default=1, help="how many rounds to train (default: 1)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", *CONFIGS),
+        default="auto",
+        help="where to train (default: on the GPU, if there is one)",
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, help="keep the run here (default: a folder that is removed after a pass)"
+    )
 
 
 def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
