@@ -46,7 +46,15 @@ def write_all_atomically(texts: Mapping[Path, str], mode: int = PRIVATE_FILE) ->
 
 @contextmanager
 def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
-    """A binary file beside ``path`` that takes its place when the block ends, and is removed when the block fails."""
+    """A binary file beside ``path`` that takes its place when the block ends, and is removed when the block fails.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is something else than a file: a device or a pipe has no content
+            to replace, and root would put a file in its place.
+    """
+    path = pointed_to(path)
+    with suppress(FileNotFoundError):
+        regular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
@@ -61,7 +69,10 @@ def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
 
 
 def open_private(path: Path) -> TextIO:
-    """Open for appending, readable by the owner only."""
+    """Open for appending, readable by the owner only; OSError for a pipe, whose reader would be waited for."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            regular(path)
     return open(
         os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE), "a", encoding="utf-8", errors=_NO_UTF8
     )
