@@ -68,6 +68,7 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         check_ray(config)
     with problems.noted():
         run_dir.check(config)
+        run_dir.check_checkpoints(content=False)
         check_writable(run_dir.path)
     with problems.noted():
         check_machine(config)
