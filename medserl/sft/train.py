@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -44,16 +43,16 @@ from medserl.run.launch import prepare_environment
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.run_dir import RunDir
 from medserl.run.surroundings import Surroundings, environment_kept
+from medserl.run.trackers import Trackers, check_trackers, numbers_of
 from medserl.sft.checkpoints import check_described, newest
 from medserl.sft.checks import check_layout, check_lengths, launcher_options, of_each_note
+from medserl.sft.step_lines import STEP, figures, step_line
 from medserl.ward import model_dir
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
 MODEL_DIR = "model"
 START_DIR = "start"
-# verl's console logger prints it between the progress bar's carriage returns.
-_STEP = re.compile(r"step:(?P<step>\d+) - (?P<figures>[^\r\n]*)")
 UNTRAINED_WARD = "untrained:ward"
 WARD_NOTES = "the synthetic ward"
 
@@ -84,6 +83,7 @@ class SftRun:
         check_described(self.run_dir.checkpoints)
         check_device(self.config)
         launcher_options(self.config.trainer.nnodes)
+        check_trackers(self.settings.trackers)
         check_layout(self.config)
         self.prompts = load_prompt_set(self.settings.prompt_set)
         if not self.model_dir.is_dir():  # else there is nothing left to do
@@ -255,15 +255,17 @@ class SftRun:
         with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
             guard = Guard(variables[RUN_TOKEN], None, logs)
+            trackers = Trackers(self.run_dir.path, self.settings.trackers, numbers_of(vars(self.settings)))
             try:
                 with _terminable():
-                    self._follow(process, logs / "sft.log")
+                    self._follow(process, logs / "sft.log", trackers)
             except BaseException:
                 process.terminate()  # torch's launcher ends its workers
                 process.wait()
                 raise
             finally:
                 guard.dismiss()
+                trackers.close()
         if process.returncode != 0:
             said = first_raised((logs / "sft.log").read_text(encoding="utf-8", errors="replace"))
             raise SftFailed(
@@ -271,8 +273,8 @@ class SftRun:
                 f"in {logs}/sft.log; the same command goes on after the last checkpoint"
             )
 
-    def _follow(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Pass verl's step lines on while the training runs."""
+    def _follow(self, process: subprocess.Popen[bytes], log: Path, trackers: Trackers) -> None:
+        """Pass verl's step lines on while the training runs: some to the log, the figures of all to trackers."""
         position, every = 0, max(1, self.settings.steps // 50)
         while True:
             ended = _wait(process)
@@ -281,9 +283,10 @@ class SftRun:
                 text = file.read()
             whole = text.rfind(b"\n") + 1
             position += whole
-            for match in _STEP.finditer(text[:whole].decode("utf-8", "replace")):
+            for match in STEP.finditer(text[:whole].decode("utf-8", "replace")):
+                trackers.send(int(match["step"]), figures(match))
                 if int(match["step"]) % every == 0:
-                    logger.info("%s", _step_line(match))
+                    logger.info("%s", step_line(match))
             if ended:
                 return
 
@@ -331,13 +334,3 @@ def _wait(process: subprocess.Popen[bytes]) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _step_line(match: re.Match[str]) -> str:
-    """verl's figures of a step, those that matter."""
-    fields = dict(part.split(":", 1) for part in match["figures"].split(" - ") if ":" in part)
-    shown = [f"step {match['step']}"]
-    for name in ("train/loss", "train/grad_norm", "train/lr"):
-        if name in fields:
-            shown.append(f"{name.removeprefix('train/')}={float(fields[name]):.4g}")
-    return " ".join(shown)
