@@ -34,9 +34,10 @@ from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
 from medserl.run.run_dir import RunDir
 from medserl.run.surroundings import Surroundings, environment_kept
+from medserl.run.trackers import Trackers, check_trackers, numbers_of
 from medserl.sft.checkpoints import check_described, newest
 from medserl.sft.checks import check_layout, check_lengths, of_each_note
-from medserl.sft.launcher import SftFailed, launch
+from medserl.sft.launcher import Heard, SftFailed, launch
 from medserl.sft.nodes import FirstNodeAbsent, place_of
 from medserl.ward import model_dir
 from medserl.words import counted
@@ -72,6 +73,7 @@ class SftRun:
         check_described(self.run_dir.checkpoints)
         check_device(self.config)
         self.place = place_of(self.config.trainer.nnodes)
+        check_trackers(self.settings.trackers)
         check_layout(self.config)
         self.prompts = load_prompt_set(self.settings.prompt_set)
         if not self.model_dir.is_dir():  # else there is nothing left to do
@@ -253,11 +255,15 @@ class SftRun:
         done = 0 if before is None else checkpoint.step_of(before)
         on = counted(config.trainer.nnodes * config.trainer.n_gpus_per_node, "worker")
         logger.info("training for %d steps on %s%s", self.settings.steps, on, f", from step {done} on" if done else "")
-        self._launch(resolved, self.run_dir.new_log_dir() / "sft.log", variables)
+        trackers = Trackers(self.run_dir.path, self.settings.trackers, numbers_of(vars(self.settings)))
+        try:
+            self._launch(resolved, self.run_dir.new_log_dir() / "sft.log", variables, trackers.send)
+        finally:
+            trackers.close()
 
-    def _launch(self, resolved: Path, log: Path, variables: dict[str, str]) -> None:
+    def _launch(self, resolved: Path, log: Path, variables: dict[str, str], heard: Heard | None = None) -> None:
         variables = variables | {"TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
-        launch(self.place, self.config.trainer.n_gpus_per_node, resolved, log, variables, self.settings.steps)
+        launch(self.place, self.config.trainer.n_gpus_per_node, resolved, log, variables, self.settings.steps, heard)
 
     def _publish(self, start: Path) -> None:
         """Copy the last checkpoint's weights, with the tokenizer and configuration of the start, to ``model/``.
