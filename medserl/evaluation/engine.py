@@ -107,6 +107,42 @@ def _bytes_per_token(model: dict[str, Any], dtype: str) -> int:
     return 2 * (model.get("num_hidden_layers") or 0) * heads * head_dim * _BYTES.get(dtype, 2)
 
 
+class Chat:
+    """A model behind vLLM as a function from conversations to replies, one each.
+
+    Args:
+        model: Its directory.
+        options: Of `engine_options`.
+        decoding: How replies are drawn; each reply has a seed of its own.
+        expected: Conversations that will be asked, or others as long.
+
+    Raises:
+        ConfigError: none of them fits, and as `assess`.
+    """
+
+    def __init__(
+        self, model: Path, options: dict[str, Any], decoding: Decoding, expected: Sequence[Sequence[Message]]
+    ) -> None:
+        self._tokenizer, self._decoding, self._asked = _tokenizer(model, decoding.thinking), decoding, 0
+        settings = text_config(model, f"--model {model}")
+        lengths = [len(_prompt_ids(self._tokenizer, chat, decoding.thinking)) for chat in expected]
+        limit = int(settings.get("max_position_embeddings") or 2**31)
+        fitting = that_fit(lengths, decoding.max_tokens, limit)
+        self._longest = max(lengths[index] for index in fitting)
+        self._llm = _start(model, fit_to_prompts(options, settings, self._longest + decoding.max_tokens), decoding.seed)
+
+    def __call__(self, chats: Sequence[Sequence[Message]]) -> list[str]:
+        """The replies; an empty one where the conversation is longer than those that were expected."""
+        prompts = [_prompt_ids(self._tokenizer, chat, self._decoding.thinking) for chat in chats]
+        chosen = [index for index, ids in enumerate(prompts) if len(ids) <= self._longest]
+        decoding = replace(self._decoding, seed=self._decoding.seed + self._asked)
+        self._asked += len(chosen)
+        replies = [""] * len(prompts)
+        for index, own in zip(chosen, _generate(self._llm, [prompts[i] for i in chosen], decoding), strict=True):
+            replies[index] = own[0].text
+        return replies
+
+
 def assess(
     model: Path,
     chats: Sequence[Sequence[Message]],
