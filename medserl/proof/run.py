@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import EXIT_USAGE, ConfigError
+from medserl.errors import EXIT_USAGE, ConfigError, DataError
 from medserl.evaluation.readiness import Readiness
 from medserl.files import PRIVATE_FOLDER, write_atomically
+from medserl.game import load_notes
 from medserl.proof.course import Course
 from medserl.proof.memory import Peak
 from medserl.proof.table import TABLE, page
@@ -24,6 +25,19 @@ STAGES = "stages.json"
 
 class StageFailed(RuntimeError):
     """A command of the course ended with an error: its name and exit code."""
+
+
+def short_notes(course: Course) -> None:
+    """Write the training notes that are short enough, with their gold errors.
+
+    Raises:
+        DataError: none is.
+    """
+    notes = [note for note in load_notes(course.train) if note.error_text and len(note.text) <= course.longest]
+    if not notes:
+        raise DataError(f"{course.train}: no note with a gold error has {course.longest} characters or fewer")
+    rows = [{"note_id": n.note_id, "correct_note": n.text, "incorrect_note": n.error_text} for n in notes]
+    write_atomically(course.notes, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Proof:
@@ -59,6 +73,8 @@ class Proof:
         """
         course = self.course
         course.out.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        if not course.notes.is_file():
+            short_notes(course)
         self._medserl("zero-shot", course.zero_shot())
         start, found = course.model, None
         for number in range(1, course.warm_rounds + 1):
