@@ -15,7 +15,7 @@ from medserl.game.demonstrations import edit_answer, verdict_answer
 from medserl.game.labels import Label
 from tests.preflight.models import make_model
 
-MORE = " ".join(f"Finding number {i} of the physical examination was normal today." for i in range(5))
+MORE = " ".join(f"Finding{i} of examination{i} was normal{i} on day{i} of month{i} here{i}." for i in range(5))
 NOTE = "The patient is {} years old and has {} since childhood. He takes salbutamol daily. " + MORE
 PAIRS = [
     {"note_id": f"n{i}", "correct_note": NOTE.format(i, "asthma"), "incorrect_note": NOTE.format(i, "anemia")}
