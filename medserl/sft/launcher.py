@@ -77,7 +77,7 @@ def launch(
 
 
 def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Heard | None) -> None:
-    """Pass verl's step lines on while the training runs: each ``every``-th to the log, the figures of all to ``heard``."""
+    """Pass verl's step lines on as they come: each ``every``-th to the log, the figures of all to ``heard``."""
     position = 0
     while True:
         ended = _wait(process)
