@@ -66,7 +66,9 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         raise ConfigError("data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead")
     with open_dict(config):
         config.medserl = OmegaConf.structured(settings)
-        config.data.train_batch_size = settings.rollout_batch_size + labelled_per_round(settings)
+        config.data.train_batch_size = (
+            settings.rollout_batch_size + labelled_per_round(settings) + settings.replay_batch_size
+        )
         config.data.apply_chat_template_kwargs.enable_thinking = settings.thinking
         config.data.seed = settings.seed
         config.actor_rollout_ref.actor.data_loader_seed = settings.seed
@@ -227,4 +229,13 @@ def _check_batch(settings: GameSettings) -> None:
     if labelled_per_round(settings) % 2:
         raise ConfigError(
             f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; both classes come equally often"
+        )
+    if settings.replay_batch_size % 2:
+        raise ConfigError(
+            f"medserl.replay_batch_size: {settings.replay_batch_size} is odd; both classes come equally often"
+        )
+    if settings.replay_batch_size and settings.rollout_batch_size == 0:
+        raise ConfigError(
+            f"medserl.replay_batch_size: {settings.replay_batch_size}, but medserl.rollout_batch_size is 0, so that "
+            "there is no play to ask about again; leave it out"
         )

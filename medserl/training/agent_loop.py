@@ -45,6 +45,8 @@ class NoteTask:
     labelled: LabelledNote | None = None
     error_type: str | None = None
     """MEDEC's type of error to ask the injector for; None: any."""
+    replayed: bool = False
+    """Whether ``labelled`` is of an earlier round's game."""
     place: int = 0
     """Place in the round, from 0: few gold notes are dealt more than once a round."""
 
@@ -52,7 +54,8 @@ class NoteTask:
     def name(self) -> str:
         """Identity of the task within its round; seeds the sampling."""
         if self.labelled is not None:
-            return f"{self.place}/labelled/{self.labelled.note_id}/{self.labelled.label.value}"
+            kind = "replayed" if self.replayed else "labelled"
+            return f"{self.place}/{kind}/{self.labelled.note_id}/{self.labelled.label.value}"
         assert self.note is not None and self.mode is not None
         return f"{self.place}/game/{self.note.note_id}/{self.mode.value}"
 
@@ -124,7 +127,9 @@ class SelfPlayAgentLoop(AgentLoopBase):
             return await self._generate(messages, params, f"{task.name}/{calls}", role, other)
 
         if task.labelled is not None:
-            game = await assess_labelled(task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules)
+            game = await assess_labelled(
+                task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules, replayed=task.replayed
+            )
         else:
             assert task.note is not None and task.mode is not None
             game = await play_game(

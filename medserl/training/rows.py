@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from random import Random
 
 from medserl.config.settings import GameSettings
-from medserl.game import Game, Role, balance_labels, balance_modes
+from medserl.game import Game, Label, Role, balance_labels, balance_modes
 
-GOLD, PADDING = "gold", "padding"
+GOLD, REPLAYED, PADDING = "gold", "replayed", "padding"
+LEAST_PROBABILITY = 1e-6  # of a verdict that was drawn all the same
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def choose(rows: Mapping[str, Row], games: Mapping[str, Game], settings: GameSet
 
 
 def stratum(key: str, roles: Mapping[str, str], games: Mapping[str, Game]) -> tuple[str, str]:
-    """What every mini-batch should have its share of: kind of a row (injector, assessor, gold, padding) and label.
+    """What every mini-batch should have its share of: kind of a row (injector, assessor, gold, replayed,
+    padding) and label.
 
     Args:
         key: The row.
@@ -81,7 +84,17 @@ def stratum(key: str, roles: Mapping[str, str], games: Mapping[str, Game]) -> tu
     if key not in roles:
         return PADDING, ""
     game = games[uid_of(key)]
-    return GOLD if game.mode is None else roles[key], "" if game.truth is None else game.truth.value
+    kind = roles[key] if game.mode is not None else REPLAYED if game.replayed else GOLD
+    return kind, "" if game.truth is None else game.truth.value
+
+
+def surprise(row: Row, game: Game) -> float:
+    """-log p, in nats, of the verdict that an assessor's row states; 0 where it states none and for the injector."""
+    answer = None if game.assessor is None else game.assessor.answer
+    if row.role is not Role.ASSESSOR or answer is None or row.p_incorrect is None:
+        return 0.0
+    p = row.p_incorrect if answer is Label.INCORRECT else 1 - row.p_incorrect
+    return -log(max(p, LEAST_PROBABILITY))
 
 
 def deal(strata: Sequence[tuple[str, str]], hands: int, seed: str) -> list[list[int]]:

@@ -37,7 +37,7 @@ from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
 from medserl.training.exploration import accepted_edits, explored_by
 from medserl.training.game_rows import round_rows
-from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
+from medserl.training.rows import PADDING, Row, choose, deal, stratum, surprise, uid_of
 from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
@@ -123,7 +123,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
             epoch=(self.global_steps - 1) // self.steps_per_epoch,
         )
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
-        metrics |= self.explored.see(accepted_edits(self.round.tasks, self.round.games))
+        edits = accepted_edits(self.round.tasks, self.round.games)
+        if self.settings.replay_batch_size:
+            self.replay.see(edits)
+        metrics |= self.explored.see(edits)
         return {name: float(value) for name, value in metrics.items()}
 
     def validate(self) -> dict[str, float]:
@@ -169,6 +172,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
             for note, mode in zip(notes.batch.notes, notes.batch.modes, strict=True)
         ]
         tasks += [NoteTask(self.global_steps, None, None, labelled=item) for item in notes.labelled]
+        again = self.replay.questions(self.settings.replay_batch_size, seed)
+        tasks += [NoteTask(self.global_steps, None, None, labelled=item, replayed=True) for item in again]
+        with open_dict(self.config):  # so many games verl waits for; in the first rounds there is little to ask again
+            self.config.data.train_batch_size = len(tasks)
         # verl splits keys at "_": no underscore in a uid.
         return {f"r{self.global_steps:06d}n{i:05d}": replace(task, place=i) for i, task in enumerate(tasks)}
 
@@ -279,7 +286,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        advantages = self.advantages(padded["returns"] + self._bonus(batch), padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -295,6 +302,12 @@ class SelfPlayTrainer(CheckpointedTrainer):
         self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
+
+    def _bonus(self, batch: KVBatchMeta) -> torch.Tensor:
+        """Float (rows, 1), what the assessor gets for its verdicts' surprise."""
+        state, each = self.round, self.settings.advantage.assessor_surprise
+        surprises = [surprise(state.rows[k], state.games[uid_of(k)]) if k in state.roles else 0.0 for k in batch.keys]
+        return each * torch.tensor(surprises).unsqueeze(-1)
 
     def _compute_returns(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's own, but for the mean KL: verl's is over padding too, whose KL is 0. The one over real rows is shown,

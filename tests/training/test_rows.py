@@ -1,6 +1,7 @@
 """Which rows train, and how they are dealt; without torch. With verl's own methods around them: test_trainer.py."""
 
 from collections import Counter
+from math import log
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from medserl.config.settings import GameSettings
 from medserl.game import Game, Label, Mode, Role
-from medserl.training.rows import Row, choose, deal, stratum, trained_roles
+from medserl.game.play import AssessorTurn, Reply
+from medserl.training.rows import Row, choose, deal, stratum, surprise, trained_roles
 
 STRATA = st.lists(st.tuples(st.sampled_from(["injector", "assessor", "gold", "padding"]), st.sampled_from(["", "x"])))
 
@@ -46,11 +48,24 @@ def test_what_a_row_is_dealt_as() -> None:
         "a": Game("a", Mode.ERROR, truth=Label.INCORRECT),
         "b": Game("b", Mode.BENIGN),
         "c": Game("c", None, truth=Label.CORRECT),
+        "d": Game("d", None, truth=Label.CORRECT, replayed=True),
     }
-    roles = {"a_0_0": "injector", "a_1_0": "assessor", "b_0_0": "injector", "c_0_0": "assessor"}
+    roles = {"a_0_0": "injector", "a_1_0": "assessor", "b_0_0": "injector", "c_0_0": "assessor", "d_0_0": "assessor"}
     assert [stratum(key, roles, games) for key in (*roles, "pad1_0_0")] == [
-        ("injector", "INCORRECT"), ("assessor", "INCORRECT"), ("injector", ""), ("gold", "CORRECT"), ("padding", "")
+        ("injector", "INCORRECT"), ("assessor", "INCORRECT"), ("injector", ""), ("gold", "CORRECT"),
+        ("replayed", "CORRECT"), ("padding", ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "p_incorrect", "nats"),
+    [(Label.INCORRECT, 0.25, log(4)), (Label.CORRECT, 0.25, log(4 / 3)), (Label.CORRECT, 1.0, log(1e6)),
+     (None, 0.5, 0.0), (Label.CORRECT, None, 0.0)],
+)  # fmt: skip
+def test_the_surprise_of_a_verdict(answer: Label | None, p_incorrect: float | None, nats: float) -> None:
+    game = Game("a", Mode.ERROR, truth=Label.INCORRECT, assessor=AssessorTurn(Reply(""), answer))
+    assert surprise(Row(Role.ASSESSOR, True, p_incorrect=p_incorrect), game) == pytest.approx(nats)
+    assert surprise(Row(Role.INJECTOR, True, p_incorrect=p_incorrect), game) == 0.0
 
 
 def test_roles_of_a_round() -> None:

@@ -208,6 +208,22 @@ def test_every_task_has_a_key_that_verl_can_split(made: Any) -> None:
         trainer._next_train_batch()
 
 
+def test_a_round_asks_again_about_what_play_has_made_so_far(made: Any) -> None:
+    from medserl.data.rounds import RoundSource
+    from medserl.game.explored import Edit
+
+    trainer = made.made_trainer(["medserl.replay_batch_size=6"], number=7)
+    assert trainer.config.data.train_batch_size == 48 + 6  # what `medserl plan` counts with
+    source = RoundSource(trainer.settings)
+    assert len(trainer._tasks(source.next_round())) == trainer.config.data.train_batch_size == 48
+    trainer.replay.see(Edit(f"note {i}", f"edit {i}", WRONG, str(i)) for i in range(9))
+    trainer.round.tasks = trainer._tasks(source.next_round())
+    again = [task for task in trainer.round.tasks.values() if task.replayed]
+    assert Counter(task.labelled.label for task in again) == {WRONG: 3, RIGHT: 3}
+    assert len({task.name for task in again}) == 6
+    assert len(trainer._next_train_batch()) == trainer.config.data.train_batch_size == 54
+
+
 # ---------------------------------------------------------------- advantages
 
 
