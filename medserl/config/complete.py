@@ -19,6 +19,7 @@ from medserl.config.settings import (
     NORMALISATIONS,
     ORACLE,
     TRAIN_ROLES,
+    VERDICT_CREDITS,
     WARD,
     GameSettings,
     labelled_per_round,
@@ -180,6 +181,7 @@ def check_choices(settings: GameSettings) -> None:
     check_one_of("injector_format", settings.injector_format, INJECTOR_FORMATS)
     check_one_of("train_roles", settings.train_roles, TRAIN_ROLES)
     check_one_of("advantage.normalisation", settings.advantage.normalisation, NORMALISATIONS)
+    check_one_of("advantage.verdict_credit", settings.advantage.verdict_credit, VERDICT_CREDITS)
     if (settings.frozen_injector or settings.injector_url) and settings.train_roles != "assessor":
         raise ConfigError(
             f"medserl.train_roles: {settings.train_roles!r}, but the injector is another model "

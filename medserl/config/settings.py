@@ -85,9 +85,9 @@ class AdvantageSettings:
     injector_weight: float = 1.0
     """Factor of the injector's advantages. Its answers have far more undecided tokens than the assessor's one
     verdict, so that unweighted updates are mostly the injector's."""
-    assessor_surprise: float = 0.0
-    """Reward of the assessor for each nat of its verdict's surprise, -log p, where advantages are made: verdicts that
-    have become certain teach nothing any more, and this keeps them open."""
+    verdict_credit: str = "reward"
+    """How an assessor's verdict is credited: ``reward`` as all else; ``likelihood``: by the probability with which it
+    was said, so that an update climbs the likelihood of the right verdict, whichever was said."""
     baseline_decay: float = 0.95
     """Decay of the moving average of ``role_baseline``."""
 
@@ -212,6 +212,8 @@ ORACLE = "oracle"
 JUDGE = "judge"
 BUILTIN_MODEL = "builtin:ward"
 TRAIN_ROLES = ("both", "assessor", "alternate")
+LIKELIHOOD = "likelihood"
+VERDICT_CREDITS = ("reward", LIKELIHOOD)
 NORMALISATIONS = ("global", "per_role", "role_baseline")
 DEVICES = ("auto", "cpu", "cuda")
 INJECTOR_FORMATS = ("edit", "note")

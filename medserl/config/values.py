@@ -217,7 +217,6 @@ TRAIN_RULES: dict[str, Rule] = {
             "max_attempts": SIZE,
             "vcf.max_word_edits": SIZE,
             "advantage.injector_weight": NOT_NEGATIVE,
-            "advantage.assessor_surprise": NOT_NEGATIVE,
             "advantage.baseline_decay": SHARE,
             "max_failed_share": SHARE,
             **_under("alarms", _ALARMS),

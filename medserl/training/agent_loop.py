@@ -71,6 +71,8 @@ class Tokens:
     extra: dict[str, Any]
     p_incorrect: float | None = None
     """An assessor's p(INCORRECT), where its reply tells."""
+    verdict_at: int | None = None
+    """The response's token that ``p_incorrect`` is of."""
 
 
 class PromptTooLong(RuntimeError):
@@ -173,13 +175,16 @@ class SelfPlayAgentLoop(AgentLoopBase):
         )
         ids = list(output.token_ids)
         logprobs = list(output.log_probs) if output.log_probs else None
+        asked = (ids, logprobs, self.tokenizer) if role is Role.ASSESSOR else ((), None, None)
+        p_incorrect, verdict_at = said_incorrect(*asked)
         tokens = Tokens(
             prompt_ids=list(prompt_ids),
             response_ids=ids,
             logprobs=logprobs,
             seconds=time.perf_counter() - start,
             extra=dict(output.extra_fields),
-            p_incorrect=said_incorrect(ids, logprobs, self.tokenizer) if role is Role.ASSESSOR else None,
+            p_incorrect=p_incorrect,
+            verdict_at=verdict_at,
         )
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Reply(text, tokens, len(ids), self._think_tokens(ids), opened)
@@ -200,6 +205,7 @@ def _outputs(game: Game) -> list[AgentLoopOutput]:
             "index": index,
             "seconds": tokens.seconds,
             "p_incorrect": tokens.p_incorrect,
+            "verdict_at": tokens.verdict_at,
         }
         if index == 0:
             info["game"] = record

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from random import Random
+from typing import Protocol
 
-from medserl.config.settings import GameSettings
+from medserl.config.settings import LIKELIHOOD, AdvantageSettings, GameSettings
 from medserl.game import Game, Label, Role, balance_labels, balance_modes
 
 GOLD, REPLAYED, PADDING = "gold", "replayed", "padding"
-LEAST_PROBABILITY = 1e-6  # of a verdict that was drawn all the same
+LEAST_RIGHT = 0.1
+"""Probability of the right verdict below which a wrong one weighs no more: single rows would be too heavy."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Row:
     """How long its generation took."""
     p_incorrect: float | None = None
     """An assessor's p(INCORRECT), where its reply tells."""
+    verdict_at: int | None = None
+    """The token of its response that ``p_incorrect`` is of."""
 
 
 def uid_of(key: str) -> str:
@@ -88,13 +91,55 @@ def stratum(key: str, roles: Mapping[str, str], games: Mapping[str, Game]) -> tu
     return kind, "" if game.truth is None else game.truth.value
 
 
-def surprise(row: Row, game: Game) -> float:
-    """-log p, in nats, of the verdict that an assessor's row states; 0 where it states none and for the injector."""
+class Played(Protocol):
+    """A round as its trainer knows it."""
+
+    @property
+    def roles(self) -> Mapping[str, str]: ...
+    @property
+    def rows(self) -> Mapping[str, Row]: ...
+    @property
+    def games(self) -> Mapping[str, Game]: ...
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What a stated verdict is credited with instead of its trajectory's reward."""
+
+    reward: float
+    """Of the trajectory, to be taken out."""
+    token: int
+    """Place of the verdict's token in the response."""
+    advantage: float
+    """Of that token."""
+
+
+def likelihood_credit(row: Row, game: Game) -> Credit | None:
+    """The credit of an assessor's row; None where it states no verdict, and for the injector.
+
+    A question of two answers needs no further samples: the probability p with which one was said tells what many would
+    have brought. Of REINFORCE whose rewards are divided by the share of right answers, the expectation over the
+    answers is the gradient of log p(right). With 1 for a right verdict and -p / (1 - p) for a wrong one a single
+    answer's update is that gradient, whichever was said, where the two verdicts share all probability.
+    """
     answer = None if game.assessor is None else game.assessor.answer
-    if row.role is not Role.ASSESSOR or answer is None or row.p_incorrect is None:
-        return 0.0
+    if row.role is not Role.ASSESSOR or answer is None or row.p_incorrect is None or row.verdict_at is None:
+        return None
     p = row.p_incorrect if answer is Label.INCORRECT else 1 - row.p_incorrect
-    return -log(max(p, LEAST_PROBABILITY))
+    advantage = 1.0 if answer is game.truth else -p / max(1 - p, LEAST_RIGHT)
+    return Credit(game.trajectories[row.index].reward, row.verdict_at, advantage)
+
+
+def verdict_credits(keys: Sequence[str], played: Played, rule: AdvantageSettings) -> dict[int, Credit]:
+    """By place in ``keys``, the `likelihood_credit` of the rows that train; none where ``rule`` does not ask for it."""
+    if rule.verdict_credit != LIKELIHOOD:
+        return {}
+    given = {
+        i: likelihood_credit(played.rows[key], played.games[uid_of(key)])
+        for i, key in enumerate(keys)
+        if key in played.roles
+    }
+    return {i: credit for i, credit in given.items() if credit is not None}
 
 
 def deal(strata: Sequence[tuple[str, str]], hands: int, seed: str) -> list[list[int]]:

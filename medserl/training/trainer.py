@@ -37,7 +37,7 @@ from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
 from medserl.training.exploration import accepted_edits, explored_by
 from medserl.training.game_rows import round_rows
-from medserl.training.rows import PADDING, Row, choose, deal, stratum, surprise, uid_of
+from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of, verdict_credits
 from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
@@ -265,7 +265,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
-        known = ("index", "seconds", "p_incorrect")
+        known = ("index", "seconds", "p_incorrect", "verdict_at")
         self.round.rows = {
             key: Row(Role(info["role"]), bool(info["trains"]), *(info[name] for name in known))
             for key, info in said.items()
@@ -286,9 +286,12 @@ class SelfPlayTrainer(CheckpointedTrainer):
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"] + self._bonus(batch), padded["response_mask"], roles)
+        returns, credits = padded["returns"], verdict_credits(batch.keys, self.round, self.settings.advantage)
+        for i, credit in credits.items():
+            returns[i] -= credit.reward
+        advantages = self.advantages(returns, padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
-            left_out = role in self.advantages.left_out
+            left_out = role in self.advantages.left_out and not (credits and role == Role.ASSESSOR.value)
             metrics[f"medserl/left_out/{role}"] = float(left_out)
             if left_out:
                 logger.info(
@@ -297,17 +300,13 @@ class SelfPlayTrainer(CheckpointedTrainer):
         injector = self.settings.advantage.injector_weight
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
+        for i, credit in credits.items():
+            advantages[i, credit.token] += credit.advantage
         means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
         shown = zip(batch.keys, means.tolist(), strict=True)
         self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}
         output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
-
-    def _bonus(self, batch: KVBatchMeta) -> torch.Tensor:
-        """Float (rows, 1), what the assessor gets for its verdicts' surprise."""
-        state, each = self.round, self.settings.advantage.assessor_surprise
-        surprises = [surprise(state.rows[k], state.games[uid_of(k)]) if k in state.roles else 0.0 for k in batch.keys]
-        return each * torch.tensor(surprises).unsqueeze(-1)
 
     def _compute_returns(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's own, but for the mean KL: verl's is over padding too, whose KL is 0. The one over real rows is shown,

@@ -282,6 +282,23 @@ def test_the_weight_scales_the_injector_alone(made: Any, queue: Any, normalisati
     assert found[1.0, "injector"].abs().min() > 0
 
 
+def test_verdicts_are_credited_by_how_sure_they_were(made: Any, queue: Any) -> None:
+    """The verdict's token gets its credit; what is left of the assessor's returns, here nothing, is spread as ever."""
+    trainer = made.made_trainer(["medserl.advantage.verdict_credit=likelihood"])
+    sampled = made.play(trainer, queue, [made.duel("e", reward=-0.9), made.duel("b", Mode.BENIGN, reward=1.1)])
+    for key in sampled.keys:
+        info = queue.rows[key]["extra_fields"]
+        info = getattr(info, "data", info)["medserl"]
+        if info["role"] == "assessor":
+            info.update(p_incorrect=0.2, verdict_at=1)
+    metrics: dict[str, Any] = {}
+    batch = trainer._compute_advantage(trainer._balance_batch(sampled, metrics), metrics)
+    found = {name_of(trainer, key): queue.rows[key]["advantages"].tolist() for key in real(trainer, batch)}
+    assert found["b:assessor"] == pytest.approx([0.0, 1.0, 0.0])
+    assert found["e:assessor"] == pytest.approx([0.0, -0.8 / 0.2, 0.0])
+    assert metrics["medserl/left_out/assessor"] == 0.0 and any(found["e:injector"])
+
+
 def test_the_game_log_gets_each_rows_advantage_and_what_trained(made: Any, queue: Any) -> None:
     trainer = made.made_trainer(["medserl.balance_labels=false", "medserl.balance_modes=false"])
     games = [*mixed(made), made.made_game("x", Mode.ERROR, WRONG, attempts=2)]
