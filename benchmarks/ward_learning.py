@@ -5,8 +5,8 @@ usage: python benchmarks/ward_learning.py explorer DIR               an injector
        python benchmarks/ward_learning.py learn FILE|gold [options]  trains the shipped model's assessor on such a pool
 
 One process and one thread of torch, without Ray, Megatron and vLLM: minutes instead of hours, for asking what self-play
-could teach before a whole run does. The injector is frozen; the assessor starts from the shipped model, and no gold
-label is read but by `gold`, which takes the gold errors of the same notes, and random benign edits of the table, in place
+could teach before a whole run does. The injector is frozen, and the assessor starts from the shipped model. No gold
+label is read but by `gold`: it takes the gold errors of the same notes, and random benign edits of the table, in place
 of the injector's edits. Of an answer the verdict alone is credited; the form has a loss of its own, in place of the
 penalty that a whole game has for answers that cannot be read.
 """
