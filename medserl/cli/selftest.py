@@ -70,6 +70,8 @@ def add_selftest(commands: argparse._SubParsersAction) -> None:
         "a real model through every command", "It takes an hour on two cores for a hundred million parameters."
     )
     real.add_argument(
+        "--real", type=Path, metavar="MODEL", help="take this model directory through evaluate, sft, train and export"
+    )
         "--real",
         type=Path,
         metavar="MODEL",
