@@ -72,11 +72,6 @@ def add_selftest(commands: argparse._SubParsersAction) -> None:
     real.add_argument(
         "--real", type=Path, metavar="MODEL", help="take this model directory through evaluate, sft, train and export"
     )
-        "--real",
-        type=Path,
-        metavar="MODEL",
-        help="take this model directory through every command: evaluate, sft, train, export",
-    )
     real.add_argument("--notes", type=Path, metavar="DIR", help="the folder with MEDEC's training and validation files")
 
 
