@@ -47,6 +47,7 @@ from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.sft.checkpoints import check_described, newest
 from medserl.sft.checks import check_layout, check_lengths, launcher_options, of_each_note
 from medserl.ward import model_dir
+from medserl.words import counted
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
@@ -250,7 +251,7 @@ class SftRun:
         environment = {**os.environ, **variables, "TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
         logs = self.run_dir.new_log_dir()
         done = 0 if before is None else checkpoint.step_of(before)
-        on = f"{trainer.nnodes * trainer.n_gpus_per_node} worker(s)"
+        on = counted(trainer.nnodes * trainer.n_gpus_per_node, "worker")
         logger.info("training for %d steps on %s%s", self.settings.steps, on, f", from step {done} on" if done else "")
         with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
