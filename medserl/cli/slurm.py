@@ -282,11 +282,11 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it did not leave that.
     """
-    from medserl.files import regular
+    from medserl.files import read_json
 
     try:
-        plan = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        plan = read_json(path)
+    except (OSError, ValueError):
         plan = None
     if not isinstance(plan, dict):
         raise ConfigError(f"--plan {path}: is not a plan; medserl slurm step plan writes one")
