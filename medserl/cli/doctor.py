@@ -161,16 +161,17 @@ def needed_memory(config: Any) -> tuple[float, float]:
 
     The model's weights need not be here, its name or its config.json is enough.
     """
+    from medserl.planning.cpus import bytes_on_cpus
     from medserl.planning.job import job_of, unplanned
     from medserl.planning.memory import need_of
-    from medserl.preflight.fit import gpu_memory, on_cpus
+    from medserl.preflight.fit import gpu_memory
 
     shape = _shape(config)
     if shape is None or unplanned(config):
         return 0.0, 0.0
     job = job_of(config)
     if config.trainer.device != "cuda":
-        return 0.0, on_cpus(need_of(job, shape, None), job)
+        return 0.0, sum(bytes_on_cpus(job, shape).values())
     need = need_of(job, shape, gpu_memory()[0])
     return need.fullest.total, need.host.peak
 

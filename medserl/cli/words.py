@@ -44,7 +44,11 @@ class Parser(argparse.ArgumentParser):
         for title, names in groups.items():
             if names:
                 lines += ["", f"{title}:", *(_entry(name, helps[name]) for name in names)]
-        lines += ["", "`medserl COMMAND --help` says more of a command; `medserl --version` the version.", ""]
+        lines += [
+            "",
+            "`medserl COMMAND --help` says more about a command, and `medserl --version` prints the version.",
+            "",
+        ]
         return "\n".join(lines)
 
 

@@ -209,6 +209,7 @@ TRAIN_RULES: dict[str, Rule] = {
             "run_dir": FOLDER,
             "rollout_batch_size": COUNT,
             "labelled_batch_size": Rule("whole", least=0, null=True),
+            "replay_batch_size": COUNT,
             "labelled_share": SHARE,
             "validation.count": SIZE,
             "validation.seed": SEED,

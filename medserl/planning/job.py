@@ -28,6 +28,8 @@ class Training:
     """Float32 tensors of logits in the old log-probs' pass; 0 where there is none."""
     update_copies: float
     """The same in an update."""
+    recomputes_attention: bool = False
+    """The attention's core only, in the backward pass."""
     param_offload: bool = False
     optimizer_offload: bool = False
     cpu_adam: float = 0.0
@@ -70,6 +72,8 @@ class Rollout:
     eager: bool
     bucket: float
     """Bytes of one portion of weights under way from trainer to vLLM."""
+    full_precision: bool = False
+    """Float32, as on CPUs."""
     cache: float | None = None
     """Bytes of the KV cache where they are given, instead of what the share leaves."""
 
@@ -205,6 +209,7 @@ def _rollout(rollout: DictConfig) -> Rollout:
         max_batched=rollout.max_num_batched_tokens,
         eager=bool(rollout.enforce_eager),
         bucket=(OmegaConf.select(rollout, "checkpoint_engine.update_weights_bucket_megabytes") or 0) * 2.0**20,
+        full_precision=rollout.dtype in ("float32", "float"),
         cache=OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes"),
     )
 
@@ -251,6 +256,7 @@ def _split(config: DictConfig, megatron: DictConfig, optim: DictConfig) -> dict[
         "pp": megatron.pipeline_model_parallel_size,
         "sequence_parallel": bool(megatron.sequence_parallel),
         "recomputes": given.get("recompute_granularity") == "full",
+        "recomputes_attention": given.get("recompute_granularity") == "selective",
         "param_offload": bool(megatron.param_offload),
         "optimizer_offload": bool(megatron.optimizer_offload),
         "cpu_adam": float(own.get("optimizer_offload_fraction", 0.0)) if own.get("optimizer_cpu_offload") else 0.0,

@@ -12,6 +12,7 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.families import FAMILIES, family_of, obstacle
+from medserl.files import read_json
 
 _NUMBERS = (
     "num_hidden_layers",
@@ -257,7 +258,7 @@ def find_shape(name: str, option: str) -> Shape:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{option} {name}: no such file, and no model known by name; {hint}known: {', '.join(KNOWN)}")
     try:
-        model = json.loads(path.read_text(encoding="utf-8"))
+        model = read_json(path)
     except OSError as error:
         raise ConfigError(f"{option} {name}: {path} cannot be read ({error.strerror}); give a config.json") from None
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from medserl.config.settings import BUILTIN_MODEL
 from medserl.errors import ConfigError, DataError
 from medserl.families import FAMILIES, family_of, obstacle
+from medserl.files import read_json
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
@@ -47,7 +47,7 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
     try:
         if not path.is_dir():
             raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
-        model = json.loads(file.read_text(encoding="utf-8"))
+        model = read_json(file)
     except FileNotFoundError:
         raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.families import FAMILIES, family_of, head_width
+from medserl.files import read_json
 
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
@@ -54,8 +55,8 @@ def _files(folder: Path) -> list[Path]:
             raise DamagedWeights("has no weights (*.safetensors)")
         return files
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise DamagedWeights(f"its {INDEX} is damaged") from None
     if missing := [name for name in names if not (folder / str(name)).is_file()]:
         raise DamagedWeights(f"lacks {', '.join(map(str, missing[:3]))}, which {INDEX} names")
