@@ -287,5 +287,5 @@ def chosen(only: str | None, checks: Sequence[Check] = CHECKS) -> list[Check]:
     wrong = next((name for name in names if name not in known), None)
     if wrong is not None or not names:
         letters = ", ".join(dict.fromkeys(check.group for check in checks))
-        raise ConfigError(f"--only: {wrong or repr(only)} is no check; give letters ({letters}) or keys (--list)")
+        raise ConfigError(f"--only: {wrong or repr(only)} is not a check; give letters ({letters}) or keys (--list)")
     return [check for check in checks if check.key in names or check.group in names]

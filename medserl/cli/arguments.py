@@ -131,7 +131,7 @@ def parse_arguments(
     if unknown is not None and not unknown.startswith("~"):
         known = options_of(parser, words)
         hint = meant(unknown.partition("=")[0], known) if unknown.startswith("--") else None
-        parser.error(f"{unknown!r} is no option; {hint or 'overrides look like key=value'}")
+        parser.error(f"{unknown!r} is not an option; {hint or 'overrides look like key=value'}")
     return options, [*_option_overrides(options), *rest]
 
 
@@ -193,7 +193,7 @@ def later(module: str, function: str, *, takes_overrides: bool = True) -> Callab
 
     def run(options: argparse.Namespace, overrides: list[str]) -> int:
         if overrides and not takes_overrides:
-            raise ConfigError(f"medserl {options.command}: {overrides[0]!r} is no option; it takes no overrides")
+            raise ConfigError(f"medserl {options.command}: {overrides[0]!r} is not an option; it takes no overrides")
         command = getattr(importlib.import_module(module), function)
         code: int = command(options, overrides) if takes_overrides else command(options)
         return code

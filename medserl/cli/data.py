@@ -87,7 +87,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
     """Run one of the actions; 0, or an error for the user."""
     if overrides and options.data_command != "stats":
-        raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is no option")
+        raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is not an option")
     actions = {"prepare": _prepare, "stats": _stats, "ward": _ward}
     try:
         code = actions[options.data_command](options, overrides)

@@ -46,7 +46,7 @@ def run_health(options: argparse.Namespace, overrides: list[str]) -> int:
     if overrides:
         raise ConfigError(f"{overrides[0]}: health takes no overrides")
     if not 0 < options.minutes < math.inf:
-        raise ConfigError(f"--minutes: {options.minutes:g} is no length of time; give a number above 0")
+        raise ConfigError(f"--minutes: {options.minutes:g} is not a length of time; give a number above 0")
     found = sorted(running())
     silent = False
     for run_dir in found:

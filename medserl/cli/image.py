@@ -161,7 +161,7 @@ def split_source(source: str) -> tuple[str, str]:
     if kind not in SOURCES or not name:
         raise ImageError(f"--from {source}: give one of {', '.join(f'{kind}:NAME' for kind in SOURCES)}")
     if kind.endswith("-archive") and not Path(name.split(":")[0]).is_file():
-        raise ImageError(f"--from {source}: {name} is no file; `docker save IMAGE -o FILE` makes one")
+        raise ImageError(f"--from {source}: {name} is not a file; `docker save IMAGE -o FILE` makes one")
     return kind, name
 
 

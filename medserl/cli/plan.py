@@ -134,7 +134,7 @@ def _host_memory(given: float | None) -> float | None:
     from medserl.planning.memory import GIB
 
     if given is not None and not 0 < given < math.inf:
-        raise ConfigError(f"--host-memory {given:g}: is no size; give a node's memory in GiB, e.g. 512")
+        raise ConfigError(f"--host-memory {given:g}: is not a size; give a node's memory in GiB, e.g. 512")
     return None if given is None else given * GIB
 
 

@@ -70,7 +70,10 @@ def add_selftest(commands: argparse._SubParsersAction) -> None:
         "a real model through every command", "It takes an hour on two cores for a hundred million parameters."
     )
     real.add_argument(
-        "--real", type=Path, metavar="MODEL", help="take this model directory through evaluate, sft, train and export"
+        "--real",
+        type=Path,
+        metavar="MODEL",
+        help="take this model directory through every command: evaluate, sft, train, export",
     )
     real.add_argument("--notes", type=Path, metavar="DIR", help="the folder with MEDEC's training and validation files")
 
@@ -91,7 +94,9 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
         )
     gpus = gpus_here()
     if device == "cpu":
-        print("tests the CPU path" + (f"; the {gpus} GPU(s) of this machine are not used" if gpus else ""), flush=True)
+        print(
+            "tests the CPU path" + (f" without using this machine's {counted(gpus, 'GPU')}" if gpus else ""), flush=True
+        )
     kept = options.run_dir is not None
     run_dir = options.run_dir if kept else Path(tempfile.mkdtemp(prefix="medserl-selftest-")) / "run"
     code = _train(run_dir, options.rounds, device, gpus, overrides)
@@ -270,7 +275,11 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     events.Reload()
     tags = events.Tags()["scalars"]
     steps = [event.step for event in events.Scalars(METRICS[0])] if METRICS[0] in tags else []
-    return Check("TensorBoard", steps == list(range(1, rounds + 1)), f"{len(tags)} curves, {len(steps)} round(s)")
+    return Check(
+        "TensorBoard",
+        steps == list(range(1, rounds + 1)),
+        f"{counted(len(tags), 'curve')}, {counted(len(steps), 'round')}",
+    )
 
 
 def summary(run_dir: Path, rounds: int, device: str) -> str:

@@ -196,7 +196,7 @@ def gpu_memory(settings: Mapping[str, str]) -> float | None:
     with contextlib.suppress(ValueError):
         if 0 < float(given) < math.inf:
             return float(given)
-    raise ConfigError(f"MEDSERL_GPU_MEMORY_GB={given}: is no size; give a GPU's memory in GiB, e.g. 80")
+    raise ConfigError(f"MEDSERL_GPU_MEMORY_GB={given}: is not a size; give a GPU's memory in GiB, e.g. 80")
 
 
 def run_attach(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -289,7 +289,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         plan = None
     if not isinstance(plan, dict):
-        raise ConfigError(f"--plan {path}: is no plan; medserl slurm step plan writes one")
+        raise ConfigError(f"--plan {path}: is not a plan; medserl slurm step plan writes one")
     return plan
 
 

@@ -31,7 +31,7 @@ def run_watch(options: argparse.Namespace, overrides: list[str]) -> int:
     if overrides:
         raise ConfigError(f"{overrides[0]}: watch takes run directories and no overrides")
     if not 0 <= options.port <= 65535:
-        raise ConfigError(f"--port {options.port}: is no port; give one from 1 to 65535, or none")
+        raise ConfigError(f"--port {options.port}: is not a port; give one from 1 to 65535, or none")
     with Server(Site(options.run_dirs), options.port) as server:
         port = server.server_port
         try:

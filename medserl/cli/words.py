@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         if choice is not None:
             known = re.findall(r"'([^']*)'", choice[2])
             kind = "command" if set(known) <= set(_commands(self)) else "choice"
-            message = f"{choice[1]!r} is no {kind}; {meant(choice[1], known) or 'known: ' + ', '.join(known)}"
+            message = f"{choice[1]!r} is not a {kind}; {meant(choice[1], known) or 'known: ' + ', '.join(known)}"
         super().error(message)
 
     def format_help(self) -> str:
