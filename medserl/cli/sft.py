@@ -23,6 +23,7 @@ def sft(options: argparse.Namespace, overrides: list[str]) -> int:
     print(f"steps      {run.settings.steps} of {run.config.data.train_batch_size} demonstrations")
     print(f"run        {run.run_dir.path}", flush=True)
     if options.dry_run:
+        run.check_checkpoints(content=True)
         print("dry run: everything checked, nothing started")
         return EXIT_OK
     try:

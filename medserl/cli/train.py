@@ -49,6 +49,7 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
     trainer = MedSeRLTrainer(config, overrides, verbose=options.verbose, stop=stop)
     print(plan(trainer), flush=True)
     if options.dry_run:
+        trainer.run_dir.check_checkpoints(content=True)
         print("dry run: everything checked, nothing started")
         return EXIT_OK
     try:

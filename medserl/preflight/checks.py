@@ -88,6 +88,7 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         check_ray(config)
     with problems.noted():
         run_dir.check(config)
+        run_dir.check_checkpoints(content=False)
         check_writable(run_dir.path)
     with problems.noted():
         check_machine(config)
@@ -228,7 +229,7 @@ def check_judge(config: DictConfig) -> None:
     model = config.reward.reward_model
     if model.enable and not (Path(model.model_path) / "config.json").is_file():
         raise ConfigError(
-            f"medserl.referee.options.model: {model.model_path} is no model directory (config.json); give one, or "
+            f"medserl.referee.options.model: {model.model_path} is not a model directory (config.json); give one, or "
             "leave it out for the model that training starts from"
         )
 

@@ -38,7 +38,7 @@ def check_trackers(names: Sequence[str], environ: Mapping[str, str] | None = Non
     for name in names:
         kind = KINDS.get(name)
         if kind is None:
-            raise ConfigError(f"{KEY}: {name!r} is none of {', '.join(KINDS)}")
+            raise ConfigError(f"{KEY}: {name!r} is not one of {', '.join(KINDS)}")
         if importlib.util.find_spec(kind.module) is None:
             raise ConfigError(
                 f"{KEY}: {name} is not installed; install the package {kind.package} into this environment, or leave "

@@ -19,7 +19,7 @@ def step_line(match: re.Match[str]) -> str:
 
 
 def figures(match: re.Match[str]) -> dict[str, float]:
-    """verl's figures of a step by their names; what is no number is left out."""
+    """verl's figures of a step by their names; what is not a number is left out."""
     found = {}
     for part in match["figures"].split(" - "):
         name, _, value = part.partition(":")

@@ -155,7 +155,7 @@ class MedSeRLTrainer:
             from medserl.cpu.plugin import assert_active
 
             assert_active()
-        choose_checkpoint(config, self.run_dir.checkpoints)
+        choose_checkpoint(config, self.run_dir.newest())
         config.transfer_queue.enable = True
         tq.init(config.transfer_queue)
         trainer = SelfPlayTrainer(config)

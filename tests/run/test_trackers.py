@@ -126,7 +126,7 @@ def test_settings_that_are_no_numbers_stay_here() -> None:
 
 
 def test_an_unknown_tracker_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'wanbd' is none of wandb, mlflow, swanlab"):
+    with pytest.raises(ConfigError, match="'wanbd' is not one of wandb, mlflow, swanlab"):
         check_trackers(["wanbd"])
 
 
