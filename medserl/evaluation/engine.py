@@ -217,7 +217,10 @@ def _tokenizer(model: Path, thinking: bool) -> Any:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
     if not tokenizer.chat_template:
-        raise ConfigError(f"--model {model}: its tokenizer has no chat template")
+        raise ConfigError(
+            f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
+            "chat_template.jinja there"
+        )
     check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
     check_thinking(tokenizer, model, "--model", thinking)
     return tokenizer
