@@ -54,6 +54,9 @@ class Decoding:
     max_tokens: int = 64
     seed: int = 0
     thinking: bool = False
+    verdict_alone: bool = False
+    """In the format ``full``: a verdict counts although sentence and correction are missing or wrong. MEDEC's script
+    drops such a line, so an evaluation does; a model that was trained on the game says no more."""
 
 
 def prepare_device(config: DictConfig) -> str:
@@ -272,7 +275,7 @@ def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> lis
 
 
 def _vote(reply: Any, decoding: Decoding, sentence_count: int, opened: bool) -> Vote:
-    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened)
+    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened, decoding.verdict_alone)
     return replace(vote, tokens=len(reply.token_ids), cut=reply.finish_reason == "length")
 
 
