@@ -51,19 +51,31 @@ def add_selftest(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl selftest``."""
     parser = commands.add_parser(
         "selftest",
-        help="train a round of the embedded default and check what comes out",
+        help="train a round of the embedded default and check the result",
         description="Run Ray, vLLM, Megatron and verl's trainer on the tiny model and the synthetic notes of the "
         "package, and check rounds, metrics, checkpoint and TensorBoard. The last line says what passed.",
     )
     parser.set_defaults(run=run_selftest)
-    parser.add_argument("--rounds", type=int, default=1, help="rounds to train (default: 1)")
-    parser.add_argument("--device", choices=("auto", *CONFIGS), default="auto", help="default: the GPU, if one is here")
-    parser.add_argument("--run-dir", type=Path, help="keep the run here (default: a folder that goes when it passed)")
-    real = parser.add_argument_group(
-        "a real model through every command", "an hour on two cores for a hundred million parameters"
+    parser.add_argument("--rounds", type=int, default=1, help="how many rounds to train (default: 1)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", *CONFIGS),
+        default="auto",
+        help="where to train (default: on the GPU, if there is one)",
     )
-    real.add_argument("--real", type=Path, metavar="MODEL", help="a model directory: judge it, warm it up, train it …")
-    real.add_argument("--notes", type=Path, metavar="DIR", help="folder with MEDEC's training and validation files")
+    parser.add_argument(
+        "--run-dir", type=Path, help="keep the run here (default: a folder that is removed after a pass)"
+    )
+    real = parser.add_argument_group(
+        "a real model through every command", "It takes an hour on two cores for a hundred million parameters."
+    )
+    real.add_argument(
+        "--real",
+        type=Path,
+        metavar="MODEL",
+        help="take this model directory through every command: evaluate, sft, train, export",
+    )
+    real.add_argument("--notes", type=Path, metavar="DIR", help="the folder with MEDEC's training and validation files")
 
 
 def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -82,7 +94,9 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
         )
     gpus = gpus_here()
     if device == "cpu":
-        print("tests the CPU path" + (f"; the {gpus} GPU(s) of this machine are not used" if gpus else ""), flush=True)
+        print(
+            "tests the CPU path" + (f" without using this machine's {counted(gpus, 'GPU')}" if gpus else ""), flush=True
+        )
     kept = options.run_dir is not None
     run_dir = options.run_dir if kept else Path(tempfile.mkdtemp(prefix="medserl-selftest-")) / "run"
     code = _train(run_dir, options.rounds, device, gpus, overrides)
@@ -261,7 +275,11 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     events.Reload()
     tags = events.Tags()["scalars"]
     steps = [event.step for event in events.Scalars(METRICS[0])] if METRICS[0] in tags else []
-    return Check("TensorBoard", steps == list(range(1, rounds + 1)), f"{len(tags)} curves, {len(steps)} round(s)")
+    return Check(
+        "TensorBoard",
+        steps == list(range(1, rounds + 1)),
+        f"{counted(len(tags), 'curve')}, {counted(len(steps), 'round')}",
+    )
 
 
 def summary(run_dir: Path, rounds: int, device: str) -> str:

@@ -41,6 +41,8 @@ class Training:
     reshardable: bool = False
     first_layers: int | None = None
     last_layers: int | None = None
+    updates: bool = True
+    """False where no round of the run makes an optimizer step: Adam's moments are made by the first."""
 
     @property
     def world(self) -> int:
@@ -173,6 +175,7 @@ def _reinforced(config: DictConfig) -> Job:
         update_copies=4.0 if entropy else 2.5,
         reference=bool(config.algorithm.use_kl_in_reward or actor.use_kl_loss),
         reference_offload=bool(reference.param_offload),
+        updates=not 0 < (config.medserl.max_rounds or 0) < config.trainer.critic_warmup,
     )
     return Job(training, _round(config), _rollout(rollout), _served(config))
 
