@@ -211,6 +211,7 @@ def _check_files(path: Path, key: str) -> None:
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
+        old = old or "; copy the whole model again"
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
 
 
@@ -220,7 +221,8 @@ def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
     if isinstance(longest, int) and length > longest:
         raise ConfigError(
             f"actor_rollout_ref.rollout.max_model_len: {length} (data.max_prompt_length + data.max_response_length, "
-            f"where it is not set) is more than the model's max_position_embeddings {longest}"
+            f"where it is not set) is more than the model's max_position_embeddings {longest}; lower "
+            "them, or use a model with a longer context"
         )
 
 
