@@ -7,6 +7,7 @@ in every round so far; metrics.jsonl has them all.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ _TWINS = (
     (re.compile(r"(.*/)accuracy$"), r"\1balanced_accuracy"),
     (re.compile(r"injector/contradiction_rate$"), "label_inversion_rate"),
 )
-ALWAYS = re.compile(r"(vcf_acceptance_rate|mean_reward|val/[a-z]+/(balanced_accuracy|auc|recall_(in)?correct)$)")
+ALWAYS = re.compile(r"(vcf_acceptance_rate|mean_reward|val/[a-z]+/(balanced_accuracy|auc|mcc|recall_(in)?correct)$)")
 """Drawn from the first point on, whether or not they change: what people look for first."""
 
 # Question, chart, tags (regular expressions that TensorBoard matches against the whole tag).
@@ -151,7 +152,7 @@ class Curves:
         for name, value in metrics.items():
             if (shown := tag(name)) is not None:
                 other = metrics.get(_twin(name), value + 1)
-                for step, point in self._see(shown, number, value, value == other):
+                for step, point in self._see(shown, number, value, math.isclose(value, other, abs_tol=1e-12)):
                     self._writer.add_scalar(shown, point, step)
 
     def text(self, title: str, number: int, markdown: str) -> None:
