@@ -62,7 +62,7 @@ def run_games(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.gamelog.kinds import Row
     from medserl.report.games_data import read_runs
     from medserl.report.games_page import PAGE, write_games
-    from medserl.report.games_text import Choice, Tally, show_game
+    from medserl.report.games_text import Choice, Tally, first_of_each, show_game
     from medserl.report.terminal import Table, show
 
     if overrides:
@@ -94,7 +94,9 @@ def run_games(options: argparse.Namespace, overrides: list[str]) -> int:
     written = write_games(options.run_dirs, out, options.redact, see)
     if count:
         rows = (row for row in read_runs(options.run_dirs, options.redact) if choice.fits(row))
-        for row in heapq.nsmallest(count, rows, key=choice.key):
+        # Unasked, each text once: held-out notes are judged at every validation, in two ways.
+        once = rows if options.show is not None else first_of_each(rows, choice.key)
+        for row in heapq.nsmallest(count, once, key=choice.key):
             show_game(row)
         print()
     of = "" if fitting == written else f" of {written:,}"

@@ -31,7 +31,7 @@ def add_report(commands: argparse._SubParsersAction) -> None:
 def run_report(options: argparse.Namespace, overrides: list[str]) -> int:
     """Write the report, print its sentences."""
     from medserl.report import comparison
-    from medserl.report.run_report import PAGE, summary_table, write_report
+    from medserl.report.run_report import PAGE, next_steps, summary_table, write_report
     from medserl.report.terminal import show
 
     if overrides:
@@ -44,6 +44,9 @@ def run_report(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.out is not None:
         raise ConfigError("--out: names the page of a comparison; one run's report lies in its own directory")
     (run_dir,) = options.run_dirs
-    show(summary_table(write_report(run_dir)))
+    report = write_report(run_dir)
+    show(summary_table(report))
+    for what, command in next_steps(report):
+        print(f"{what}: {command}")
     print(f"report in {run_dir / PAGE}")
     return EXIT_OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -111,15 +112,19 @@ def _logged(trainer: MedSeRLTrainer) -> Iterator[None]:
 
 def _report(run_dir: Path) -> None:
     """Say how the run went so far, when there is a round to report; that it cannot be said ends no run."""
-    from medserl.report.run_report import PAGE, write_report
+    from medserl.report.run_report import PAGE, best_sentence, write_report
     from medserl.run.run_log import METRICS_FILE
 
     metrics = run_dir / METRICS_FILE
     if metrics.is_file() and metrics.stat().st_size:
         log = logging.getLogger("medserl.run")
         try:
-            write_report(run_dir)
+            report = write_report(run_dir)
         except (UserError, OSError) as error:
             log.warning("no report: %s", error)
         else:
+            for sentence in (report["answer"], *report["besides"], best_sentence(report)):
+                log.info("%s", sentence)
             log.info("report: %s", run_dir / PAGE)
+            if report["games"]:
+                log.info("to see what was played, and why games were lost: medserl games %s", shlex.quote(str(run_dir)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -102,6 +102,16 @@ class Tally:
             for name, part, whole in found
             if self.count[whole]
         ]
+
+
+def first_of_each(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> list[Row]:
+    """Of the games that showed the assessor one and the same text, the one that ``key`` puts first; all others too."""
+    found: dict[str | int, Row] = {}
+    for number, row in enumerate(rows):
+        text = row["shown"] or number
+        if text not in found or key(row) < key(found[text]):
+            found[text] = row
+    return list(found.values())
 
 
 def words_changed(before: str, after: str) -> list[tuple[str, str]]:

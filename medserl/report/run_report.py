@@ -184,7 +184,8 @@ def summary_table(report: Mapping[str, Any]) -> Table:
         rounds,
         *(v["sentence"] for _, v in verdicts),
     ]
-    rows = [["held-out notes", "", " ".join([report["answer"], *report["besides"]])]]
+    judged = report["held_out"]["verdict"] if report["held_out"] else ""
+    rows = [["held-out notes", judged, " ".join([report["answer"], *report["besides"]])]]
     rows.append(["checkpoint", "", best_sentence(report)])
     rows += [["labels", "not checked", said] for said in unchecked]
     rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])

@@ -11,7 +11,7 @@ from medserl.cli.main import main
 from medserl.gamelog.log import GameLog
 from medserl.gamelog.read import read_games
 from medserl.report.games_data import Packer, names_of
-from medserl.report.games_text import Choice, game_lines, printable, words_changed
+from medserl.report.games_text import Choice, first_of_each, game_lines, printable, words_changed
 from tests.gamelog.made import game, made_log
 
 
@@ -71,6 +71,12 @@ def test_what_cannot_be_is_told(
     assert main(["games", *arguments]) == 2
     said = capsys.readouterr().err
     assert complaint in said and said.count("\n") == 1
+
+
+def test_unasked_a_text_is_shown_once_by_the_game_that_comes_first() -> None:
+    rows = [game(number, 1) | {"shown": text} for number, text in ((1, "a"), (3, "a"), (2, "b"), (2, None), (1, None))]
+    shown = first_of_each(rows, Choice(sort="newest").key)
+    assert [(row["round"], row["shown"]) for row in shown] == [(3, "a"), (2, "b"), (2, None), (1, None)]
 
 
 def test_no_text_is_obeyed_by_a_terminal() -> None:

@@ -1,6 +1,7 @@
 """``report.html`` and ``report.json``: whole, self-contained, private, and refused in one sentence."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medserl.cli.main import main
+from medserl.cli.train import _report
 from medserl.errors import ConfigError
 from medserl.report.run_report import DATA, PAGE, next_steps, page, sample_games, summary_table, write_report
 from medserl.run import checkpoint
@@ -97,6 +99,18 @@ def test_the_command_prints_the_sentences(run: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert "Reward (mean_reward): not flattened, still rising" in printed
     assert str(run / PAGE) in printed
+    assert f"\ntake the best model: medserl export {run} --out model\n" in printed
+
+
+def test_a_run_ends_with_the_answer_and_what_to_look_at(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made_log(run)
+    logging.getLogger("medserl").propagate = True
+    with caplog.at_level(logging.INFO, "medserl.run"):
+        _report(run)
+    answer, best, page_, games = caplog.messages
+    assert answer.startswith("No change can be told from noise: balanced accuracy (greedy)")
+    assert best.startswith("Best checkpoint") and page_ == f"report: {run / PAGE}"
+    assert games.endswith(f": medserl games {run}")
 
 
 def test_alarms_stand_in_the_report(run: Path) -> None:
