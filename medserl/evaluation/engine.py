@@ -120,11 +120,9 @@ def assess(
 ) -> list[tuple[Vote, ...]]:
     """``decoding.samples`` parsed replies per chat, in order.
 
-    What ``kept`` holds is not asked for again, and what comes is kept there, some hundred replies at a time.
-
-    A prompt that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises
-    ConfigError where none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM
-    refuses.
+    What ``kept`` holds is not asked for again, and what comes is kept there, some hundred replies at a time. A prompt
+    that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises ConfigError where
+    none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
     """
     tokenizer = _tokenizer(model, decoding.thinking)
     settings = text_config(model, f"--model {model}")

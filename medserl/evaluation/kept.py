@@ -65,8 +65,8 @@ class KeptAnswers:
         self.votes = _read(self._path, texts, samples)
         if self.votes:
             logger.info("%d of %d texts were answered before (%s)", len(self.votes), texts, self._path)
-            if not self._path.read_bytes().endswith(b"\n"):  # it was killed while it wrote
-                self._file.write("\n")
+        if not (b"\n" + self._path.read_bytes()).endswith(b"\n"):  # it was killed while it wrote
+            self._file.write("\n")
 
     def keep(self, found: Mapping[int, tuple[Vote, ...]]) -> None:
         """More votes; when this returns they are on the disk."""
