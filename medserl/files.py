@@ -142,7 +142,7 @@ def check_new_folder(path: Path, option: str) -> None:
             raise ConfigError(f"{option} {path}: is there already; give another one")
         above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
-            raise ConfigError(f"{option} {path}: {above} is no folder; give another one")
+            raise ConfigError(f"{option} {path}: {above} is not a folder; give another one")
         if not os.access(above, os.W_OK | os.X_OK):
             raise ConfigError(f"{option} {path}: nothing can be written in {above}; give another one")
     except OSError as error:

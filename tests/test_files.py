@@ -133,7 +133,7 @@ def test_the_first_error_of_a_thread_is_raised() -> None:
 
 @pytest.fixture(params=["pipe", "socket", "folder", "link to a pipe", "device"])
 def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Something with a name that is no file."""
+    """Something with a name that is not a file."""
     path = tmp_path / "there"
     match request.param:
         case "pipe":

@@ -126,5 +126,5 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         why = type(error).__name__
         raise ConfigError(f"{path}: cannot be read ({why}); remove it to run that cell again") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: is no result of a cell; remove it to run that cell again")
+        raise ConfigError(f"{path}: is not a result of a cell; remove it to run that cell again")
     return found

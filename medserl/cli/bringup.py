@@ -26,7 +26,7 @@ def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> in
     picked = chosen(options.only, checks)
     minutes = options.until
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise ConfigError(f"--until: {minutes} is no number of minutes above 0")
+        raise ConfigError(f"--until: {minutes} is not a number of minutes above 0")
     device = device_here(options.device)
     if options.list:
         print(listing(picked, device))

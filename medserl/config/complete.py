@@ -19,6 +19,7 @@ from medserl.config.settings import (
     NORMALISATIONS,
     ORACLE,
     TRAIN_ROLES,
+    VERDICT_CREDITS,
     WARD,
     GameSettings,
     labelled_per_round,
@@ -66,7 +67,9 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         raise ConfigError("data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead")
     with open_dict(config):
         config.medserl = OmegaConf.structured(settings)
-        config.data.train_batch_size = settings.rollout_batch_size + labelled_per_round(settings)
+        config.data.train_batch_size = (
+            settings.rollout_batch_size + labelled_per_round(settings) + settings.replay_batch_size
+        )
         config.data.apply_chat_template_kwargs.enable_thinking = settings.thinking
         config.data.seed = settings.seed
         config.actor_rollout_ref.actor.data_loader_seed = settings.seed
@@ -167,9 +170,9 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
 
 
 def check_one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError for a word that is none of those that a key of ours takes."""
+    """Raise ConfigError for a word that is not one of those that a key of ours takes."""
     if value not in choices:
-        raise ConfigError(f"medserl.{key}: {value!r} is none of {', '.join(choices)}")
+        raise ConfigError(f"medserl.{key}: {value!r} is not one of {', '.join(choices)}")
 
 
 def check_choices(settings: GameSettings) -> None:
@@ -178,6 +181,7 @@ def check_choices(settings: GameSettings) -> None:
     check_one_of("injector_format", settings.injector_format, INJECTOR_FORMATS)
     check_one_of("train_roles", settings.train_roles, TRAIN_ROLES)
     check_one_of("advantage.normalisation", settings.advantage.normalisation, NORMALISATIONS)
+    check_one_of("advantage.verdict_credit", settings.advantage.verdict_credit, VERDICT_CREDITS)
     if (settings.frozen_injector or settings.injector_url) and settings.train_roles != "assessor":
         raise ConfigError(
             f"medserl.train_roles: {settings.train_roles!r}, but the injector is another model "
@@ -227,4 +231,13 @@ def _check_batch(settings: GameSettings) -> None:
     if labelled_per_round(settings) % 2:
         raise ConfigError(
             f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; both classes come equally often"
+        )
+    if settings.replay_batch_size % 2:
+        raise ConfigError(
+            f"medserl.replay_batch_size: {settings.replay_batch_size} is odd; both classes come equally often"
+        )
+    if settings.replay_batch_size and settings.rollout_batch_size == 0:
+        raise ConfigError(
+            f"medserl.replay_batch_size: {settings.replay_batch_size}, but medserl.rollout_batch_size is 0, so that "
+            "there is no play to ask about again; leave it out"
         )

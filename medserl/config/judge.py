@@ -52,7 +52,7 @@ class JudgeOptions:
         for key in ("votes", "max_tokens", "tensor_parallel_size"):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"medserl.referee.options.{key}: {value!r} is no whole number above 0")
+                raise ConfigError(f"medserl.referee.options.{key}: {value!r} is not a whole number above 0")
         for key, least in (("temperature", 0.0), ("timeout", 1e-9)):
             value = getattr(self, key)
             if not isinstance(value, int | float) or value < least:

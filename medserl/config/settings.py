@@ -85,6 +85,9 @@ class AdvantageSettings:
     injector_weight: float = 1.0
     """Factor of the injector's advantages. Its answers have far more undecided tokens than the assessor's one
     verdict, so that unweighted updates are mostly the injector's."""
+    verdict_credit: str = "reward"
+    """How an assessor's verdict is credited: ``reward`` as all else; ``likelihood``: by the probability with which it
+    was said, so that an update climbs the likelihood of the right verdict, whichever was said."""
     baseline_decay: float = 0.95
     """Decay of the moving average of ``role_baseline``."""
 
@@ -151,6 +154,9 @@ class GameSettings:
     """Gold-labelled notes mixed into the assessor's batch, as a share of ``rollout_batch_size``."""
     labelled_batch_size: int | None = None
     """Gold-labelled notes per round, whatever the share says; with ``rollout_batch_size`` 0 nothing else trains."""
+    replay_batch_size: int = 0
+    """Questions per round about edits of earlier rounds, by the referee's labels: as many wrong texts as right ones, of
+    which half are the originals. They train the assessor with answers of the present policy."""
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     prompt_set: str = "clinical"
     """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``
@@ -197,6 +203,9 @@ class GameSettings:
     max_rounds: int | None = None
     """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
     game_log: GameLogSettings = field(default_factory=GameLogSettings)
+    trackers: list[str] = field(default_factory=list)
+    """``wandb``, ``mlflow``, ``swanlab``: which of them get the run's numbers, and nothing but numbers
+    (docs/trackers.md)."""
 
 
 GREEDY, SAMPLED = "greedy", "sampled"
@@ -206,6 +215,8 @@ ORACLE = "oracle"
 JUDGE = "judge"
 BUILTIN_MODEL = "builtin:ward"
 TRAIN_ROLES = ("both", "assessor", "alternate")
+LIKELIHOOD = "likelihood"
+VERDICT_CREDITS = ("reward", LIKELIHOOD)
 NORMALISATIONS = ("global", "per_role", "role_baseline")
 DEVICES = ("auto", "cpu", "cuda")
 INJECTOR_FORMATS = ("edit", "note")

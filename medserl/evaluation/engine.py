@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.model_at_hand import of_the_ward
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
 from medserl.evaluation.kept import KeptAnswers
@@ -56,6 +57,9 @@ class Decoding:
     max_tokens: int = 64
     seed: int = 0
     thinking: bool = False
+    verdict_alone: bool = False
+    """In the format ``full``: a verdict counts although sentence and correction are missing or wrong. MEDEC's script
+    drops such a line, so an evaluation does; a model that was trained on the game says no more."""
 
 
 def prepare_device(config: DictConfig) -> str:
@@ -71,9 +75,17 @@ def prepare_device(config: DictConfig) -> str:
             f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
             f"or set medserl.device={here}"
         )
-    os.environ.update(cpu_environment() if device == "cpu" else common_environment())
+    os.environ.update(cpu_environment(threads=_threads(config)) if device == "cpu" else common_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     return device
+
+
+def _threads(config: DictConfig) -> int:
+    """Compute threads of a vLLM worker on CPUs: it has the machine to itself, shared by its tensor parallelism. The
+    ward's tiny model computes too little for a second one."""
+    if of_the_ward(config.actor_rollout_ref.model.path):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // int(config.actor_rollout_ref.rollout.tensor_model_parallel_size))
 
 
 def engine_options(config: DictConfig) -> dict[str, Any]:
@@ -110,6 +122,42 @@ def _bytes_per_token(model: dict[str, Any], dtype: str) -> int:
     return 2 * (model.get("num_hidden_layers") or 0) * heads * head_dim * _BYTES.get(dtype, 2)
 
 
+class Chat:
+    """A model behind vLLM as a function from conversations to replies, one each.
+
+    Args:
+        model: Its directory.
+        options: Of `engine_options`.
+        decoding: How replies are drawn; each reply has a seed of its own.
+        expected: Conversations that will be asked, or others as long.
+
+    Raises:
+        ConfigError: none of them fits, and as `assess`.
+    """
+
+    def __init__(
+        self, model: Path, options: dict[str, Any], decoding: Decoding, expected: Sequence[Sequence[Message]]
+    ) -> None:
+        self._tokenizer, self._decoding, self._asked = _tokenizer(model, decoding.thinking), decoding, 0
+        settings = text_config(model, f"--model {model}")
+        lengths = [len(_prompt_ids(self._tokenizer, chat, decoding.thinking)) for chat in expected]
+        limit = int(settings.get("max_position_embeddings") or 2**31)
+        fitting = that_fit(lengths, decoding.max_tokens, limit)
+        self._longest = max(lengths[index] for index in fitting)
+        self._llm = _start(model, fit_to_prompts(options, settings, self._longest + decoding.max_tokens), decoding.seed)
+
+    def __call__(self, chats: Sequence[Sequence[Message]]) -> list[str]:
+        """The replies; an empty one where the conversation is longer than those that were expected."""
+        prompts = [_prompt_ids(self._tokenizer, chat, self._decoding.thinking) for chat in chats]
+        chosen = [index for index, ids in enumerate(prompts) if len(ids) <= self._longest]
+        decoding = replace(self._decoding, seed=self._decoding.seed + self._asked)
+        self._asked += len(chosen)
+        replies = [""] * len(prompts)
+        for index, own in zip(chosen, _generate(self._llm, [prompts[i] for i in chosen], decoding), strict=True):
+            replies[index] = own[0].text
+        return replies
+
+
 def assess(
     model: Path,
     chats: Sequence[Sequence[Message]],
@@ -139,7 +187,7 @@ def assess(
         llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
     for part in batched(left, max(1, _KEPT_AT_ONCE // decoding.samples)):
         chosen = [prompts[index] for _, index in part]
-        replies = _generate(llm, chosen, [place for place, _ in part], decoding)
+        replies = _generate(llm, chosen, decoding, [place for place, _ in part])
         drafts = [
             [_vote(reply, decoding, sentence_counts[index], opened[index]) for reply in own]
             for (_, index), own in zip(part, replies, strict=True)
@@ -181,7 +229,10 @@ def _tokenizer(model: Path, thinking: bool) -> Any:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
     if not tokenizer.chat_template:
-        raise ConfigError(f"--model {model}: its tokenizer has no chat template")
+        raise ConfigError(
+            f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
+            "chat_template.jinja there"
+        )
     check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
     check_thinking(tokenizer, model, "--model", thinking)
     return tokenizer
@@ -214,7 +265,9 @@ def refusal(error: Exception) -> str:
     return lines[0][:_LONGEST]
 
 
-def _generate(llm: Any, prompts: Sequence[list[int]], places: Sequence[int], decoding: Decoding) -> list[list[Any]]:
+def _generate(
+    llm: Any, prompts: Sequence[list[int]], decoding: Decoding, places: Sequence[int] | None = None
+) -> list[list[Any]]:
     """vLLM's completions per prompt; each request has a seed of its own by its place, so the batch plays no part."""
     from vllm import SamplingParams
 
@@ -226,14 +279,14 @@ def _generate(llm: Any, prompts: Sequence[list[int]], places: Sequence[int], dec
             # vLLM gives the request's n replies the seeds from this one on.
             seed=None if decoding.temperature == 0 else decoding.seed + place * decoding.samples,
         )
-        for place in places
+        for place in (range(len(prompts)) if places is None else places)
     ]
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=True)
     return [list(output.outputs) for output in outputs]
 
 
 def _vote(reply: Any, decoding: Decoding, sentence_count: int, opened: bool) -> Vote:
-    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened)
+    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened, decoding.verdict_alone)
     return replace(vote, tokens=len(reply.token_ids), cut=reply.finish_reason == "length")
 
 

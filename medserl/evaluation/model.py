@@ -30,7 +30,7 @@ def model_directory(name: str | None) -> Path:
     if not (path / "config.json").is_file():
         raise ConfigError(f"--model {name}: has no config.json; give a Hugging Face model directory")
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise ConfigError(f"--model {name}: has no weights (*.safetensors)")
+        raise ConfigError(f"--model {name}: has no weights (*.safetensors); copy the whole model again")
     return path
 
 
@@ -42,7 +42,7 @@ def _cached(name: str) -> Path:
         return Path(snapshot_download(name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError, OSError):
         raise ConfigError(
-            f"--model {name}: is no directory, and no model of that name is in the Hugging Face cache; "
+            f"--model {name}: is not a directory, and no model of that name is in the Hugging Face cache; "
             "fetch it first (nothing is downloaded here)"
         ) from None
 
@@ -80,7 +80,7 @@ def text_config(directory: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{name}: {file.name} cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError, OverflowError):
-        raise ConfigError(f"{name}: {file.name} is no model's configuration; copy the model again") from None
+        raise ConfigError(f"{name}: {file.name} is not a model's configuration; copy the model again") from None
     return found
 
 

@@ -24,6 +24,7 @@ class Edit(NamedTuple):
     original: str
     modified: str
     truth: Label | None
+    note_id: str = ""
 
 
 def change_of(original: str, modified: str) -> str:

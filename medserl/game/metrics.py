@@ -140,7 +140,8 @@ def register_metric[M: Metrics](function: M) -> M:
 
 
 def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, float]:
-    """Metrics of one round's games. Gold-labelled games count under ``labelled/`` only.
+    """Metrics of one round's games. Gold-labelled games count under ``labelled/`` only, questions about earlier rounds'
+    edits under ``replayed/`` only.
 
     ``vcf_acceptance_rate`` is accepted attempts / attempts (overall, per mode, per attempt number),
     ``vcf_game_acceptance_rate`` games with an accepted attempt / games, ``vcf_rejections/*`` counts
@@ -157,10 +158,11 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     metrics.update(_assessor_metrics([game for game in played if game.decisive], "assessor/"))
     metrics.update(_referee_metrics(played))
     metrics.update(_text_metrics(games))
-    labelled = [game for game in games if game.mode is None]
-    metrics["labelled/games"] = float(len(labelled))
-    metrics["labelled/mean_reward"] = mean(t.reward for t in training_trajectories(labelled))
-    metrics.update(_assessor_metrics(labelled, "labelled/"))
+    for kind, replayed in (("labelled", False), ("replayed", True)):
+        asked = [game for game in games if game.mode is None and game.replayed is replayed]
+        metrics[f"{kind}/games"] = float(len(asked))
+        metrics[f"{kind}/mean_reward"] = mean(t.reward for t in training_trajectories(asked))
+        metrics.update(_assessor_metrics(asked, f"{kind}/"))
     for name, function in _OWN.items():
         added = function(games)
         if clash := added.keys() & metrics.keys():

@@ -154,6 +154,8 @@ class Game:
     trajectories: tuple[Trajectory, ...] = ()
     error_type: str | None = None
     """MEDEC's type of error that the injector was asked for; None where it was free to choose."""
+    replayed: bool = False
+    """Whether it asks about an edit of an earlier round, or its original; ``mode`` is None then too."""
 
     @property
     def decisive(self) -> bool:
@@ -217,11 +219,14 @@ def draw_error_type(types: Sequence[str] | None, seed: int | str, note_id: str) 
     return Random(f"error type:{seed}:{note_id}").choice(sorted(types)) if types else None
 
 
-async def assess_labelled(labelled: LabelledNote, *, generate: Generate, prompts: PromptSet, rules: GameRules) -> Game:
-    """Let the assessor answer on a gold-labelled note; the game has one assessor trajectory."""
+async def assess_labelled(
+    labelled: LabelledNote, *, generate: Generate, prompts: PromptSet, rules: GameRules, replayed: bool = False
+) -> Game:
+    """Let the assessor answer on a gold-labelled note, or on one that an earlier round's referee labelled; the game
+    has one assessor trajectory."""
     question = prompts.assessor(labelled.text)
     turn = await _ask_assessor(question, generate)
-    game = Game(labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn)
+    game = Game(labelled.note_id, None, accepted=labelled.text, truth=labelled.label, assessor=turn, replayed=replayed)
     return _with_trajectories(replace(game, score=rules.rewards.labelled(game)), [], question, rules.rewards)
 
 
@@ -257,7 +262,7 @@ def _injector_trajectory(game: Game, index: int, request: list[Message], rewards
     elif not attempt.verdict.passed and (game.exhausted or game.decisive):
         local = rewards.rejected(game, index + 1)
         if local is not None and not isfinite(local):
-            raise ValueError(f"the reward of a rejected attempt is {local}, no finite number")
+            raise ValueError(f"the reward of a rejected attempt is {local}, not a finite number")
     trains = local is not None
     local = local if local is not None else 0.0
     outcome = attempt.verdict.reason.value if attempt.verdict.reason is not None else "accepted"

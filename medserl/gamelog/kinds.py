@@ -25,6 +25,8 @@ class Source(StrEnum):
     PLAY = "self-play"
     GOLD = "gold"
     """A gold-labelled note that trains the assessor."""
+    REPLAY = "asked again"
+    """A text of an earlier round's game that trains the assessor again."""
     GREEDY = "held-out greedy"
     SAMPLED = "held-out sampled"
 

@@ -98,7 +98,7 @@ def played(
     ruling, second = game.ruling, game.second_ruling
     return {
         "round": number,
-        "source": (Source.GOLD if game.mode is None else Source.PLAY).value,
+        "source": _source(game).value,
         "place": place,
         "note_id": game.note_id,
         "mode": None if game.mode is None else game.mode.value,
@@ -114,6 +114,12 @@ def played(
         "injector_task_reward": None if game.score is None or game.mode is None else game.score.injector_task,
         "assessor": None if assessed is None else _assessment(game, *assessed),
     }
+
+
+def _source(game: Game) -> Source:
+    if game.mode is not None:
+        return Source.PLAY
+    return Source.REPLAY if game.replayed else Source.GOLD
 
 
 def held_out(note: LabelledNote, original: str, answer: AssessorAnswer, reply: str, tokens: int, turn: Turn) -> Row:

@@ -265,5 +265,5 @@ def find_shape(name: str, option: str) -> Shape:
         what = f"not JSON (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "not UTF-8 text"
         raise ConfigError(f"{option} {name}: {path} is {what}; copy the model's own file there") from None
     if not isinstance(model, dict):
-        raise ConfigError(f"{option} {name}: {path} is no model's configuration; copy the model's own file there")
+        raise ConfigError(f"{option} {name}: {path} is not a model's configuration; copy the model's own file there")
     return shape_of(model, str(path.parent if path.name == "config.json" else path))

@@ -29,7 +29,7 @@ CONTEXT = "max_position_embeddings"  # may be missing: then nothing is known of 
 def model_path(value: Any, key: str) -> Path:
     """A model directory as a configuration names it; ConfigError where it names none."""
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{key}: {value!r} is no path; give a local model directory")
+        raise ConfigError(f"{key}: {value!r} is not a path; give a local model directory")
     return Path(value)
 
 
@@ -59,13 +59,13 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
             raise
         raise ConfigError(f"{key}: {file} is not JSON ({error})") from None
     if not isinstance(model, dict):
-        raise ConfigError(f"{key}: {file} is no model's configuration; copy the model's own file there")
+        raise ConfigError(f"{key}: {file} is not a model's configuration; copy the model's own file there")
     architectures = model.get("architectures") or []
     if not isinstance(architectures, list):
-        raise ConfigError(f"{key}: {file}: architectures is no list; copy the model's own file there")
+        raise ConfigError(f"{key}: {file}: architectures is not a list; copy the model's own file there")
     if family_of(model) is None:
         found = ", ".join(map(str, architectures)) or "no architecture"
-        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {', '.join(FAMILIES)}")
+        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {', '.join(FAMILIES)}; use one of these")
     for name in (*NUMBERS, *((CONTEXT,) if CONTEXT in model else ())):
         value = model.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

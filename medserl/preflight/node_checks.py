@@ -188,7 +188,7 @@ def model_problem(name: str) -> str | None:
     if not path.is_dir():
         path_in_cache = _cached(name)
         if path_in_cache is None:
-            return f"model {name} is no directory here, and not in the Hugging Face cache"
+            return f"model {name} is not a directory here, and not in the Hugging Face cache"
         path = path_in_cache
     if not (path / "config.json").is_file():
         return f"{path} has no config.json"

@@ -179,7 +179,7 @@ class RunDir:
             if not os.path.lexists(path):
                 continue
             if not (path.is_dir() if folder else path.is_file()):
-                kind = "is no folder" if folder else "is no file"
+                kind = "is not a folder" if folder else "is not a file"
                 raise ConfigError(f"{where}: its {name} {kind}; move it away, or give another --run-dir")
             if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if folder else 0)):
                 raise ConfigError(

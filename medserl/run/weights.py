@@ -70,7 +70,7 @@ def header(file: Path) -> dict[str, Any]:
         DamagedWeights: as `weight_shapes`.
     """
     if not file.is_file():
-        raise DamagedWeights(f"{file.name} is no file")
+        raise DamagedWeights(f"{file.name} is not a file")
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(max(8, len(_LFS)))
@@ -87,7 +87,7 @@ def header(file: Path) -> dict[str, Any]:
         for entry in found.values():
             tuple(map(int, entry["shape"]))
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise DamagedWeights(f"{file.name} is no safetensors file (its header cannot be read)") from None
+        raise DamagedWeights(f"{file.name} is not a safetensors file (its header cannot be read)") from None
     if size - 8 - length != end:
         raise WrongLength(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")
     return found

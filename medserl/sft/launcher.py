@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,18 +17,27 @@ from medserl.files import PRIVATE_FILE
 from medserl.run.causes import first_raised
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.sft.nodes import Place
+from medserl.sft.step_lines import STEP, figures, step_line
 
 logger = logging.getLogger("medserl.sft")
 _LINES = 50  # of a training, at most about so many
-# verl's console logger prints it between the progress bar's carriage returns.
-_STEP = re.compile(r"step:(?P<step>\d+) - (?P<figures>[^\r\n]*)")
+# What is told of each step: its number and verl's figures.
+Heard = Callable[[int, dict[str, float]], object]
 
 
 class SftFailed(RuntimeError):
     """A training process ended with an error."""
 
 
-def launch(place: Place, workers: int, resolved: Path, log: Path, variables: Mapping[str, str], steps: int) -> None:
+def launch(
+    place: Place,
+    workers: int,
+    resolved: Path,
+    log: Path,
+    variables: Mapping[str, str],
+    steps: int,
+    heard: Heard | None = None,
+) -> None:
     """Start this node's workers and wait for them.
 
     Args:
@@ -39,6 +47,7 @@ def launch(place: Place, workers: int, resolved: Path, log: Path, variables: Map
         log: Where what they print goes.
         variables: Additions to their environment, the run's token among them.
         steps: Of the whole training.
+        heard: Told of every step, as its line comes.
 
     Raises:
         SftFailed: one of them ended with an error.
@@ -52,7 +61,7 @@ def launch(place: Place, workers: int, resolved: Path, log: Path, variables: Map
         guard = Guard(variables[RUN_TOKEN], None, log.parent)
         try:
             with _terminable():
-                _follow(process, log, max(1, steps // _LINES))
+                _follow(process, log, max(1, steps // _LINES), heard)
         except BaseException:
             process.terminate()  # torch's launcher ends its workers
             process.wait()
@@ -67,8 +76,8 @@ def launch(place: Place, workers: int, resolved: Path, log: Path, variables: Map
         )
 
 
-def _follow(process: subprocess.Popen[bytes], log: Path, every: int) -> None:
-    """Pass verl's line of each ``every``-th step on while the training runs."""
+def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Heard | None) -> None:
+    """Pass verl's step lines on as they come: each ``every``-th to the log, the figures of all to ``heard``."""
     position = 0
     while True:
         ended = _wait(process)
@@ -77,9 +86,11 @@ def _follow(process: subprocess.Popen[bytes], log: Path, every: int) -> None:
             text = file.read()
         whole = text.rfind(b"\n") + 1
         position += whole
-        for match in _STEP.finditer(text[:whole].decode("utf-8", "replace")):
+        for match in STEP.finditer(text[:whole].decode("utf-8", "replace")):
+            if heard is not None:
+                heard(int(match["step"]), figures(match))
             if int(match["step"]) % every == 0:
-                logger.info("%s", _step_line(match))
+                logger.info("%s", step_line(match))
         if ended:
             return
 
@@ -108,13 +119,3 @@ def _wait(process: subprocess.Popen[bytes]) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _step_line(match: re.Match[str]) -> str:
-    """verl's figures of a step, those that matter."""
-    fields = dict(part.split(":", 1) for part in match["figures"].split(" - ") if ":" in part)
-    shown = [f"step {match['step']}"]
-    for name in ("train/loss", "train/grad_norm", "train/lr"):
-        if name in fields:
-            shown.append(f"{name.removeprefix('train/')}={float(fields[name]):.4g}")
-    return " ".join(shown)

@@ -98,7 +98,7 @@ def place_of(nodes: int) -> Place:
             f"trainer.nnodes: {nodes} nodes need MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each"
         )
     if not rank.isdecimal() or int(rank) >= nodes:
-        raise ConfigError(f"NODE_RANK: {rank!r} is none of 0 to {nodes - 1}, the ranks of trainer.nnodes {nodes} nodes")
+        raise ConfigError(f"NODE_RANK: {rank!r} is not one of the ranks 0 to {nodes - 1} of trainer.nnodes {nodes}")
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"MASTER_PORT: {port!r} is no port; give the same number from 1 to 65535 on each node")
+        raise ConfigError(f"MASTER_PORT: {port!r} is not a port; give the same number from 1 to 65535 on each node")
     return Place(nodes, int(rank), address, int(port))

@@ -34,9 +34,10 @@ from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
 from medserl.run.run_dir import RunDir
 from medserl.run.surroundings import Surroundings, environment_kept
+from medserl.run.trackers import Trackers, check_trackers, numbers_of
 from medserl.sft.checkpoints import check_described, newest
 from medserl.sft.checks import check_layout, check_lengths, of_each_note
-from medserl.sft.launcher import SftFailed, launch
+from medserl.sft.launcher import Heard, SftFailed, launch
 from medserl.sft.nodes import FirstNodeAbsent, place_of
 from medserl.ward import model_dir
 from medserl.words import counted
@@ -72,12 +73,16 @@ class SftRun:
         check_described(self.run_dir.checkpoints)
         check_device(self.config)
         self.place = place_of(self.config.trainer.nnodes)
+        check_trackers(self.settings.trackers)
         check_layout(self.config)
         self.prompts = load_prompt_set(self.settings.prompt_set)
         if not self.model_dir.is_dir():  # else there is nothing left to do
             self.check_checkpoints(content=False)
             with environment_kept():  # torch and others set variables when the tokenizer's library imports them
                 self._check_demonstrations(self._tokenizer())
+
+    _context: int | None = None
+    """Positions of the start model, where its config.json says."""
 
     @property
     def model_dir(self) -> Path:
@@ -168,6 +173,7 @@ class SftRun:
         tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
         start = model_path(self.config.model.path, "model.path")
         model = check_model(start, "model.path", tp, pp)
+        self._context = model.get("max_position_embeddings")
         check_memory(self.config, model, str(start))
         check_weights(start, "model.path", model)
         tokenizer = load_tokenizer(start, "model.path")
@@ -189,7 +195,7 @@ class SftRun:
             toy = model_dir() if self.config.model.path == UNTRAINED_WARD else self.config.model.path
             check_language(path, [note.text for note in notes], toy, "model.path")
             found = of_each_note(notes, self._maker(), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
-        check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES)
+        check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
 
     def _refused(self, error: ValueError) -> DataError:
         return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}")
@@ -253,11 +259,15 @@ class SftRun:
         done = 0 if before is None else checkpoint.step_of(before)
         on = counted(config.trainer.nnodes * config.trainer.n_gpus_per_node, "worker")
         logger.info("training for %d steps on %s%s", self.settings.steps, on, f", from step {done} on" if done else "")
-        self._launch(resolved, self.run_dir.new_log_dir() / "sft.log", variables)
+        trackers = Trackers(self.run_dir.path, self.settings.trackers, numbers_of(vars(self.settings)))
+        try:
+            self._launch(resolved, self.run_dir.new_log_dir() / "sft.log", variables, trackers.send)
+        finally:
+            trackers.close()
 
-    def _launch(self, resolved: Path, log: Path, variables: dict[str, str]) -> None:
+    def _launch(self, resolved: Path, log: Path, variables: dict[str, str], heard: Heard | None = None) -> None:
         variables = variables | {"TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
-        launch(self.place, self.config.trainer.n_gpus_per_node, resolved, log, variables, self.settings.steps)
+        launch(self.place, self.config.trainer.n_gpus_per_node, resolved, log, variables, self.settings.steps, heard)
 
     def _publish(self, start: Path) -> None:
         """Copy the last checkpoint's weights, with the tokenizer and configuration of the start, to ``model/``.

@@ -19,6 +19,7 @@ from medserl.planning.shapes import Shape as Model
 from medserl.planning.shapes import shape_of
 from medserl.preflight.devices import CPUS_PER_WORKER
 from medserl.report.terminal import Table
+from medserl.words import counted
 
 GIVEN = "MEDSERL_GPU_MEMORY_GB says"
 
@@ -131,7 +132,7 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
             f"actor_rollout_ref.rollout.tensor_model_parallel_size: {tensor_parallel} is more than the job's "
             f"{shape.gpus_per_node} GPUs; change it or --gpus-per-node"
         )
-    plan.add("layout", f"1 node x {shape.gpus_per_node} GPUs, vLLM TP {tensor_parallel}")
+    plan.add("layout", f"1 node x {counted(shape.gpus_per_node, 'GPU')}, vLLM TP {tensor_parallel}")
     _check_evaluated(plan, model, shape)
     plan.files = [source for source in data if not source.startswith("ward:")]
     for path in plan.files:
@@ -169,12 +170,12 @@ def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
     tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     cp = actor.megatron.context_parallel_size
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    beside = f", {job.served.gpus} GPU(s) for a frozen model" if job.served else ""
+    beside = f", {counted(job.served.gpus, 'GPU')} for a frozen model" if job.served else ""
     dp = world // (tp * pp * cp)
     with_cp = f" x CP {cp}" if cp > 1 else ""
     plan.add(
         "layout",
-        f"{shape.nodes} nodes x {config.trainer.n_gpus_per_node} GPUs = {world} = "
+        f"{counted(shape.nodes, 'node')} x {counted(config.trainer.n_gpus_per_node, 'GPU')} = {world} = "
         f"TP {tp} x PP {pp}{with_cp} x DP {dp}; "
         f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines{beside}",
     )

@@ -45,6 +45,8 @@ class NoteTask:
     labelled: LabelledNote | None = None
     error_type: str | None = None
     """MEDEC's type of error to ask the injector for; None: any."""
+    replayed: bool = False
+    """Whether ``labelled`` is of an earlier round's game."""
     place: int = 0
     """Place in the round, from 0: few gold notes are dealt more than once a round."""
 
@@ -52,7 +54,8 @@ class NoteTask:
     def name(self) -> str:
         """Identity of the task within its round; seeds the sampling."""
         if self.labelled is not None:
-            return f"{self.place}/labelled/{self.labelled.note_id}/{self.labelled.label.value}"
+            kind = "replayed" if self.replayed else "labelled"
+            return f"{self.place}/{kind}/{self.labelled.note_id}/{self.labelled.label.value}"
         assert self.note is not None and self.mode is not None
         return f"{self.place}/game/{self.note.note_id}/{self.mode.value}"
 
@@ -68,6 +71,8 @@ class Tokens:
     extra: dict[str, Any]
     p_incorrect: float | None = None
     """An assessor's p(INCORRECT), where its reply tells."""
+    verdict_at: int | None = None
+    """The response's token that ``p_incorrect`` is of."""
 
 
 class PromptTooLong(RuntimeError):
@@ -124,7 +129,9 @@ class SelfPlayAgentLoop(AgentLoopBase):
             return await self._generate(messages, params, f"{task.name}/{calls}", role, other)
 
         if task.labelled is not None:
-            game = await assess_labelled(task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules)
+            game = await assess_labelled(
+                task.labelled, generate=generate, prompts=setup.prompts, rules=setup.rules, replayed=task.replayed
+            )
         else:
             assert task.note is not None and task.mode is not None
             game = await play_game(
@@ -168,13 +175,16 @@ class SelfPlayAgentLoop(AgentLoopBase):
         )
         ids = list(output.token_ids)
         logprobs = list(output.log_probs) if output.log_probs else None
+        asked = (ids, logprobs, self.tokenizer) if role is Role.ASSESSOR else ((), None, None)
+        p_incorrect, verdict_at = said_incorrect(*asked)
         tokens = Tokens(
             prompt_ids=list(prompt_ids),
             response_ids=ids,
             logprobs=logprobs,
             seconds=time.perf_counter() - start,
             extra=dict(output.extra_fields),
-            p_incorrect=said_incorrect(ids, logprobs, self.tokenizer) if role is Role.ASSESSOR else None,
+            p_incorrect=p_incorrect,
+            verdict_at=verdict_at,
         )
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Reply(text, tokens, len(ids), self._think_tokens(ids), opened)
@@ -195,6 +205,7 @@ def _outputs(game: Game) -> list[AgentLoopOutput]:
             "index": index,
             "seconds": tokens.seconds,
             "p_incorrect": tokens.p_incorrect,
+            "verdict_at": tokens.verdict_at,
         }
         if index == 0:
             info["game"] = record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -10,12 +11,16 @@ from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
+from medserl.files import write_atomically
 from medserl.game.explored import Explored
+from medserl.game.replay import Replay
 from medserl.run import checkpoint
 from medserl.run.console import LOAD, phase
 from medserl.run.layout import layout_of
 from medserl.training.advantage import RoleAdvantages
 
+REPLAY = "replay.json"
+"""In a checkpoint: the edits that are asked about again, notes included; readable by their owner only."""
 logger = logging.getLogger("medserl.trainer")
 
 
@@ -31,6 +36,7 @@ class CheckpointedTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig, advantages: RoleAdvantages, explored: Explored) -> None:
         super().__init__(config)
         self.advantages, self.explored = advantages, explored
+        self.replay = Replay()
         self.save_seconds: float | None = None  # what the checkpoint took that the run goes on from
 
     def save(self) -> Path:
@@ -46,6 +52,8 @@ class CheckpointedTrainer(PPOTrainerSync):
         began = time.perf_counter()
         with checkpoint.saving(root, self.global_steps) as staging:
             self._write_checkpoint(root, staging, keep)
+            if len(self.replay):
+                write_atomically(staging / REPLAY, json.dumps(self.replay.state_dict()))
             state = {
                 "baselines": self.advantages.state_dict(),
                 "explored": self.explored.state_dict(),
@@ -83,6 +91,8 @@ class CheckpointedTrainer(PPOTrainerSync):
         self.advantages.load_state_dict(state["baselines"])
         if "explored" in state:  # checkpoints of earlier versions have none
             self.explored.load_state_dict(state["explored"])
+        if (latest / REPLAY).exists():
+            self.replay.load_state_dict(json.loads((latest / REPLAY).read_text()))
         self.save_seconds = state.get("seconds")
         if self.config.algorithm.kl_ctrl.type == "adaptive" and state.get("kl_coef") is not None:
             self.kl_ctrl_in_reward.value = state["kl_coef"]  # verl would start again from the configured one

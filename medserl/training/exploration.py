@@ -26,7 +26,7 @@ def accepted_edits(tasks: Mapping[str, NoteTask], games: Mapping[str, Game]) -> 
     """A round's accepted edits, in the order of its notes; tasks and games by uid."""
     pairs = [(task.note, games.get(uid)) for uid, task in sorted(tasks.items())]
     return [
-        Edit(note.text, game.accepted, game.truth)
+        Edit(note.text, game.accepted, game.truth, note.note_id)
         for note, game in pairs
         if note is not None and game is not None and game.accepted is not None
     ]

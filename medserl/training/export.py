@@ -161,7 +161,7 @@ def _check(folder: Path, source: Path) -> None:
         except WrongLength as error:
             raise ConfigError(f"{where}: {error}") from None
         except DamagedWeights:
-            raise ConfigError(f"{where}: {file.name} is no whole .safetensors file; choose another one") from None
+            raise ConfigError(f"{where}: {file.name} is not a whole .safetensors file; choose another one") from None
         if lacking := sorted(promised.get(file.name, set()) - tensors.keys()):
             raise ConfigError(f"{where}: {file.name} lacks {lacking[0]}, which {INDEX} promises; choose another one")
 

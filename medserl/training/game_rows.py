@@ -55,7 +55,9 @@ def round_rows(state: RoundState, number: int) -> list[Row]:
     return rows
 
 
-def said_incorrect(ids: Sequence[int], logprobs: Sequence[float] | None, tokenizer: Any) -> float | None:
+def said_incorrect(
+    ids: Sequence[int], logprobs: Sequence[float] | None, tokenizer: Any
+) -> tuple[float, int] | tuple[None, None]:
     """p(INCORRECT) by the probability of the verdict that a reply states: that of its word's first token, or one less
     it. So whatever neither word would have had counts for the other one, which is next to nothing where a model knows
     the form.
@@ -67,13 +69,15 @@ def said_incorrect(ids: Sequence[int], logprobs: Sequence[float] | None, tokeniz
         tokenizer: Of the model.
 
     Returns:
-        None where no verdict stands in the strict form at the reply's end, and without log-probabilities.
+        The probability and the place of that token; None where no verdict stands in the strict form at the reply's end,
+        and without log-probabilities.
     """
     if not logprobs:
-        return None
+        return None, None
     begin = max(0, len(ids) - TAIL)
     place = verdict_place([tokenizer.decode([token]) for token in ids[begin:]])
     if place is None:
-        return None
-    said = min(1.0, exp(logprobs[begin + place.token]))
-    return said if place.label is Label.INCORRECT else 1.0 - said
+        return None, None
+    at = begin + place.token
+    said = min(1.0, exp(logprobs[at]))
+    return (said if place.label is Label.INCORRECT else 1.0 - said), at

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
-from medserl.config.settings import GameSettings
-from medserl.game import Game, Role, balance_labels, balance_modes
+from medserl.config.settings import LIKELIHOOD, AdvantageSettings, GameSettings
+from medserl.game import Game, Label, Role, balance_labels, balance_modes
 
-GOLD, PADDING = "gold", "padding"
+GOLD, REPLAYED, PADDING = "gold", "replayed", "padding"
+LEAST_RIGHT = 0.1
+"""Probability of the right verdict below which a wrong one weighs no more: single rows would be too heavy."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Row:
     """How long its generation took."""
     p_incorrect: float | None = None
     """An assessor's p(INCORRECT), where its reply tells."""
+    verdict_at: int | None = None
+    """The token of its response that ``p_incorrect`` is of."""
 
 
 def uid_of(key: str) -> str:
@@ -71,7 +76,8 @@ def choose(rows: Mapping[str, Row], games: Mapping[str, Game], settings: GameSet
 
 
 def stratum(key: str, roles: Mapping[str, str], games: Mapping[str, Game]) -> tuple[str, str]:
-    """What every mini-batch should have its share of: kind of a row (injector, assessor, gold, padding) and label.
+    """What every mini-batch should have its share of: kind of a row (injector, assessor, gold, replayed,
+    padding) and label.
 
     Args:
         key: The row.
@@ -81,7 +87,59 @@ def stratum(key: str, roles: Mapping[str, str], games: Mapping[str, Game]) -> tu
     if key not in roles:
         return PADDING, ""
     game = games[uid_of(key)]
-    return GOLD if game.mode is None else roles[key], "" if game.truth is None else game.truth.value
+    kind = roles[key] if game.mode is not None else REPLAYED if game.replayed else GOLD
+    return kind, "" if game.truth is None else game.truth.value
+
+
+class Played(Protocol):
+    """A round as its trainer knows it."""
+
+    @property
+    def roles(self) -> Mapping[str, str]: ...
+    @property
+    def rows(self) -> Mapping[str, Row]: ...
+    @property
+    def games(self) -> Mapping[str, Game]: ...
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What a stated verdict is credited with instead of its trajectory's reward."""
+
+    reward: float
+    """Of the trajectory, to be taken out."""
+    token: int
+    """Place of the verdict's token in the response."""
+    advantage: float
+    """Of that token."""
+
+
+def likelihood_credit(row: Row, game: Game) -> Credit | None:
+    """The credit of an assessor's row; None where it states no verdict, and for the injector.
+
+    A question of two answers needs no further samples: the probability p with which one was said tells what many would
+    have brought. Of REINFORCE whose rewards are divided by the share of right answers, the expectation over the
+    answers is the gradient of log p(right). With 1 for a right verdict and -p / (1 - p) for a wrong one a single
+    answer's update is that gradient, whichever was said, where the two verdicts share all probability.
+    """
+    answer = None if game.assessor is None else game.assessor.answer
+    if row.role is not Role.ASSESSOR or answer is None or row.p_incorrect is None or row.verdict_at is None:
+        return None
+    p = row.p_incorrect if answer is Label.INCORRECT else 1 - row.p_incorrect
+    advantage = 1.0 if answer is game.truth else -p / max(1 - p, LEAST_RIGHT)
+    return Credit(game.trajectories[row.index].reward, row.verdict_at, advantage)
+
+
+def verdict_credits(keys: Sequence[str], played: Played, rule: AdvantageSettings) -> dict[int, Credit]:
+    """By place in ``keys``, the `likelihood_credit` of the rows that train; none where ``rule`` does not ask for it."""
+    if rule.verdict_credit != LIKELIHOOD:
+        return {}
+    given = {
+        i: likelihood_credit(played.rows[key], played.games[uid_of(key)])
+        for i, key in enumerate(keys)
+        if key in played.roles
+    }
+    return {i: credit for i, credit in given.items() if credit is not None}
 
 
 def deal(strata: Sequence[tuple[str, str]], hands: int, seed: str) -> list[list[int]]:

@@ -37,7 +37,7 @@ from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
 from medserl.training.exploration import accepted_edits, explored_by
 from medserl.training.game_rows import round_rows
-from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of
+from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of, verdict_credits
 from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
@@ -123,7 +123,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
             epoch=(self.global_steps - 1) // self.steps_per_epoch,
         )
         tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
-        metrics |= self.explored.see(accepted_edits(self.round.tasks, self.round.games))
+        edits = accepted_edits(self.round.tasks, self.round.games)
+        if self.settings.replay_batch_size:
+            self.replay.see(edits)
+        metrics |= self.explored.see(edits)
         return {name: float(value) for name, value in metrics.items()}
 
     def validate(self) -> dict[str, float]:
@@ -169,6 +172,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
             for note, mode in zip(notes.batch.notes, notes.batch.modes, strict=True)
         ]
         tasks += [NoteTask(self.global_steps, None, None, labelled=item) for item in notes.labelled]
+        again = self.replay.questions(self.settings.replay_batch_size, seed)
+        tasks += [NoteTask(self.global_steps, None, None, labelled=item, replayed=True) for item in again]
+        with open_dict(self.config):  # so many games verl waits for; in the first rounds there is little to ask again
+            self.config.data.train_batch_size = len(tasks)
         # verl splits keys at "_": no underscore in a uid.
         return {f"r{self.global_steps:06d}n{i:05d}": replace(task, place=i) for i, task in enumerate(tasks)}
 
@@ -258,7 +265,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
                 "first error is in the log above (medserl.max_failed_share says how many may)"
             )
         self.round.games = by_uid
-        known = ("index", "seconds", "p_incorrect")
+        known = ("index", "seconds", "p_incorrect", "verdict_at")
         self.round.rows = {
             key: Row(Role(info["role"]), bool(info["trains"]), *(info[name] for name in known))
             for key, info in said.items()
@@ -279,9 +286,12 @@ class SelfPlayTrainer(CheckpointedTrainer):
         mask = data["response_mask"]
         padded = data.to_padded_tensor()
         roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        advantages = self.advantages(padded["returns"], padded["response_mask"], roles)
+        returns, credits = padded["returns"], verdict_credits(batch.keys, self.round, self.settings.advantage)
+        for i, credit in credits.items():
+            returns[i] -= credit.reward
+        advantages = self.advantages(returns, padded["response_mask"], roles)
         for role in sorted(set(self.round.roles.values())):
-            left_out = role in self.advantages.left_out
+            left_out = role in self.advantages.left_out and not (credits and role == Role.ASSESSOR.value)
             metrics[f"medserl/left_out/{role}"] = float(left_out)
             if left_out:
                 logger.info(
@@ -290,6 +300,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
         injector = self.settings.advantage.injector_weight
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
+        for i, credit in credits.items():
+            advantages[i, credit.token] += credit.advantage
         means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
         shown = zip(batch.keys, means.tolist(), strict=True)
         self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}

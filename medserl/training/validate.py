@@ -121,7 +121,7 @@ class Validator:
         seconds = time.perf_counter() - began
         reply = self._tokenizer.decode(ids, skip_special_tokens=True)
         answer = read_answer(reply, self._opened[index])
-        sure = said_incorrect(ids, output.log_probs, self._tokenizer)
+        sure, _ = said_incorrect(ids, output.log_probs, self._tokenizer)
         return answer, held_out(note, self._originals[note.note_id], answer, reply, len(ids), Turn(seconds, sure))
 
 

@@ -108,7 +108,7 @@ class Model:
         monkeypatch.setattr(engine, "prepare_device", lambda config: "cpu")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    def generate(self, _: Any, prompts: Sequence[Any], places: Sequence[int], __: Any) -> list[list[Any]]:
+    def generate(self, _: Any, prompts: Sequence[Any], __: Any, places: Sequence[int]) -> list[list[Any]]:
         self.asked += places
         if error := self.fails.get(len(self.asked)):
             raise error

@@ -42,7 +42,7 @@ def test_what_an_interrupted_save_left_is_never_used(tmp_path: Path) -> None:
     assert checkpoint.latest_usable(tmp_path) == (second, [])
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "no manifest", "manifest is no JSON"])
+@pytest.mark.parametrize("harm", ["truncate", "remove", "no manifest", "manifest is not JSON"])
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
     first, second = saved(tmp_path, 1), saved(tmp_path, 2)
     weights = second / "actor/weights"

@@ -46,8 +46,11 @@ def test_each_node_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        *(("NODE_RANK", value, "NODE_RANK: .* is none of 0 to 1") for value in ("2", "-1", "one", "1.0", "²")),
-        *(("MASTER_PORT", value, "MASTER_PORT: .* is no port") for value in ("0", "65536", "-5", "ssh", "1e3")),
+        *(
+            ("NODE_RANK", value, "NODE_RANK: .* is not one of the ranks 0 to 1")
+            for value in ("2", "-1", "one", "1.0", "²")
+        ),
+        *(("MASTER_PORT", value, "MASTER_PORT: .* is not a port") for value in ("0", "65536", "-5", "ssh", "1e3")),
         *((name, " ", "2 nodes need MASTER_ADDR, MASTER_PORT and NODE_RANK") for name in ("NODE_RANK", "MASTER_ADDR")),
     ],
 )

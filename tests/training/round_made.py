@@ -17,6 +17,7 @@ from medserl.config.load import game_settings, load_config
 from medserl.game import Game, Label, Mode, Reply, Role, Ruling, RulingKind, Trajectory
 from medserl.game.explored import Explored
 from medserl.game.play import AssessorTurn, Attempt
+from medserl.game.replay import Replay
 from medserl.game.vcf import VcfVerdict
 from medserl.training import trainer as module
 from medserl.training.advantage import role_advantages
@@ -159,6 +160,7 @@ def made_trainer(overrides: Sequence[str] = (), number: int = 1, ranks: int = 1)
     trainer: Any = object.__new__(module.SelfPlayTrainer)
     trainer.config, trainer.settings = config, game_settings(config)
     trainer.advantages, trainer.explored = role_advantages(trainer.settings), Explored()
+    trainer.replay = Replay()
     trainer.round, trainer.global_steps, trainer._round_began = module.RoundState(), number, 0.0
     trainer._validator = None
     trainer.use_critic, trainer.distillation_config, trainer.total_training_steps = False, None, 1

@@ -87,21 +87,21 @@ class Letters:
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
-        (["final_answer", ": ", '"', "INC", "ORRECT", '"'], 0.8),
-        (["final_answer", ': "', "C", "ORRECT", '"'], 1 - 0.8),
-        (["final_answer", ": ", '"INC', "ORRECT", '"', "<end>"], 0.8),
+        (["final_answer", ": ", '"', "INC", "ORRECT", '"'], (0.8, 3)),
+        (["final_answer", ': "', "C", "ORRECT", '"'], (1 - 0.8, 2)),
+        (["final_answer", ": ", '"INC', "ORRECT", '"', "<end>"], (0.8, 2)),
         (["Correct."], None),
         (["final_answer", ": ", '"', "CORRECT", '"', *[" and"] * 60], None),
-        ([*["thus "] * 60, "final_answer", ": ", '"', "CORRECT", '"'], 1 - 0.8),
+        ([*["thus "] * 60, "final_answer", ": ", '"', "CORRECT", '"'], (1 - 0.8, 63)),
         ([], None),
     ],
 )
-def test_p_incorrect_is_that_of_the_word_that_was_said(pieces: list[str], expected: float | None) -> None:
+def test_p_incorrect_is_that_of_the_word_that_was_said(pieces: list[str], expected: tuple[float, int] | None) -> None:
     first = {i for i, piece in enumerate(pieces) if piece in ("INC", "C", '"INC', "CORRECT")}
     logprobs = [math.log(0.8 if i in first else 0.3) for i in range(len(pieces))]
     found = said_incorrect(list(range(len(pieces))), logprobs, Letters(pieces))
-    assert found == (None if expected is None else pytest.approx(expected))
-    assert said_incorrect(list(range(len(pieces))), None, Letters(pieces)) is None
+    assert found == ((None, None) if expected is None else (pytest.approx(expected[0]), expected[1]))
+    assert said_incorrect(list(range(len(pieces))), None, Letters(pieces)) == (None, None)
 
 
 @pytest.mark.parametrize(

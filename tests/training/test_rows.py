@@ -1,6 +1,7 @@
 """Which rows train, and how they are dealt; without torch. With verl's own methods around them: test_trainer.py."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from medserl.config.settings import GameSettings
 from medserl.game import Game, Label, Mode, Role
-from medserl.training.rows import Row, choose, deal, stratum, trained_roles
+from medserl.game.play import AssessorTurn, Reply, Trajectory
+from medserl.training.rows import LEAST_RIGHT, Credit, Row, choose, deal, likelihood_credit, stratum, trained_roles
 
 STRATA = st.lists(st.tuples(st.sampled_from(["injector", "assessor", "gold", "padding"]), st.sampled_from(["", "x"])))
 
@@ -46,11 +48,39 @@ def test_what_a_row_is_dealt_as() -> None:
         "a": Game("a", Mode.ERROR, truth=Label.INCORRECT),
         "b": Game("b", Mode.BENIGN),
         "c": Game("c", None, truth=Label.CORRECT),
+        "d": Game("d", None, truth=Label.CORRECT, replayed=True),
     }
-    roles = {"a_0_0": "injector", "a_1_0": "assessor", "b_0_0": "injector", "c_0_0": "assessor"}
+    roles = {"a_0_0": "injector", "a_1_0": "assessor", "b_0_0": "injector", "c_0_0": "assessor", "d_0_0": "assessor"}
     assert [stratum(key, roles, games) for key in (*roles, "pad1_0_0")] == [
-        ("injector", "INCORRECT"), ("assessor", "INCORRECT"), ("injector", ""), ("gold", "CORRECT"), ("padding", "")
+        ("injector", "INCORRECT"), ("assessor", "INCORRECT"), ("injector", ""), ("gold", "CORRECT"),
+        ("replayed", "CORRECT"), ("padding", ""),
     ]  # fmt: skip
+
+
+def answered(answer: Label | None, reward: float = 1.0) -> Game:
+    said = Trajectory(Role.ASSESSOR, [], Reply(""), reward, True, 0, True, {})
+    return Game("a", Mode.ERROR, truth=Label.INCORRECT, assessor=AssessorTurn(Reply(""), answer), trajectories=(said,))
+
+
+@given(st.floats(0.001, 0.999))
+def test_a_verdict_climbs_the_likelihood_of_the_right_one_whichever_was_said(p: float) -> None:
+    """On the odds' logarithm an update weighs advantage times slope, and that of log p is 1 - p."""
+    row = Row(Role.ASSESSOR, True, p_incorrect=p, verdict_at=4)
+    right = likelihood_credit(row, answered(Label.INCORRECT, 1.1))
+    wrong = likelihood_credit(row, answered(Label.CORRECT, -0.9))
+    assert right == Credit(1.1, 4, 1.0)
+    assert wrong is not None and (wrong.reward, wrong.token) == (-0.9, 4)
+    if p >= LEAST_RIGHT:
+        assert wrong.advantage * -p == pytest.approx(1 - p)
+    else:  # a single row does not weigh without bounds
+        assert wrong.advantage == pytest.approx(-(1 - p) / LEAST_RIGHT)
+
+
+def test_only_stated_verdicts_of_the_assessor_are_credited() -> None:
+    row = Row(Role.ASSESSOR, True, p_incorrect=0.5, verdict_at=4)
+    assert likelihood_credit(replace(row, role=Role.INJECTOR), answered(Label.CORRECT)) is None
+    assert likelihood_credit(row, answered(None)) is None
+    assert likelihood_credit(replace(row, p_incorrect=None), answered(Label.CORRECT)) is None
 
 
 def test_roles_of_a_round() -> None:

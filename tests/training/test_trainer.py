@@ -208,6 +208,22 @@ def test_every_task_has_a_key_that_verl_can_split(made: Any) -> None:
         trainer._next_train_batch()
 
 
+def test_a_round_asks_again_about_what_play_has_made_so_far(made: Any) -> None:
+    from medserl.data.rounds import RoundSource
+    from medserl.game.explored import Edit
+
+    trainer = made.made_trainer(["medserl.replay_batch_size=6"], number=7)
+    assert trainer.config.data.train_batch_size == 48 + 6  # what `medserl plan` counts with
+    source = RoundSource(trainer.settings)
+    assert len(trainer._tasks(source.next_round())) == trainer.config.data.train_batch_size == 48
+    trainer.replay.see(Edit(f"note {i}", f"edit {i}", WRONG, str(i)) for i in range(9))
+    trainer.round.tasks = trainer._tasks(source.next_round())
+    again = [task for task in trainer.round.tasks.values() if task.replayed]
+    assert Counter(task.labelled.label for task in again) == {WRONG: 3, RIGHT: 3}
+    assert len({task.name for task in again}) == 6
+    assert len(trainer._next_train_batch()) == trainer.config.data.train_batch_size == 54
+
+
 # ---------------------------------------------------------------- advantages
 
 
@@ -264,6 +280,23 @@ def test_the_weight_scales_the_injector_alone(made: Any, queue: Any, normalisati
     assert torch.equal(found[1.0, "assessor"], found[0.25, "assessor"])
     assert torch.allclose(0.25 * found[1.0, "injector"], found[0.25, "injector"])
     assert found[1.0, "injector"].abs().min() > 0
+
+
+def test_verdicts_are_credited_by_how_sure_they_were(made: Any, queue: Any) -> None:
+    """The verdict's token gets its credit; what is left of the assessor's returns, here nothing, is spread as ever."""
+    trainer = made.made_trainer(["medserl.advantage.verdict_credit=likelihood"])
+    sampled = made.play(trainer, queue, [made.duel("e", reward=-0.9), made.duel("b", Mode.BENIGN, reward=1.1)])
+    for key in sampled.keys:
+        info = queue.rows[key]["extra_fields"]
+        info = getattr(info, "data", info)["medserl"]
+        if info["role"] == "assessor":
+            info.update(p_incorrect=0.2, verdict_at=1)
+    metrics: dict[str, Any] = {}
+    batch = trainer._compute_advantage(trainer._balance_batch(sampled, metrics), metrics)
+    found = {name_of(trainer, key): queue.rows[key]["advantages"].tolist() for key in real(trainer, batch)}
+    assert found["b:assessor"] == pytest.approx([0.0, 1.0, 0.0])
+    assert found["e:assessor"] == pytest.approx([0.0, -0.8 / 0.2, 0.0])
+    assert metrics["medserl/left_out/assessor"] == 0.0 and any(found["e:injector"])
 
 
 def test_the_game_log_gets_each_rows_advantage_and_what_trained(made: Any, queue: Any) -> None:
