@@ -53,15 +53,15 @@ class KeptAnswers:
             OSError: nothing can be kept there.
         """
         key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        self._path = self._folder / _NAME.format(key)
-        self._file = open_private(self._path)
+        path = self._folder / _NAME.format(key)
+        self._file = open_private(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            path, self._path = self._path, None
             raise ConfigError(f"the same texts are being asked about already ({path} is held); wait for that") from None
         except OSError:
-            logger.debug("%s cannot be locked", self._path)  # a file system without locks
+            logger.debug("%s cannot be locked", path)  # a file system without locks
+        self._path = path
         self.votes = _read(self._path, texts, samples)
         if self.votes:
             logger.info("%d of %d texts were answered before (%s)", len(self.votes), texts, self._path)

@@ -51,7 +51,8 @@ def test_what_was_kept_comes_back_and_a_cut_costs_the_last_only(
     tmp_path_factory: pytest.TempPathFactory, parts: list[dict[int, tuple[Vote, ...]]], cut: int
 ) -> None:
     folder = tmp_path_factory.mktemp("kept")
-    kept, given_ = kept_in(folder), {}
+    kept = kept_in(folder)
+    given_: dict[int, tuple[Vote, ...]] = {}
     for part in parts:
         kept.keep(part)
         given_ |= part
