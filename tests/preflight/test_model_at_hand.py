@@ -47,7 +47,7 @@ def test_real_notes_and_a_real_model_need_no_more_options(
     model = make_model(tmp_path / "model", architecture)
     assert start(tmp_path, "--model", str(model)) == EXIT_OK
     out = capsys.readouterr().out
-    assert "8 notes, 4 labelled; referee instruction" in out and "TP 1 x PP 2" in out
+    assert "of 8 notes and 4 gold-labelled notes" in out and "referee instruction" in out and "TP 1 x PP 2" in out
 
 
 def test_real_notes_are_not_for_the_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
