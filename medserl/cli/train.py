@@ -127,6 +127,7 @@ def _report(run_dir: Path) -> None:
 
 def plan(trainer: MedSeRLTrainer) -> str:
     """What is about to run, in a few lines."""
+    from medserl.config.settings import labelled_per_round
     from medserl.game.referee.instruction import unchecked_labels
     from medserl.run.layout import parallel_of
     from medserl.serving.servers import where_notes_go
@@ -135,7 +136,9 @@ def plan(trainer: MedSeRLTrainer) -> str:
     parallel = parallel_of(config)
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
     rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
-    labelled = config.data.train_batch_size - settings.rollout_batch_size
+    labelled = f"{labelled_per_round(settings)} labelled"
+    if settings.replay_batch_size:
+        labelled += f", up to {settings.replay_batch_size} questions of earlier rounds again"
     split = f"TP {parallel.tp} x PP {parallel.pp} x " if parallel.workers > 1 or parallel.engine == "Megatron" else ""
     rounds = counted(trainer.planned_rounds, "round")
     if settings.max_rounds is None:
@@ -147,7 +150,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
             *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
             f"model      {config.actor_rollout_ref.model.path}",
             f"notes      {notes_line(settings)}",
-            f"round      {settings.rollout_batch_size} notes, {labelled} labelled; "
+            f"round      {settings.rollout_batch_size} notes, {labelled}; "
             f"referee {settings.referee.name}, reward {settings.rewards.name}; {rounds}",
             *((f"labels     {unchecked}",) if unchecked else ()),
             f"held out   {held_out(trainer)}",
