@@ -197,6 +197,8 @@ def dot_plot(
             axes.set(xlabel=plain(panel))
             axes.grid(True, clip_on=False)
             for place, values in enumerate(row.get(panel, ()) for row in rows.values()):
+                if not values:
+                    continue
                 axes.plot(values, [place] * len(values), "o", color=FILL, alpha=0.6, clip_on=False)
                 if len(values) > 1:
                     middle, spread = fmean(values), stdev(values)
@@ -212,7 +214,7 @@ def dot_plot(
         parts = [f"{panel} {_mean_and_spread(row[panel])}" for panel in panels if row.get(panel)]
         said.append(f"{name}: {', '.join(parts) or 'no value'}.")
     said += [f"A dashed line marks the start, {panel} {value:.3g}." for panel, value in start.items()]
-    return drawn(title, " ".join(said), size or (900, 110 + 34 * len(rows)), draw)
+    return drawn(title, " ".join(said), size or (900, 190 + 34 * len(rows)), draw)
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
