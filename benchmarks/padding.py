@@ -112,10 +112,10 @@ def batch(sizes: list[int], shown: list[int]) -> Any:
     return data
 
 
-def loss(output: dict[str, Any], data: Any, dp_group: Any) -> tuple[Any, dict[str, Any]]:
+def loss(model_output: dict[str, Any], data: Any, dp_group: Any) -> tuple[Any, dict[str, Any]]:
     """Minus the mean log-probability."""
     del dp_group
-    return -(output["log_probs"].values() * data["loss_mask"].values()).sum() / data["batch_num_tokens"], {}
+    return -(model_output["log_probs"].values() * data["loss_mask"].values()).sum() / data["batch_num_tokens"], {}
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -87,7 +87,7 @@ def obstacle(model: Model) -> str | None:
 def _rope_obstacle(model: Model) -> str | None:
     for key in ("rope_scaling", "rope_parameters"):
         if not isinstance(model.get(key) or {}, dict):
-            return f"{key} is no mapping"
+            return f"{key} is not a mapping"
     name, found = rope(model)
     if name not in ("default", "linear", "llama3"):
         return f"rotary positions of type {name!r} are not supported in training (default, linear and llama3 are)"

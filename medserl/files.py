@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from medserl.errors import ConfigError
 
@@ -45,7 +46,15 @@ def write_all_atomically(texts: Mapping[Path, str], mode: int = PRIVATE_FILE) ->
 
 @contextmanager
 def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
-    """A binary file beside ``path`` that takes its place when the block ends, and is removed when the block fails."""
+    """A binary file beside ``path`` that takes its place when the block ends, and is removed when the block fails.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is something else than a file: a device or a pipe has no content
+            to replace, and root would put a file in its place.
+    """
+    path = pointed_to(path)
+    with suppress(FileNotFoundError):
+        regular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
@@ -60,7 +69,10 @@ def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
 
 
 def open_private(path: Path) -> TextIO:
-    """Open for appending, readable by the owner only."""
+    """Open for appending, readable by the owner only; OSError for a pipe, whose reader would be waited for."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            regular(path)
     return open(
         os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE), "a", encoding="utf-8", errors=_NO_UTF8
     )
@@ -130,7 +142,7 @@ def check_new_folder(path: Path, option: str) -> None:
             raise ConfigError(f"{option} {path}: is there already; give another one")
         above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
-            raise ConfigError(f"{option} {path}: {above} is no folder; give another one")
+            raise ConfigError(f"{option} {path}: {above} is not a folder; give another one")
         if not os.access(above, os.W_OK | os.X_OK):
             raise ConfigError(f"{option} {path}: nothing can be written in {above}; give another one")
     except OSError as error:
@@ -233,6 +245,20 @@ def regular(path: Path) -> Path:
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "Is no regular file", str(path))
     return path
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read, or is something else than a file.
+        ValueError: it is no UTF-8 text, no JSON, or nested deeper than a program can follow.
+    """
+    text = regular(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("is nested too deeply", text, 0) from None
 
 
 def sha256_of(path: Path) -> str:

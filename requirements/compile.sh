@@ -33,5 +33,5 @@ dev_seed=dev.txt   # its own pins stay, unless all are to move; cpu.txt binds in
 if [[ $upgrade == --upgrade ]]; then dev_seed=cpu.txt; fi
 upgrade=""   # from here on the seed is the cpu.txt just made
 compile_one gpu cpu.txt --override overrides.txt
-compile_one dev "$dev_seed" --constraint cpu.txt
+compile_one dev "$dev_seed" --constraint cpu.txt --override dev_overrides.txt
 for name in gpu dev; do mv "$work/$name.out" "$name.txt"; done

@@ -80,7 +80,7 @@ load_site() {
   MEDSERL_RUNTIME=${MEDSERL_RUNTIME:-none}
   case $MEDSERL_RUNTIME in
     none | apptainer | docker | podman | pyxis) ;;
-    *) refuse "MEDSERL_RUNTIME=${MEDSERL_RUNTIME@Q} is none of apptainer, docker, podman, pyxis, none" ;;
+    *) refuse "MEDSERL_RUNTIME=${MEDSERL_RUNTIME@Q} is not one of apptainer, docker, podman, pyxis, none" ;;
   esac
 }
 
@@ -194,7 +194,7 @@ check_settings() {
   with_gpus=no
   if [[ $asked =~ ^[1-9] ]]; then with_gpus=yes; fi
   cpus=${MEDSERL_RAY_CPUS:-$(cpus_of_nodes)}
-  [[ $cpus =~ ^[1-9][0-9]*$ ]] || refuse "MEDSERL_RAY_CPUS=${cpus@Q} is no number of CPUs"
+  [[ $cpus =~ ^[1-9][0-9]*$ ]] || refuse "MEDSERL_RAY_CPUS=${cpus@Q} is not a number of CPUs"
   [[ $gpus =~ ^[1-9][0-9]*$ ]] || refuse "no GPUs in this job; ask with --gpus-per-node, or set MEDSERL_GPUS_PER_NODE"
   # Ray's longest socket name below its folder takes about 65 of the 107 bytes that a socket path may have.
   [[ $tmp == /* ]] || refuse "MEDSERL_SCRATCH=$(scratch_folder): give a folder from the root on, which each node has on its disk"
@@ -203,9 +203,9 @@ check_settings() {
   [[ ${MEDSERL_INTERFACE:-} =~ ^[A-Za-z0-9._@-]*$ ]] ||
     refuse "MEDSERL_INTERFACE=$MEDSERL_INTERFACE must be one interface by its name: Gloo knows no lists and no ^"
   [[ ${MEDSERL_PREFLIGHT:=full} =~ ^(full|quick|none)$ ]] ||
-    refuse "MEDSERL_PREFLIGHT=$MEDSERL_PREFLIGHT is none of full, quick, none"
-  [[ $timeout =~ ^[1-9][0-9]*$ ]] || refuse "MEDSERL_START_TIMEOUT=$timeout is no number of seconds"
-  [[ ${MEDSERL_MAX_REQUEUES:=20} =~ ^[0-9]+$ ]] || refuse "MEDSERL_MAX_REQUEUES=$MEDSERL_MAX_REQUEUES is no number"
+    refuse "MEDSERL_PREFLIGHT=$MEDSERL_PREFLIGHT is not one of full, quick, none"
+  [[ $timeout =~ ^[1-9][0-9]*$ ]] || refuse "MEDSERL_START_TIMEOUT=$timeout is not a number of seconds"
+  [[ ${MEDSERL_MAX_REQUEUES:=20} =~ ^[0-9]+$ ]] || refuse "MEDSERL_MAX_REQUEUES=$MEDSERL_MAX_REQUEUES is not a number"
   if [[ $runtime == none ]]; then
     venv=$(realpath -m "${MEDSERL_VENV:-.venv}")
     [[ -x $venv/bin/medserl ]] || refuse "$venv/bin/medserl is not there; run: python3 bootstrap.py setup, or set MEDSERL_VENV"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from medserl.files import (
     close_to_others,
     in_threads,
+    open_private,
     put_in_place,
+    read_json,
     replacing,
     sha256_of_folder,
     sync,
@@ -126,3 +129,49 @@ def test_a_folders_checksum_is_of_names_and_contents(tmp_path: Path) -> None:
 def test_the_first_error_of_a_thread_is_raised() -> None:
     with pytest.raises(FileNotFoundError):
         in_threads(lambda path: path.stat().st_size, [Path("/"), Path("/nothing/there")])
+
+
+@pytest.fixture(params=["pipe", "socket", "folder", "link to a pipe", "device"])
+def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Something with a name that is not a file."""
+    path = tmp_path / "there"
+    match request.param:
+        case "pipe":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(str(path))
+        case "folder":
+            path.mkdir()
+        case "link to a pipe":
+            os.mkfifo(tmp_path / "pipe")
+            path.symlink_to("pipe")
+        case _:
+            path.symlink_to("/dev/full")  # by a link: root would replace the device itself
+    return path
+
+
+def test_what_is_no_file_is_neither_replaced_nor_waited_for(no_file: Path) -> None:
+    held = {path: path.lstat().st_ino for path in no_file.parent.iterdir()}
+    with pytest.raises(OSError, match="Is no regular file|Is a directory"):
+        write_atomically(no_file, "text")
+    with pytest.raises(OSError, match="Is no regular file|Is a directory"):
+        read_json(no_file)
+    assert held == {path: path.lstat().st_ino for path in no_file.parent.iterdir()}
+    if no_file.is_fifo():
+        with pytest.raises(OSError, match="Is no regular file"):
+            open_private(no_file)
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("elsewhere")
+    for text in ("made", "replaced"):
+        write_atomically(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a": ' * 100_000, "\xff", "nul", "1 2"])
+def test_what_is_no_json_is_a_value_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "file")

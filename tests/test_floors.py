@@ -18,7 +18,11 @@ PACKAGE = ROOT / "medserl"
 # From the top. Rooms on one floor do not know each other.
 FLOORS: tuple[dict[str, str], ...] = (
     {"cli": "the command line"},
-    {"ablation": "grids of runs on the ward", "pipeline": "raw files to a judged checkpoint"},
+    {
+        "ablation": "grids of runs on the ward",
+        "pipeline": "raw files to a judged checkpoint",
+        "proof": "a real model through every command",
+    },
     {
         "bringup": "whether a machine can train",
         "slurm": "jobs on a cluster",

@@ -71,9 +71,9 @@ def read_grid(path: Path) -> Grid:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the file of a grid") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: is no YAML ({str(error).splitlines()[0]})") from None
+        raise ConfigError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: is no mapping; it needs arms or grid")
+        raise ConfigError(f"{path}: is not a mapping; it needs arms or grid")
     for key in found:
         if key not in KEYS:
             raise ConfigError(f"{path}: unknown key {key!r}; known: {', '.join(sorted(KEYS))}")
@@ -100,7 +100,7 @@ def check_seeds(seeds: Sequence[Any], where: str) -> tuple[int, ...]:
     """
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise ConfigError(f"{where}: {seed!r} is no seed; give whole numbers from 0 to {2**32 - 1}")
+            raise ConfigError(f"{where}: {seed!r} is not a seed; give whole numbers from 0 to {2**32 - 1}")
     if double := next((seed for seed in seeds if list(seeds).count(seed) > 1), None):
         raise ConfigError(f"{where}: {double} stands twice; two runs of one arm would share a folder")
     return tuple(seeds)

@@ -17,7 +17,7 @@ from medserl.ablation.fingerprint import FINGERPRINT, difference, fingerprint
 from medserl.ablation.grid import Cell, Grid
 from medserl.config.load import is_sft_config
 from medserl.errors import ConfigError
-from medserl.files import PRIVATE_FOLDER, open_private
+from medserl.files import PRIVATE_FOLDER, open_private, read_json
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -119,12 +119,12 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """What a finished cell measured; None while it is not finished. Raises ConfigError for a damaged file."""
     path = folder / RESULT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         why = type(error).__name__
         raise ConfigError(f"{path}: cannot be read ({why}); remove it to run that cell again") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: is no result of a cell; remove it to run that cell again")
+        raise ConfigError(f"{path}: is not a result of a cell; remove it to run that cell again")
     return found

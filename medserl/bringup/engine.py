@@ -59,6 +59,8 @@ def model_with_weights(place: Place, layers: int) -> Path:
         with torch.device("cuda"):
             model = Qwen3ForCausalLM(Qwen3Config(**config)).to(torch.bfloat16)
         model.save_pretrained(folder)
+        del model
+        torch.cuda.empty_cache()  # else 24 GB stay with this process, beside which others are to run
         (folder / "config.json").write_text(json.dumps(config))
         fill_vocabulary(folder / "tokenizer.json", QWEN3_4B["vocab_size"])
     return folder
@@ -108,8 +110,10 @@ def make_engine(place: Place, folder: Path, *, optimizer: bool, fusions: bool = 
     from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig
     from verl.workers.engine import EngineRegistry
 
+    from medserl.bridges import register
     from medserl.config.load import load_config
 
+    register()  # as verl's workers do (medserl/training/verl_plugin.py): mbridge's own do not read transformers 5
     torch.manual_seed(1)
     join_group(place)
     config = load_config(CONFIGURATIONS[place.device], ["medserl.notes.path=null", "medserl.notes.source=ward"])

@@ -1,5 +1,5 @@
-"""(f) New weights from Megatron to vLLM, and (g) whole rounds: `medserl train` and `medserl selftest` as a user runs
-them, in a process of their own."""
+"""(f) New weights from Megatron to vLLM, by the trainer's Python interface, and (g) whole rounds, by `medserl selftest`
+as a user runs it; each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medserl.bringup.checks import CUDA, Unexpected
+from medserl.bringup.checks import CPU, CUDA, Unexpected
 from medserl.bringup.child import Place
 from medserl.bringup.flops import PARAMETERS, QWEN3_4B
 
@@ -23,10 +23,17 @@ TRANSFER_ONLY = (
     "trainer.val_before_train=false",
     "trainer.test_freq=-1",
     "trainer.save_freq=-1",
+    "medserl.max_rounds=2",
+)
+ON_A_GPU = (
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=2048",
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
+    # Nothing is saved, but the check before the start counts a checkpoint: 45 GiB of the host instead of 135.
+    "actor_rollout_ref.actor.megatron.dist_ckpt_optim_fully_reshardable=false",
 )
-"""Of a training with `embedded_gpu`, to bring a model of 4 G parameters and its vLLM onto 80 GB."""
+"""Beside that, to bring a model of 4 G parameters and its vLLM onto 80 GB, and its host onto 128."""
+CONFIGURATIONS = {CUDA: "embedded_gpu", CPU: "embedded"}
+_PLAY = "import sys; from medserl.bringup.rounds import play; play(*sys.argv[1:])"
 PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
 
 
@@ -34,18 +41,25 @@ def weight_transfer(place: Place) -> dict[str, Any]:
     """A round after which vLLM has Megatron's weights, and one in which both compute the same tokens' probabilities.
 
     On a GPU in Qwen3-4B's whole shape with random weights, without reference and without an update of the optimizer:
-    weights, gradients and Adam's master copy are 40 GB, vLLM's weights 8. On CPUs the embedded default.
+    weights, gradients and Adam's master copy are 40 GB, vLLM's weights 8. On CPUs with the tiny model.
     """
-    if place.device != CUDA:
-        rows = _selftest(place)
-        return _transfer(rows, None)
     from medserl.bringup.engine import model_with_weights
 
     run_dir = place.folder / "transfer"
     model = model_with_weights(place, QWEN3_4B["num_hidden_layers"])
-    command = ["train", "--config", "embedded_gpu", "--run-dir", str(run_dir), "--max-rounds", "2"]
-    _medserl(command, [f"actor_rollout_ref.model.path={model}", *TRANSFER_ONLY])
-    return _transfer(_rows(run_dir), PARAMETERS)
+    _run("two rounds", ["-c", _PLAY, place.device, str(run_dir), str(model)])
+    return _transfer(_rows(run_dir), PARAMETERS if place.device == CUDA else None)
+
+
+def play(device: str, run_dir: str, model: str) -> None:
+    """Two rounds without an update. Unlike `medserl train` it saves nothing at its end: 56 GB in Qwen3-4B's shape."""
+    from medserl import MedSeRLTrainer
+
+    words = [f"medserl.run_dir={run_dir}", f"actor_rollout_ref.model.path={model}", *TRANSFER_ONLY]
+    words += ON_A_GPU if device == CUDA else ()
+    with MedSeRLTrainer(CONFIGURATIONS[device], words) as trainer:
+        for _ in range(2):
+            trainer.training_step(trainer.sample_batch())
 
 
 def selftest(place: Place) -> dict[str, Any]:
@@ -66,20 +80,20 @@ def _transfer(rows: list[dict[str, Any]], parameters: int | None) -> dict[str, A
 
 
 def _selftest(place: Place) -> list[dict[str, Any]]:
-    """The rounds of one self-test; where (f) has run it already, those."""
+    """The rounds of one self-test."""
     run_dir = place.folder / "selftest"
-    if not (run_dir / "metrics.jsonl").exists():
-        _medserl(["selftest", "--device", place.device, "--rounds", "2", "--run-dir", str(run_dir)], [])
+    words = ["selftest", "--device", place.device, "--rounds", "2", "--run-dir", str(run_dir)]
+    _run("medserl selftest", ["-m", "medserl", *words])
     return _rows(run_dir)
 
 
-def _medserl(arguments: list[str], overrides: list[str]) -> None:
-    """Run a command; its last line is what a failure says."""
-    command = [sys.executable, "-P", "-m", "medserl", *arguments, *overrides]
+def _run(name: str, arguments: list[str]) -> None:
+    """Run Python; its last lines are what a failure says."""
+    command = [sys.executable, "-P", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if line.strip()]
-        raise Unexpected(f"medserl {arguments[0]} ended with {done.returncode}: {' | '.join(lines[-2:])[-400:]}", {})
+        raise Unexpected(f"{name} ended with {done.returncode}: {' | '.join(lines[-2:])[-400:]}", {})
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:

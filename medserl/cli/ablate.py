@@ -33,7 +33,7 @@ def ablate(options: argparse.Namespace) -> int:
             raise ConfigError(f"{name}: {value} is less than 1")
     out = Path(options.out).expanduser()
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: is no folder; give another")
+        raise ConfigError(f"--out {out}: is not a folder; give another")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     bench = Bench(grid, out, options.jobs, options.notes)
     failed = [] if options.report else bench.run(options.only)

@@ -25,9 +25,14 @@ TRAIN_OPTIONS: tuple[Option, ...] = (
         "--prompt-data",
         "medserl.notes.path",
         str,
-        "file of notes: .jsonl, .csv or .parquet (default: synthetic notes)",
+        "a file of notes: .jsonl, .csv or .parquet (default: synthetic notes)",
     ),
-    ("--model", "actor_rollout_ref.model.path", str, "model directory to start from (default: the ward's tiny model)"),
+    (
+        "--model",
+        "actor_rollout_ref.model.path",
+        str,
+        "the model directory to start from (default: the ward's tiny model)",
+    ),
     ("--rollout-batch-size", "medserl.rollout_batch_size", int, "notes per round"),
     ("--vcf-min-jaccard", "medserl.vcf.min_jaccard", float, "least shingle similarity of an accepted edit"),
     (
@@ -39,11 +44,11 @@ TRAIN_OPTIONS: tuple[Option, ...] = (
     ("--vcf-max-word-edits", "medserl.vcf.max_word_edits", int, "most word edits of an accepted edit"),
     ("--max-epochs", "trainer.total_epochs", int, "passes over the notes"),
     ("--max-rounds", "medserl.max_rounds", int, "stop after this many rounds in total"),
-    ("--run-dir", "medserl.run_dir", str, "where the run writes; the same directory resumes"),
+    ("--run-dir", "medserl.run_dir", str, "where the run writes; with the same directory it resumes"),
 )
 SFT_OPTIONS: tuple[Option, ...] = (
     ("--data", "medserl.notes.path", str, "notes with gold errors: .jsonl, .csv or .parquet (default: the ward)"),
-    ("--model", "model.path", str, "model directory to start from"),
+    ("--model", "model.path", str, "the model directory to start from"),
     ("--steps", "medserl.steps", int, "optimizer steps"),
     ("--run-dir", "medserl.run_dir", str, "where the run writes; the finished model is RUN_DIR/model"),
 )
@@ -59,8 +64,8 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     )
     add_configuration(train)
     train.set_defaults(run=later("medserl.cli.train", "train"))
-    train.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
-    train.add_argument("--verbose", action="store_true", help="show all that verl, vLLM and Ray print")
+    train.add_argument("--dry-run", action="store_true", help="check everything and print the plan, but start nothing")
+    train.add_argument("--verbose", action="store_true", help="show everything that verl, vLLM and Ray print")
 
 
 def add_sft(commands: argparse._SubParsersAction) -> None:
@@ -71,9 +76,9 @@ def add_sft(commands: argparse._SubParsersAction) -> None:
         description="Fine-tune on demonstrations of both roles, through the Megatron engine that `train` uses.",
         epilog=OVERRIDES_HELP,
     )
-    add_configuration(sft, SFT_OPTIONS, "sft_embedded, for another model than the ward's sft_real_cpu")
+    add_configuration(sft, SFT_OPTIONS, "sft_embedded, or sft_real_cpu for a model other than the ward's")
     sft.set_defaults(run=later("medserl.cli.sft", "sft"))
-    sft.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+    sft.add_argument("--dry-run", action="store_true", help="check everything, but start nothing")
 
 
 def add_bringup(commands: argparse._SubParsersAction) -> None:
@@ -81,23 +86,29 @@ def add_bringup(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "bringup",
         help="check within minutes whether this machine's GPU, libraries and speed are what a training needs",
-        description="Run a list of checks, from one kernel of each library to whole rounds, each with what it expects "
-        "and in a process of its own; one line of JSON for each. Without a GPU: what can be run without one.",
+        description="Run a list of checks, from one kernel of each library to whole rounds. Each runs in a process of "
+        "its own and writes one line of JSON with what was expected and found. Without a GPU, only checks "
+        "that need none are run.",
     )
     parser.set_defaults(run=later("medserl.cli.bringup", "bringup", takes_overrides=False))
-    parser.add_argument("--only", metavar="CHECKS", help="letters or keys, e.g. a,b or c4 (default: all)")
-    parser.add_argument("--until", type=float, metavar="MINUTES", help="leave out what is not expected to end by then")
-    parser.add_argument("--out", metavar="FILE", help="append the lines to this file (default: standard output)")
-    parser.add_argument("--list", action="store_true", help="list the checks, run none")
+    parser.add_argument("--only", metavar="CHECKS", help="letters or keys of checks, e.g. a,b or c4 (default: all)")
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU, if one is here"
+        "--until", type=float, metavar="MINUTES", help="leave out checks that are not expected to end by then"
+    )
+    parser.add_argument("--out", metavar="FILE", help="append the lines to this file (default: standard output)")
+    parser.add_argument("--list", action="store_true", help="list the checks without running them")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to run (default: on the GPU, if there is one)",
     )
 
 
 def add_configuration(
     parser: argparse.ArgumentParser,
     options: Sequence[Option] = TRAIN_OPTIONS,
-    default: str = "embedded, for another model than the ward's real_cpu",
+    default: str = "embedded, or real_cpu for a model other than the ward's",
 ) -> None:
     """``--config``, None where it is not given, and the options that stand for overrides."""
     parser.add_argument("--config", metavar="NAME", help=f"a shipped configuration or a YAML file (default: {default})")
@@ -120,7 +131,7 @@ def parse_arguments(
     if unknown is not None and not unknown.startswith("~"):
         known = options_of(parser, words)
         hint = meant(unknown.partition("=")[0], known) if unknown.startswith("--") else None
-        parser.error(f"{unknown!r} is no option; {hint or 'overrides look like key=value'}")
+        parser.error(f"{unknown!r} is not an option; {hint or 'overrides look like key=value'}")
     return options, [*_option_overrides(options), *rest]
 
 
@@ -182,7 +193,7 @@ def later(module: str, function: str, *, takes_overrides: bool = True) -> Callab
 
     def run(options: argparse.Namespace, overrides: list[str]) -> int:
         if overrides and not takes_overrides:
-            raise ConfigError(f"medserl {options.command}: {overrides[0]!r} is no option; it takes no overrides")
+            raise ConfigError(f"medserl {options.command}: {overrides[0]!r} is not an option; it takes no overrides")
         command = getattr(importlib.import_module(module), function)
         code: int = command(options, overrides) if takes_overrides else command(options)
         return code

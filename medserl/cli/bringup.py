@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -25,7 +26,7 @@ def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> in
     picked = chosen(options.only, checks)
     minutes = options.until
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise ConfigError(f"--until: {minutes} is no number of minutes above 0")
+        raise ConfigError(f"--until: {minutes} is not a number of minutes above 0")
     device = device_here(options.device)
     if options.list:
         print(listing(picked, device))
@@ -42,11 +43,12 @@ def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> in
 
 def writer(file: TextIO) -> Callable[[dict[str, Any]], None]:
     """Writes a line that survives whatever comes next."""
+    on_disk = file is not sys.stdout and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
     def write(line: dict[str, Any]) -> None:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
         file.flush()
-        if file is not sys.stdout:
+        if on_disk:
             os.fsync(file.fileno())
 
     return write

@@ -12,22 +12,34 @@ def add_check(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl check``."""
     parser = commands.add_parser(
         "check",
-        help="a model's opinion of notes that nobody has labelled",
-        description="Judge notes without labels: a private CSV with the probability of an error, the suspected "
-        "sentence and a suggested correction of each, most suspected first. For research, not for patient care.",
-        epilog="Behind the options: Hydra overrides of the engine's configuration.",
+        help="give a model's opinion of notes that nobody has labelled",
+        description="Judge notes without labels: write a private CSV with the probability of an error, the suspected "
+        "sentence and a suggested correction for each, most suspected first. For research, not for patient care.",
+        epilog="Hydra overrides of the engine's configuration may follow the options.",
     )
     parser.set_defaults(run=run_check)
-    parser.add_argument("notes", type=Path, help="notes: .jsonl, .csv or .parquet; labels in it are not looked at")
+    parser.add_argument("notes", type=Path, help="a file of notes: .jsonl, .csv or .parquet; labels in it are ignored")
     parser.add_argument("--model", metavar="PATH", help="a model directory, a cached hub name, or builtin:ward")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV to make (default: NOTES_checked.csv, here)")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, majority vote")
-    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default 1.0 with --samples")
-    parser.add_argument("--max-tokens", type=int, help="limit of a reply (default: the configuration's)")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
-    parser.add_argument("--prompt-set", metavar="NAME", help="a shipped set or a folder (default: by the model)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the CSV to write (default: NOTES_checked.csv, in the current directory)",
+    )
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, decided by majority")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sampling temperature; 0 is greedy (default: 0, or 1.0 with --samples)",
+    )
+    parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default: the configuration's limit)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling (default: 0)")
+    parser.add_argument(
+        "--prompt-set", metavar="NAME", help="a shipped prompt set or a folder (default: depends on the model)"
+    )
     parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="Qwen3's thinking mode")
-    parser.add_argument("--config", metavar="NAME", help="configuration with the engine's settings")
+    parser.add_argument("--config", metavar="NAME", help="the configuration with the engine's settings")
 
 
 def run_check(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -14,13 +14,15 @@ def add_compare(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "compare",
         help="say whether one evaluation is better than another",
-        description="Compare two results of `medserl evaluate` on the same texts with paired tests.",
+        description="Compare two results of `medserl evaluate` on the same texts, with paired tests.",
     )
     parser.set_defaults(run=run_compare)
     parser.add_argument("first", type=Path, metavar="A", help="a results directory or its results.json")
-    parser.add_argument("second", type=Path, metavar="B", help="another one; differences are B minus A")
+    parser.add_argument(
+        "second", type=Path, metavar="B", help="another results directory or results.json; differences are B minus A"
+    )
     parser.add_argument("--shared-ids", action="store_true", help="compare the ids that both have, if they differ")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 
 

@@ -21,7 +21,7 @@ def show_config(options: argparse.Namespace, overrides: list[str]) -> int:
         print("\n".join(available_configs()))
         return EXIT_OK
     name = chosen_config(options, overrides)
-    config = (load_sft_config if is_sft_config(name) else load_config)(name, overrides)
+    config = (load_sft_config if is_sft_config(name) else load_config)(name, overrides, starts=False)
     if options.explain or options.changed:
         from medserl.config.explain import changed, explain_key, shown
 

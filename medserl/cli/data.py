@@ -12,46 +12,63 @@ from typing import Any
 from medserl.errors import EXIT_OK, ConfigError
 
 PREPARE_HELP = """Turn MEDEC's CSVs, pairs in JSON Lines or Parquet into one Parquet file per split (verl's schema)
-and a manifest. A source's split is what --split says, else its column `split`, else what its name says
-(MEDEC-MS-TestSet.csv), else drawn by --ratios from a hash of the note's id."""
+and a manifest. A source's split is decided by --split, or else by its column `split`, or else by its name
+(MEDEC-MS-TestSet.csv), or else by --ratios and a hash of the note's id."""
 STATS_HELP = """Show token lengths, classes and error types of prepared data or of any file of notes, and how many notes
-would exceed data.max_prompt_length. Reads a tokenizer, no model. Overrides (key=value) may follow."""
-WARD_HELP = """Write the synthetic ward's splits as CSV files in MEDEC's columns; one note in two holds its error."""
+would exceed data.max_prompt_length. Only a tokenizer is read, no model. Overrides (key=value) may follow."""
+WARD_HELP = """Write the synthetic ward's splits as CSV files in MEDEC's columns; every other note holds its error."""
 
 
 def add_commands(commands: Any) -> None:
     """Add ``data`` to the subcommands of the command line's parser."""
-    data = commands.add_parser("data", help="prepare and look at data", description="Prepare and look at data.")
+    data = commands.add_parser("data", help="prepare and inspect data", description="Prepare and inspect data.")
     data.set_defaults(run=run)
     actions = data.add_subparsers(dest="data_command", required=True, metavar="ACTION")
-    _add_prepare(actions.add_parser("prepare", help="sources to Parquet, split and checked", description=PREPARE_HELP))
-    stats = actions.add_parser("stats", help="token lengths, classes, types", description=STATS_HELP)
-    stats.add_argument("path", type=Path, metavar="DIR_OR_FILE", help="output of prepare, or a file of notes")
-    stats.add_argument("--config", metavar="NAME", help="configuration with tokenizer, prompts and limit")
-    stats.add_argument("--model", type=Path, metavar="PATH", help="folder with the tokenizer to count with")
+    _add_prepare(
+        actions.add_parser("prepare", help="turn sources into Parquet, split and checked", description=PREPARE_HELP)
+    )
+    stats = actions.add_parser("stats", help="show token lengths, classes and error types", description=STATS_HELP)
+    stats.add_argument(
+        "path", type=Path, metavar="DIR_OR_FILE", help="a folder written by `data prepare`, or a file of notes"
+    )
+    stats.add_argument("--config", metavar="NAME", help="the configuration with the tokenizer, prompts and limit")
+    stats.add_argument("--model", type=Path, metavar="PATH", help="a folder with the tokenizer to count with")
     stats.add_argument("--prompt-set", metavar="NAME", help="prompt set (default: the configuration's, else clinical)")
     stats.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    ward = actions.add_parser("ward", help="the synthetic ward as MEDEC files", description=WARD_HELP)
-    ward.add_argument("--out", type=Path, required=True, metavar="DIR")
-    ward.add_argument("--count", type=int, default=384, metavar="N", help="notes in each split (default 384)")
-    ward.add_argument("--seed", type=int, default=7, metavar="S", help="seed of the notes (default 7)")
-    ward.add_argument("--table", type=Path, metavar="FILE", help="a knowledge table of your own, YAML (docs/ward.md)")
-    ward.add_argument("--long", action="store_true", help="notes of 150 to 300 words, for models that read more")
+    ward = actions.add_parser("ward", help="write the synthetic ward as MEDEC files", description=WARD_HELP)
+    ward.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    ward.add_argument("--count", type=int, default=384, metavar="N", help="notes in each split (default: 384)")
+    ward.add_argument("--seed", type=int, default=7, metavar="S", help="seed of the notes (default: 7)")
+    ward.add_argument(
+        "--table", type=Path, metavar="FILE", help="a knowledge table of your own, in YAML (docs/ward-data.md)"
+    )
+    ward.add_argument(
+        "--long", action="store_true", help="make notes of 150 to 300 words, for models that can read them"
+    )
     ward.add_argument("--overwrite", action="store_true", help="replace the files of an earlier call")
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help=".csv, .jsonl or .parquet file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help="a .csv, .jsonl or .parquet file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument(
         "--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split; may be repeated"
     )
-    parser.add_argument("--ratios", default="0.8,0.1,0.1", metavar="T,V,T", help="shares where nothing tells the split")
+    parser.add_argument(
+        "--ratios",
+        default="0.8,0.1,0.1",
+        metavar="T,V,T",
+        help="shares of train, validation and test, if nothing else decides",
+    )
     parser.add_argument("--prompt-set", default="clinical", metavar="NAME", help="prompt set (default: clinical)")
     parser.add_argument(
-        "--near-threshold", type=float, default=0.85, metavar="S", help="least similarity of near-duplicates (0.85)"
+        "--near-threshold",
+        type=float,
+        default=0.85,
+        metavar="S",
+        help="least similarity of near-duplicates (default: 0.85)",
     )
-    parser.add_argument("--no-near-duplicates", action="store_true", help="look for equal ids and texts only")
+    parser.add_argument("--no-near-duplicates", action="store_true", help="look only for equal ids and texts")
     leaks = parser.add_mutually_exclusive_group()
     leaks.add_argument("--allow-leaks", action="store_true", help="keep notes that are in two splits")
     leaks.add_argument(
@@ -62,7 +79,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repair-text",
         action="store_true",
-        help="put right UTF-8 text that was read as Windows-1252 and saved again; the manifest lists the rows",
+        help="repair UTF-8 text that was read as Windows-1252 and saved again; the manifest lists the rows",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the output of an earlier call")
 
@@ -70,7 +87,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: list[str]) -> int:
     """Run one of the actions; 0, or an error for the user."""
     if overrides and options.data_command != "stats":
-        raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is no option")
+        raise ConfigError(f"medserl data {options.data_command}: {overrides[0]!r} is not an option")
     actions = {"prepare": _prepare, "stats": _stats, "ward": _ward}
     try:
         code = actions[options.data_command](options, overrides)

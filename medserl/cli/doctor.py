@@ -89,7 +89,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
 def _load(name: str, overrides: list[str]) -> Any:
     from medserl.config.load import load_config
 
-    return load_config(name, overrides)
+    return load_config(name, overrides, starts=False)
 
 
 def device_check(config: Any) -> Check:
@@ -128,16 +128,18 @@ def configuration_checks(name: str, config: Any, overrides: Sequence[str] = ()) 
     found = [*on_disk, Check("clock", f"{skew:+.1f} s", problem), *content]
     if any(check.problem for check in content):
         return found
-    return [*found, Check("configuration", name, _refused(config, run_dir, overrides))]
+    return [*found, Check("configuration", name, _refused(name, config, run_dir, overrides))]
 
 
-def _refused(config: Any, run_dir: Path, overrides: Sequence[str]) -> str | None:
+def _refused(name: str, config: Any, run_dir: Path, overrides: Sequence[str]) -> str | None:
     """The sentence with which ``medserl train`` would refuse the configuration, if it would."""
+    from medserl.config.family import check_notes_named
     from medserl.config.mistakes import keys_of
     from medserl.preflight.checks import check_all
     from medserl.run.run_dir import RunDir
 
     try:
+        check_notes_named(config, name, overrides)
         check_all(config, RunDir(run_dir), keys_of(overrides))
     except UserError as error:
         return str(error)
@@ -159,16 +161,17 @@ def needed_memory(config: Any) -> tuple[float, float]:
 
     The model's weights need not be here, its name or its config.json is enough.
     """
+    from medserl.planning.cpus import bytes_on_cpus
     from medserl.planning.job import job_of, unplanned
     from medserl.planning.memory import need_of
-    from medserl.preflight.fit import gpu_memory, on_cpus
+    from medserl.preflight.fit import gpu_memory
 
     shape = _shape(config)
     if shape is None or unplanned(config):
         return 0.0, 0.0
     job = job_of(config)
     if config.trainer.device != "cuda":
-        return 0.0, on_cpus(need_of(job, shape, None), job)
+        return 0.0, sum(bytes_on_cpus(job, shape).values())
     need = need_of(job, shape, gpu_memory()[0])
     return need.fullest.total, need.host.peak
 

@@ -25,7 +25,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure a model's assessor on labelled notes",
         description="Ask a model about labelled notes and report how often it is right.",
-        epilog="Behind the options: Hydra overrides of the engine's configuration, e.g. "
+        epilog="Hydra overrides of the engine's configuration may follow the options, e.g. "
         "actor_rollout_ref.rollout.tensor_model_parallel_size=4",
     )
     parser.set_defaults(run=run_evaluate)
@@ -37,23 +37,32 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         metavar="SOURCE",
         help="labelled notes: MEDEC CSV, prepared Parquet, ward:validation or ward:test; may be repeated",
     )
-    parser.add_argument("--count", type=int, help="ward notes to make (300), or texts to take from each file (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling, bootstrap and ward notes (default: 0)")
+    parser.add_argument(
+        "--count", type=int, help="ward notes to make (default: 300), or texts to take from each file (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling, bootstrap and ward notes (default: 0)")
     parser.add_argument(
         "--format",
         dest="output_format",
         default="flag",
         choices=("flag", "full"),
-        help="flag: the verdict; full: also the wrong sentence's number and its correction",
+        help="flag asks for the verdict; full also for the wrong sentence's number and its correction",
     )
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, majority vote")
-    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default 1.0 with --samples")
-    parser.add_argument("--max-tokens", type=int, help="limit of a reply (default: the configuration's)")
-    parser.add_argument("--prompt-set", metavar="NAME", help="a shipped set or a folder (default: by configuration)")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, decided by majority")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sampling temperature; 0 is greedy (default: 0, or 1.0 with --samples)",
+    )
+    parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default: the configuration's limit)")
+    parser.add_argument(
+        "--prompt-set", metavar="NAME", help="a shipped prompt set or a folder (default: the configuration's)"
+    )
     parser.add_argument("--thinking", action=argparse.BooleanOptionalAction, help="Qwen3's thinking mode")
-    parser.add_argument("--config", metavar="NAME", help="configuration with the engine's settings")
+    parser.add_argument("--config", metavar="NAME", help="the configuration with the engine's settings")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"where the results go (default: {DEFAULT_OUT}/…)")
-    parser.add_argument("--keep-text", action="store_true", help="write notes and replies into predictions.jsonl too")
+    parser.add_argument("--keep-text", action="store_true", help="also write notes and replies into predictions.jsonl")
 
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -18,29 +18,36 @@ def add_games(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl games``."""
     parser = commands.add_parser(
         "games",
-        help="show the games of runs: notes with their change, who was right, every reply",
-        description="Write one page with all games of the runs, to open in a browser, and say what they show. A run "
-        "that is under way will do. On a terminal some games are shown too, those that surprised the assessor most; "
-        "the options below choose others.",
+        help="show the games of runs: notes with their change, who was right, and every reply",
+        description="Write one page with all games of the runs, to open in a browser, and print a summary. A run may "
+        "still be under way. On a terminal, the games that surprised the assessor most are shown too; "
+        "the options below choose other games.",
     )
     parser.set_defaults(run=run_games)
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="directory of a run of `medserl train`")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: games.html in the first RUN)")
-    parser.add_argument("--redact", action="store_true", help="leave out all texts and whose they are: numbers only")
     parser.add_argument(
-        "--show", type=int, metavar="N", help=f"games to show here (default: {DEFAULT_SHOWN}, into a pipe none)"
+        "run_dirs", type=Path, nargs="+", metavar="RUN", help="the directory of a run of `medserl train`"
     )
-    chosen = parser.add_argument_group("which games are shown here; the page has filters of its own")
-    chosen.add_argument("--rounds", metavar="N or M-N", help="of these rounds")
-    chosen.add_argument("--kind", choices=_words(Source), help="of this kind")
-    chosen.add_argument("--mode", choices=_words(Mode), help="what the injector was asked for")
-    chosen.add_argument("--type", metavar="TYPE", help="of this error type, e.g. diagnosis")
-    chosen.add_argument("--outcome", choices=_words(Outcome), help="that ended so")
-    chosen.add_argument("--reason", choices=_words(Reason), help="with an attempt that was rejected for this reason")
-    chosen.add_argument("--contradiction", action="store_true", help="whose edit was not what was asked for")
-    chosen.add_argument("--disagreement", action="store_true", help="on which the two referees disagree")
-    chosen.add_argument("--search", metavar="TEXT", help='with these words, or "a phrase" in double quotes')
-    chosen.add_argument("--sort", choices=SORTS, default="surprise", help="which first (default: surprise)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: games.html in the first RUN)")
+    parser.add_argument("--redact", action="store_true", help="leave out all texts and note ids, and keep only numbers")
+    parser.add_argument(
+        "--show",
+        type=int,
+        metavar="N",
+        help=f"how many games to show here (default: {DEFAULT_SHOWN}, or none into a pipe)",
+    )
+    chosen = parser.add_argument_group("games to show here (the page has filters of its own)")
+    chosen.add_argument("--rounds", metavar="N or M-N", help="games of these rounds")
+    chosen.add_argument("--kind", choices=_words(Source), help="games of this kind")
+    chosen.add_argument("--mode", choices=_words(Mode), help="games in which the injector was asked for this")
+    chosen.add_argument("--type", metavar="TYPE", help="games of this error type, e.g. diagnosis")
+    chosen.add_argument("--outcome", choices=_words(Outcome), help="games that ended in this way")
+    chosen.add_argument(
+        "--reason", choices=_words(Reason), help="games with an attempt that was rejected for this reason"
+    )
+    chosen.add_argument("--contradiction", action="store_true", help="games whose edit was not what was asked for")
+    chosen.add_argument("--disagreement", action="store_true", help="games on which the two referees disagree")
+    chosen.add_argument("--search", metavar="TEXT", help='games with these words, or with "a phrase" in double quotes')
+    chosen.add_argument("--sort", choices=SORTS, default="surprise", help="which games come first (default: surprise)")
 
 
 def _words(kinds: type[StrEnum]) -> list[str]:

@@ -31,6 +31,10 @@ _PATHS = {
     errno.EBUSY: _CHOOSE,
     errno.EXDEV: _CHOOSE,
     errno.ENOTEMPTY: _CHOOSE,
+    errno.EINVAL: _CHOOSE,
+    errno.ENXIO: _CHOOSE,
+    errno.ENODEV: _CHOOSE,
+    errno.EOPNOTSUPP: _CHOOSE,
 }
 _DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 
@@ -91,7 +95,7 @@ def _of_system(error: OSError) -> int:
             _forget_output()  # perhaps it is standard output that is full
         return _told(f"{_where(error)}{os.strerror(error.errno)}; {_MAKE_ROOM}", EXIT_FAILURE)
     if error.errno in _PATHS and error.filename:
-        return _told(f"{_where(error)}{os.strerror(error.errno)}; {_PATHS[error.errno]}", EXIT_USAGE)
+        return _told(f"{_where(error)}{error.strerror}; {_PATHS[error.errno]}", EXIT_USAGE)
     raise error
 
 

@@ -27,17 +27,17 @@ def add_health(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl health``."""
     parser = commands.add_parser(
         "health",
-        help="say whether the training runs here still move (the images' health check)",
-        description="Exit code 0 where every run that is going on here has written something lately, or none is going "
-        "on; 1 otherwise.",
+        help="say whether the training runs here still make progress (the images' health check)",
+        description="The exit code is 0 if every run that is going on here has written something lately, or "
+        "if there is none; otherwise it is 1.",
     )
     parser.set_defaults(run=run_health)
     parser.add_argument(
         "--minutes",
         type=float,
         default=DEFAULT_MINUTES,
-        help=f"silence that is allowed in any case, start-up included (default: {DEFAULT_MINUTES:.0f}); "
-        f"{ROUNDS_OF_PATIENCE:.0f} of the longest recent rounds are always allowed",
+        help=f"minutes of silence that are always allowed, also at start-up (default: {DEFAULT_MINUTES:.0f}); "
+        f"the time of {ROUNDS_OF_PATIENCE:.0f} of the longest recent rounds is always allowed too",
     )
 
 
@@ -46,7 +46,7 @@ def run_health(options: argparse.Namespace, overrides: list[str]) -> int:
     if overrides:
         raise ConfigError(f"{overrides[0]}: health takes no overrides")
     if not 0 < options.minutes < math.inf:
-        raise ConfigError(f"--minutes: {options.minutes:g} is no length of time; give a number above 0")
+        raise ConfigError(f"--minutes: {options.minutes:g} is not a length of time; give a number above 0")
     found = sorted(running())
     silent = False
     for run_dir in found:

@@ -40,12 +40,12 @@ def add_image(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "image",
         help="build, run and inspect the Apptainer image",
-        description="Build the Apptainer image (SIF) from the Docker image, run it, look into it.",
+        description="Build the Apptainer image (SIF) from the Docker image, run it, and inspect it.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser("build", help="make a SIF from a Docker image")
     build.set_defaults(run=build_image)
-    build.add_argument("sif", type=Path, help="the file to make")
+    build.add_argument("sif", type=Path, help="the file to write")
     build.add_argument(
         "--from",
         dest="source",
@@ -54,11 +54,13 @@ def add_image(commands: argparse._SubParsersAction) -> None:
         help=f"where the Docker image is: {', '.join(SOURCES)} (default: docker-daemon:medserl:cpu)",
     )
     build.add_argument("--definition", type=Path, metavar="FILE", help="apptainer.def (default: the checkout's)")
-    build.add_argument("--force", action="store_true", help="replace the file if it is there")
-    build.add_argument("--no-test", action="store_true", help="leave the definition's test out (needs capabilities)")
+    build.add_argument("--force", action="store_true", help="replace the file if it exists")
+    build.add_argument(
+        "--no-test", action="store_true", help="leave out the definition's test, which needs capabilities"
+    )
     for name, text, takes_arguments in (
-        ("run", "run `medserl ARGUMENTS` in the image; without arguments its self-test", True),
-        ("shell", "a shell in the image", False),
+        ("run", "run `medserl ARGUMENTS` in the image, or without arguments its self-test", True),
+        ("shell", "open a shell in the image", False),
         ("test", "run the image's own short test", False),
     ):
         action = actions.add_parser(name, help=text)
@@ -66,20 +68,20 @@ def add_image(commands: argparse._SubParsersAction) -> None:
         _add_container_options(action)
         action.add_argument("sif", type=Path, help="the image")
         if takes_arguments:
-            action.add_argument("arguments", nargs=argparse.REMAINDER, help="of medserl, in the image")
+            action.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of medserl in the image")
     inspect = actions.add_parser("inspect", help="show labels, environment and entry point")
     inspect.set_defaults(run=inspect_image)
     inspect.add_argument("sif", type=Path, help="the image")
-    inspect.add_argument("--json", action="store_true", help="all that the runtime knows, as JSON")
+    inspect.add_argument("--json", action="store_true", help="print everything that the runtime knows, as JSON")
 
 
 def _add_container_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bind", action="append", default=[], metavar="HOST[:IMAGE]", help="a folder to show inside")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable to set inside")
     parser.add_argument(
-        "--userns", action="store_true", help="in a user namespace: where the runtime has no setuid part"
+        "--userns", action="store_true", help="run in a user namespace, if the runtime has no setuid part"
     )
-    parser.add_argument("--print", action="store_true", dest="only_print", help="print the command, run nothing")
+    parser.add_argument("--print", action="store_true", dest="only_print", help="print the command without running it")
 
 
 # ------------------------------------------------------------------------------------------------ the runtime
@@ -159,7 +161,7 @@ def split_source(source: str) -> tuple[str, str]:
     if kind not in SOURCES or not name:
         raise ImageError(f"--from {source}: give one of {', '.join(f'{kind}:NAME' for kind in SOURCES)}")
     if kind.endswith("-archive") and not Path(name.split(":")[0]).is_file():
-        raise ImageError(f"--from {source}: {name} is no file; `docker save IMAGE -o FILE` makes one")
+        raise ImageError(f"--from {source}: {name} is not a file; `docker save IMAGE -o FILE` makes one")
     return kind, name
 
 

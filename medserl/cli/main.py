@@ -49,44 +49,57 @@ def build_parser() -> argparse.ArgumentParser:
         help="turn a checkpoint into a Hugging Face model directory",
         description="Copy a checkpoint's weights, tokenizer and configuration into a model directory.",
     )
-    export.add_argument("checkpoint", help="a checkpoint (global_step_N), or a run directory: its best or newest one")
-    export.add_argument("--out", required=True, help="the directory to make")
+    export.add_argument(
+        "checkpoint", help="a checkpoint (global_step_N), or a run directory for its best or else newest one"
+    )
+    export.add_argument("--out", required=True, help="the directory to write")
     export.set_defaults(run=later("medserl.cli.export", "export", takes_overrides=False))
     ablate = commands.add_parser(
         "ablate",
         help="run a grid of settings on the ward and compare them",
-        description="Run every arm of a grid with every seed; one table and one plot of them all.",
+        description="Run every arm of a grid with every seed, and write one table and one plot of them all.",
     )
     ablate.add_argument("grid", help="a YAML file, or the name of one in configs/ablations")
-    ablate.add_argument("--out", required=True, help="directory of the bench; the same directory goes on")
-    ablate.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    ablate.add_argument("--seeds", type=int, nargs="+", help="seeds, instead of the grid's")
-    ablate.add_argument("--only", nargs="+", default=[], metavar="ARM", help="these arms only")
+    ablate.add_argument(
+        "--out", required=True, help="the directory of the results; with the same directory the grid resumes"
+    )
+    ablate.add_argument("--jobs", type=int, default=1, help="how many runs at a time (default: 1)")
+    ablate.add_argument("--seeds", type=int, nargs="+", help="seeds to use instead of the grid's")
+    ablate.add_argument("--only", nargs="+", default=[], metavar="ARM", help="run only these arms")
     ablate.add_argument("--notes", type=int, default=300, help="test patients of each split (default: 300)")
-    ablate.add_argument("--report", action="store_true", help="run nothing, write the table and plot of what is there")
+    ablate.add_argument(
+        "--report", action="store_true", help="run nothing, and write the table and plot of the runs that are there"
+    )
     ablate.set_defaults(run=later("medserl.cli.ablate", "ablate", takes_overrides=False))
     config = commands.add_parser("config", help="print the resolved configuration", epilog=OVERRIDES_HELP)
     add_configuration(config)
     config.set_defaults(run=later("medserl.cli.config", "show_config"))
     config.add_argument(
-        "--section", metavar="KEY", help="print this part only, e.g. medserl or actor_rollout_ref.actor"
+        "--section", metavar="KEY", help="print only this part, e.g. medserl or actor_rollout_ref.actor"
     )
     config.add_argument("--list", action="store_true", help="list the shipped configurations")
-    config.add_argument("--explain", metavar="KEY", help="say what a key means, its default, and why it is set here")
-    config.add_argument("--changed", action="store_true", help="list the keys that differ from verl's and our defaults")
+    config.add_argument(
+        "--explain", metavar="KEY", help="say what a key means, what its default is, and why it is set here"
+    )
+    config.add_argument(
+        "--changed", action="store_true", help="list the keys that differ from verl's and MedSeRL's defaults"
+    )
     doctor = commands.add_parser(
         "doctor",
-        help="look at this machine, or at the nodes of this allocation, before any job",
-        description="Look at GPUs, memory, disks, limits, packages, network, and at what a configuration needs; says "
-        "what is bad and what to do. Without --config: for embedded, or embedded_gpu where a GPU is. Inside salloc: "
-        "all nodes (slurm/preflight.sh), with --config or overrides what that job would need too.",
+        help="check this machine, or the nodes of this allocation, before any job",
+        description="Check GPUs, memory, disks, limits, packages, network and what a configuration needs; say "
+        "what is wrong and what to do. Without --config the check is for embedded, or embedded_gpu if there is a GPU. "
+        "Inside salloc all nodes are checked (slurm/preflight.sh), and with --config or overrides what that job would "
+        "need, too.",
         epilog=OVERRIDES_HELP,
     )
     add_configuration(doctor)
     doctor.set_defaults(run=later("medserl.cli.doctor", "doctor"), config=None)
-    doctor.add_argument("--interface", metavar="NAME", help="network interface of the all-reduce, e.g. ib0")
-    doctor.add_argument("--quick", action="store_true", help="leave out what imports torch")
-    doctor.add_argument("--here", action="store_true", help="this machine only, in an allocation of several nodes too")
+    doctor.add_argument("--interface", metavar="NAME", help="the network interface for the all-reduce, e.g. ib0")
+    doctor.add_argument("--quick", action="store_true", help="leave out the checks that import torch")
+    doctor.add_argument(
+        "--here", action="store_true", help="check only this machine, even in an allocation of several nodes"
+    )
     add_bringup(commands)
     data.add_commands(commands)
     add_evaluate(commands)

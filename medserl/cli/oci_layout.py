@@ -24,7 +24,7 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 class SaveError(UserError):
-    """An image that Docker does not hand out, or an archive that is none of Docker's."""
+    """An image that Docker does not hand out, or an archive that is not one of Docker's."""
 
 
 def from_command(command: Sequence[str], folder: Path) -> None:

@@ -10,35 +10,48 @@ from pathlib import Path
 from medserl.errors import EXIT_OK
 
 DESCRIPTION = """Prepare notes, warm-start a model, train it by self-play, evaluate it against the model that self-play
-started from, and report. The same command goes on with the stage that is not done."""
-EPILOG = """Behind the options: overrides of a stage's configuration, train:key=value (evaluation uses them too) or
+started from, and report. The same command resumes at the first stage that is not done."""
+EPILOG = """Overrides of a stage's configuration may follow the options: train:key=value (evaluation uses it too) or
 sft:key=value."""
 
 
 def add_pipeline(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl pipeline``."""
     parser = commands.add_parser(
-        "pipeline", help="from files of notes to a judged checkpoint", description=DESCRIPTION, epilog=EPILOG
+        "pipeline", help="go from files of notes to a judged checkpoint", description=DESCRIPTION, epilog=EPILOG
     )
     parser.set_defaults(run=run_pipeline)
     parser.add_argument(
-        "items", nargs="*", metavar="SOURCE", help="files of notes as `data prepare` takes them (default: the ward)"
+        "items", nargs="*", metavar="SOURCE", help="a file of notes, as `data prepare` takes it (default: the ward)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the pipeline's directory")
     parser.add_argument(
-        "--config", metavar="NAME", help="of training (default: embedded; real_cpu for another --model)"
+        "--config", metavar="NAME", help="training's configuration (default: embedded, or real_cpu for another --model)"
     )
-    parser.add_argument("--sft-config", metavar="NAME", help="of the warm start (default: goes with that one)")
+    parser.add_argument(
+        "--sft-config",
+        metavar="NAME",
+        help="the warm start's configuration (default: the one that goes with training's)",
+    )
     parser.add_argument("--skip-warm-start", action="store_true", help="train the start model as it is")
     parser.add_argument(
         "--model",
         metavar="PATH",
-        help="start model (default: the training configuration's; for the ward's warm start, its configuration's)",
+        help="the start model (default: that of training's configuration, or for the ward's warm start of its own)",
     )
-    parser.add_argument("--count", type=int, default=384, metavar="N", help="ward: notes in each split (384)")
-    parser.add_argument("--seed", type=int, default=7, metavar="S", help="ward: seed of the notes (7)")
-    parser.add_argument("--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split")
-    parser.add_argument("--ratios", default="0.8,0.1,0.1", metavar="T,V,T", help="shares where nothing tells the split")
+    parser.add_argument(
+        "--count", type=int, default=384, metavar="N", help="ward only: notes in each split (default: 384)"
+    )
+    parser.add_argument("--seed", type=int, default=7, metavar="S", help="ward only: seed of the notes (default: 7)")
+    parser.add_argument(
+        "--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split; may be repeated"
+    )
+    parser.add_argument(
+        "--ratios",
+        default="0.8,0.1,0.1",
+        metavar="T,V,T",
+        help="shares of train, validation and test, if nothing else decides",
+    )
     leaks = parser.add_mutually_exclusive_group()
     leaks.add_argument("--allow-leaks", action="store_true", help="keep notes that are in two splits")
     leaks.add_argument("--drop-leaks", action="store_true", help="drop them from train (from validation, if in test)")
@@ -46,9 +59,11 @@ def add_pipeline(commands: argparse._SubParsersAction) -> None:
         "--max-prompt-tokens",
         type=int,
         metavar="N",
-        help="leave out, and count, notes of which a prompt needs more (default: such a note is an error)",
+        help="leave out, and count, notes whose prompts need more tokens (default: such a note is an error)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the stages and check all inputs, start nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the stages and check all inputs, but start nothing"
+    )
 
 
 def run_pipeline(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -29,22 +29,30 @@ def add_plan(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl plan``."""
     parser = commands.add_parser(
         "plan",
-        help="what a training would need of GPUs and hosts, and how long it would take; no weights needed",
-        description="Add up memory and seconds of a configuration on a kind of GPU, rank the ways to split it, and "
-        "say what more nodes would bring. Every number says how it is known. Exit code 2 where it cannot run.",
+        help="say what GPUs and memory a training would need and how long it would take, without its weights",
+        description="Add up the memory and time of a configuration on a kind of GPU, rank the ways to split it, and "
+        "say what more nodes would bring. Every number says how it is known. The exit code is 2 if it cannot run.",
         epilog=OVERRIDES_HELP,
     )
     add_configuration(parser, [option for option in TRAIN_OPTIONS if option[0] != "--model"], DEFAULT_CONFIG)
     parser.set_defaults(run=run_plan, config=DEFAULT_CONFIG)
-    parser.add_argument("--model", metavar="NAME", help="a known model such as qwen3-4b, a config.json or its folder")
-    parser.add_argument("--gpu", default=DEFAULT_GPU, metavar="NAME", help=f"kind of GPU (default: {DEFAULT_GPU})")
-    parser.add_argument("--nodes", type=int, metavar="N", help="nodes (default: the configuration's)")
-    parser.add_argument("--gpus-per-node", type=int, metavar="N", help="GPUs of a node (default: the configuration's)")
-    parser.add_argument("--host-memory", type=float, metavar="GIB", help="memory of a node, to refuse what needs more")
     parser.add_argument(
-        "--assume", action="append", default=[], metavar="NAME=VALUE", help="put another number in place of an assumed"
+        "--model", metavar="NAME", help="a known model such as qwen3-4b, or a config.json or its folder"
     )
-    parser.add_argument("--all", action="store_true", help="every way to split it, and not the best ones only")
+    parser.add_argument("--gpu", default=DEFAULT_GPU, metavar="NAME", help=f"the kind of GPU (default: {DEFAULT_GPU})")
+    parser.add_argument("--nodes", type=int, metavar="N", help="number of nodes (default: the configuration's)")
+    parser.add_argument("--gpus-per-node", type=int, metavar="N", help="GPUs per node (default: the configuration's)")
+    parser.add_argument(
+        "--host-memory", type=float, metavar="GIB", help="memory of a node, to refuse whatever needs more"
+    )
+    parser.add_argument(
+        "--assume",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="use another number instead of an assumed one",
+    )
+    parser.add_argument("--all", action="store_true", help="show every way to split it, not only the best ones")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -126,7 +134,7 @@ def _host_memory(given: float | None) -> float | None:
     from medserl.planning.memory import GIB
 
     if given is not None and not 0 < given < math.inf:
-        raise ConfigError(f"--host-memory {given:g}: is no size; give a node's memory in GiB, e.g. 512")
+        raise ConfigError(f"--host-memory {given:g}: is not a size; give a node's memory in GiB, e.g. 512")
     return None if given is None else given * GIB
 
 

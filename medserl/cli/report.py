@@ -12,9 +12,9 @@ def add_report(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl report``."""
     parser = commands.add_parser(
         "report",
-        help="say how a training run went, with curves",
-        description="Write RUN_DIR/report.html and report.json from what the run recorded; a running one will do. "
-        "Several runs are compared instead, in one page: those that differ in their seed only count as one.",
+        help="say how a training run went, with its curves",
+        description="Write RUN_DIR/report.html and report.json from what the run recorded; it may still be running. "
+        "Several runs are compared instead, on one page; runs that differ only in their seed count as one.",
     )
     parser.set_defaults(run=run_report)
     parser.add_argument(

@@ -19,6 +19,7 @@ from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
 from medserl.words import counted
 
 CONFIGS = {"cpu": "embedded", "cuda": "embedded_gpu"}
+REAL_OUT = Path("outputs") / "selftest-real"
 PACKAGES = ("vllm", "verl", "torch")
 # What a round always has; the others depend on how the games went.
 METRICS = (
@@ -50,20 +51,39 @@ def add_selftest(commands: argparse._SubParsersAction) -> None:
     """The options of ``medserl selftest``."""
     parser = commands.add_parser(
         "selftest",
-        help="train a round of the embedded default and check what comes out",
+        help="train a round of the embedded default and check the result",
         description="Run Ray, vLLM, Megatron and verl's trainer on the tiny model and the synthetic notes of the "
         "package, and check rounds, metrics, checkpoint and TensorBoard. The last line says what passed.",
     )
     parser.set_defaults(run=run_selftest)
-    parser.add_argument("--rounds", type=int, default=1, help="rounds to train (default: 1)")
-    parser.add_argument("--device", choices=("auto", *CONFIGS), default="auto", help="default: the GPU, if one is here")
-    parser.add_argument("--run-dir", type=Path, help="keep the run here (default: a folder that goes when it passed)")
+    parser.add_argument("--rounds", type=int, default=1, help="how many rounds to train (default: 1)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", *CONFIGS),
+        default="auto",
+        help="where to train (default: on the GPU, if there is one)",
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, help="keep the run here (default: a folder that is removed after a pass)"
+    )
+    real = parser.add_argument_group(
+        "a real model through every command", "It takes an hour on two cores for a hundred million parameters."
+    )
+    real.add_argument(
+        "--real",
+        type=Path,
+        metavar="MODEL",
+        help="take this model directory through every command: evaluate, sft, train, export",
+    )
+    real.add_argument("--notes", type=Path, metavar="DIR", help="the folder with MEDEC's training and validation files")
 
 
 def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
     """Train, check, print a line per check and one for the whole."""
     from medserl.cpu.environment import choose_device, vllm_is_cpu_build
 
+    if options.real is not None or options.notes is not None:
+        return run_real(options, overrides)
     if options.rounds < 1:
         raise ConfigError(f"--rounds: {options.rounds} is less than 1")
     device = choose_device(options.device)
@@ -74,7 +94,9 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
         )
     gpus = gpus_here()
     if device == "cpu":
-        print("tests the CPU path" + (f"; the {gpus} GPU(s) of this machine are not used" if gpus else ""), flush=True)
+        print(
+            "tests the CPU path" + (f" without using this machine's {counted(gpus, 'GPU')}" if gpus else ""), flush=True
+        )
     kept = options.run_dir is not None
     run_dir = options.run_dir if kept else Path(tempfile.mkdtemp(prefix="medserl-selftest-")) / "run"
     code = _train(run_dir, options.rounds, device, gpus, overrides)
@@ -94,6 +116,43 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
     print(f"selftest passed: {summary(run_dir, options.rounds, device)}", flush=True)
     if not kept:
         shutil.rmtree(run_dir.parent, ignore_errors=True)
+    return EXIT_OK
+
+
+def run_real(options: argparse.Namespace, overrides: list[str]) -> int:
+    """The course of `medserl.proof`: its table, and whether the model got through all of it."""
+    from medserl.cli.evaluate import progress_on_stderr
+    from medserl.proof.course import Course, find_notes
+    from medserl.proof.run import Proof, StageFailed
+    from medserl.proof.table import TABLE
+
+    if options.real is None or options.notes is None:
+        raise ConfigError("--real MODEL and --notes DIR go together: a model directory and the folder of MEDEC's files")
+    if overrides:
+        raise ConfigError(f"{overrides[0]}: --real takes no overrides; its commands stand in its table, to be changed")
+    train, held_out = find_notes(options.notes)
+    course = Course(options.real, train, held_out, options.run_dir or REAL_OUT)
+    proof = Proof(course)
+    print(f"{course.cut()} Everything is kept in {course.out}.", flush=True)
+    with progress_on_stderr():
+        try:
+            proof.run()
+        except StageFailed as error:
+            return _failed(f"{error}; the same command goes on with it")
+    print((course.out / TABLE).read_text(encoding="utf-8"))
+    checks = look_at(course.out / "game", course.rounds)
+    for check in checks:
+        print(check)
+    found = proof.readiness()
+    wrong = [check.name for check in checks if not check.passed]
+    if found is None or not course.ready(found):
+        wrong.append(
+            f"warm start (wanted: {course.accepted:.0%} of the first edits accepted, {course.parsed:.0%} of the "
+            "answers read)"
+        )
+    if wrong:
+        return _failed(f"{', '.join(wrong)}; the table is {course.out / TABLE}")
+    print(f"selftest passed: {course.model.name} through every command; the table is {course.out / TABLE}")
     return EXIT_OK
 
 
@@ -216,7 +275,11 @@ def check_tensorboard(run_dir: Path, rounds: int) -> Check:
     events.Reload()
     tags = events.Tags()["scalars"]
     steps = [event.step for event in events.Scalars(METRICS[0])] if METRICS[0] in tags else []
-    return Check("TensorBoard", steps == list(range(1, rounds + 1)), f"{len(tags)} curves, {len(steps)} round(s)")
+    return Check(
+        "TensorBoard",
+        steps == list(range(1, rounds + 1)),
+        f"{counted(len(tags), 'curve')}, {counted(len(steps), 'round')}",
+    )
 
 
 def summary(run_dir: Path, rounds: int, device: str) -> str:

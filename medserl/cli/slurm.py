@@ -26,7 +26,7 @@ SBATCH_OPTIONS = (
     ("--gpus-per-node", "GPUs of each node"),
     ("--cpus-per-task", "CPUs of each node"),
     ("--mem", "memory of each node"),
-    ("--time", "time limit, as sbatch takes it"),
+    ("--time", "time limit, in sbatch's format"),
     ("--account", "account (default: the site's file)"),
     ("--partition", "partition (default: the site's file)"),
     ("--qos", "quality of service (default: the site's file)"),
@@ -39,7 +39,7 @@ def add_slurm(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "slurm",
         help="submit jobs to Slurm, with their arithmetic checked first",
-        description="Jobs of slurm/ with the settings of the site's file (slurm/site.sh.example).",
+        description="Run the jobs of slurm/ with the settings of the site's file (slurm/site.sh.example).",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in (
@@ -51,15 +51,21 @@ def add_slurm(commands: argparse._SubParsersAction) -> None:
         for option, explanation in SBATCH_OPTIONS:
             action.add_argument(option, dest=f"sbatch_{option[2:]}", metavar="X", help=explanation)
         action.add_argument(
-            "--sbatch", action="append", default=[], metavar="OPTION", help="any other option, --sbatch=--name=value"
+            "--sbatch",
+            action="append",
+            default=[],
+            metavar="OPTION",
+            help="any other option of sbatch: --sbatch=--name=value",
         )
         if name == "submit":
-            action.add_argument("--dry-run", action="store_true", help="print what render prints, submit nothing")
+            action.add_argument("--dry-run", action="store_true", help="print what render prints, but submit nothing")
         action.add_argument("script", choices=SCRIPTS, metavar="JOB", help=", ".join(SCRIPTS))
-        action.add_argument("arguments", nargs=argparse.REMAINDER, help="of medserl train, or of medserl evaluate")
-    attach = actions.add_parser("attach", help="a shell inside a running job, or a command")
+        action.add_argument(
+            "arguments", nargs=argparse.REMAINDER, help="arguments of medserl train, or of medserl evaluate"
+        )
+    attach = actions.add_parser("attach", help="open a shell, or run a command, inside a running job")
     attach.set_defaults(run=run_attach)
-    attach.add_argument("job", help="number of the job")
+    attach.add_argument("job", help="the job's number")
     attach.add_argument("arguments", nargs=argparse.REMAINDER, metavar="NODE [COMMAND …]")
     _add_steps(actions.add_parser("step", help="what the launchers run on the nodes"))
 
@@ -81,7 +87,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         plan.add_argument(f"--{name}", type=int, required=True)
     plan.add_argument("arguments", nargs=argparse.REMAINDER)
     plan.set_defaults(run=run_plan)
-    node = steps.add_parser("check-node", help="look at this node, and at the network together with the others")
+    node = steps.add_parser("check-node", help="check this node, and the network together with the others")
     node.add_argument("--node", required=True)
     node.add_argument("--plan", type=Path, required=True)
     node.add_argument("--out", type=Path, required=True)
@@ -93,7 +99,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     node.add_argument("--all-reduce", metavar="ADDRESS:PORT")
     node.add_argument("--nodes", required=True, help="names of all nodes, with commas")
     node.set_defaults(run=run_check_node)
-    report = steps.add_parser("preflight-report", help="one table of all nodes; 1 where one is bad")
+    report = steps.add_parser("preflight-report", help="one table of all nodes; exit code 1 if one is bad")
     report.add_argument("--folder", type=Path, required=True)
     report.add_argument("nodes", nargs="+")
     report.set_defaults(run=run_report)
@@ -190,7 +196,7 @@ def gpu_memory(settings: Mapping[str, str]) -> float | None:
     with contextlib.suppress(ValueError):
         if 0 < float(given) < math.inf:
             return float(given)
-    raise ConfigError(f"MEDSERL_GPU_MEMORY_GB={given}: is no size; give a GPU's memory in GiB, e.g. 80")
+    raise ConfigError(f"MEDSERL_GPU_MEMORY_GB={given}: is not a size; give a GPU's memory in GiB, e.g. 80")
 
 
 def run_attach(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -276,14 +282,14 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it did not leave that.
     """
-    from medserl.files import regular
+    from medserl.files import read_json
 
     try:
-        plan = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        plan = read_json(path)
+    except (OSError, ValueError):
         plan = None
     if not isinstance(plan, dict):
-        raise ConfigError(f"--plan {path}: is no plan; medserl slurm step plan writes one")
+        raise ConfigError(f"--plan {path}: is not a plan; medserl slurm step plan writes one")
     return plan
 
 

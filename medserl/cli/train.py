@@ -50,6 +50,7 @@ def _train(options: argparse.Namespace, overrides: list[str], stop: StopSignals)
     trainer = MedSeRLTrainer(config, overrides, verbose=options.verbose, stop=stop)
     print(plan(trainer), flush=True)
     if options.dry_run:
+        trainer.run_dir.check_checkpoints(content=True)
         print("dry run: everything checked, nothing started")
         return EXIT_OK
     try:
@@ -130,6 +131,7 @@ def plan(trainer: MedSeRLTrainer) -> str:
     from medserl.config.settings import labelled_per_round
     from medserl.game.referee.instruction import unchecked_labels
     from medserl.run.layout import parallel_of
+    from medserl.run.trackers import where_numbers_go
     from medserl.serving.servers import where_notes_go
 
     config, settings = trainer.config, trainer.settings
@@ -143,11 +145,12 @@ def plan(trainer: MedSeRLTrainer) -> str:
     rounds = counted(trainer.planned_rounds, "round")
     if settings.max_rounds is None:
         rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
-    hosts = where_notes_go(settings)
+    hosts, numbers = where_notes_go(settings), where_numbers_go(settings.trackers)
     unchecked = unchecked_labels(settings.referee.name, settings.second_referee.name)
     return "\n".join(
         (
             *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
+            *((f"numbers to {numbers}: metrics and settings that are numbers, no text",) if numbers else ()),
             f"model      {config.actor_rollout_ref.model.path}",
             f"notes      {notes_line(settings)}",
             f"round      {settings.rollout_batch_size} notes, {labelled}; "

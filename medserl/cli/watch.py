@@ -14,12 +14,14 @@ def add_watch(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "watch",
         help="serve the games and reports of runs under way, on this machine only",
-        description="Serve the games and the reports of the runs for a browser on this machine, with each round's as "
-        "it ends, until Ctrl-C. Only who knows the address, which holds a secret of this start, can read them.",
+        description="Serve the games and the reports of the runs to a browser on this machine, and add each round as "
+        "it ends, until Ctrl-C. Only those who know the address, with a new secret at each start, can read them.",
     )
     parser.set_defaults(run=run_watch)
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="directory of a run of `medserl train`")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any that is free)")
+    parser.add_argument(
+        "run_dirs", type=Path, nargs="+", metavar="RUN", help="the directory of a run of `medserl train`"
+    )
+    parser.add_argument("--port", type=int, default=0, help="the port to listen on (default: any free port)")
 
 
 def run_watch(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -29,7 +31,7 @@ def run_watch(options: argparse.Namespace, overrides: list[str]) -> int:
     if overrides:
         raise ConfigError(f"{overrides[0]}: watch takes run directories and no overrides")
     if not 0 <= options.port <= 65535:
-        raise ConfigError(f"--port {options.port}: is no port; give one from 1 to 65535, or none")
+        raise ConfigError(f"--port {options.port}: is not a port; give one from 1 to 65535, or none")
     with Server(Site(options.run_dirs), options.port) as server:
         port = server.server_port
         try:

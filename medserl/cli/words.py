@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         if choice is not None:
             known = re.findall(r"'([^']*)'", choice[2])
             kind = "command" if set(known) <= set(_commands(self)) else "choice"
-            message = f"{choice[1]!r} is no {kind}; {meant(choice[1], known) or 'known: ' + ', '.join(known)}"
+            message = f"{choice[1]!r} is not a {kind}; {meant(choice[1], known) or 'known: ' + ', '.join(known)}"
         super().error(message)
 
     def format_help(self) -> str:
@@ -44,7 +44,11 @@ class Parser(argparse.ArgumentParser):
         for title, names in groups.items():
             if names:
                 lines += ["", f"{title}:", *(_entry(name, helps[name]) for name in names)]
-        lines += ["", "`medserl COMMAND --help` says more of a command; `medserl --version` the version.", ""]
+        lines += [
+            "",
+            "`medserl COMMAND --help` says more about a command, and `medserl --version` prints the version.",
+            "",
+        ]
         return "\n".join(lines)
 
 

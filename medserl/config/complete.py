@@ -170,9 +170,9 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
 
 
 def check_one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError for a word that is none of those that a key of ours takes."""
+    """Raise ConfigError for a word that is not one of those that a key of ours takes."""
     if value not in choices:
-        raise ConfigError(f"medserl.{key}: {value!r} is none of {', '.join(choices)}")
+        raise ConfigError(f"medserl.{key}: {value!r} is not one of {', '.join(choices)}")
 
 
 def check_choices(settings: GameSettings) -> None:

@@ -20,8 +20,10 @@ from medserl.config.settings import GameSettings
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
 from medserl.files import regular
+from medserl.game.registry import AUTO
 
 BASES = ("base", "base_gpu", "sft_base")
+NOTES = "medserl.notes.path"
 
 
 @dataclass(frozen=True)
@@ -169,3 +171,25 @@ def leaves_open(path: Path, key: str) -> bool:
         return bool(OmegaConf.is_missing(parent, name))
     parents = [configs_dir() / f"{item}.yaml" for item in raw.get("defaults", []) if isinstance(item, str)]
     return any(leaves_open(parent, key) for parent in parents if parent.is_file())
+
+
+def check_notes_named(config: DictConfig, name: str, overrides: Sequence[str]) -> None:
+    """Raise where a configuration leaves its notes to the user, and the user has named none.
+
+    Without this, a start would train on the synthetic ward, which nobody asked for.
+
+    Args:
+        config: What was composed.
+        name: From which configuration.
+        overrides: With which overrides; ``medserl.notes.path=null`` among them says that there is to be no file.
+
+    Raises:
+        ConfigError: what to give.
+    """
+    notes = config.medserl.notes
+    if notes.path is not None or notes.source != AUTO or not leaves_open(config_path(name), NOTES):
+        return
+    if any(text.lstrip("+").partition("=")[0] == NOTES for text in overrides):
+        return
+    option = "--data" if "engine" in config else "--prompt-data"
+    raise ConfigError(f"{NOTES}: configuration {name} leaves the notes to you; name a file of them, {option} FILE")

@@ -7,7 +7,6 @@ updates, behind a router.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 from medserl.config.servers import api_of
 from medserl.config.settings import BUILTIN_MODEL, JUDGE, GameSettings, RefereeSettings
 from medserl.errors import ConfigError
+from medserl.files import read_json
 from medserl.game.registry import build
 
 # What the judge's vLLM shares with the policy's: both run on the same kind of machine.
@@ -52,7 +52,7 @@ class JudgeOptions:
         for key in ("votes", "max_tokens", "tensor_parallel_size"):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"medserl.referee.options.{key}: {value!r} is no whole number above 0")
+                raise ConfigError(f"medserl.referee.options.{key}: {value!r} is not a whole number above 0")
         for key, least in (("temperature", 0.0), ("timeout", 1e-9)):
             value = getattr(self, key)
             if not isinstance(value, int | float) or value < least:
@@ -139,7 +139,7 @@ def _builtin(model: str | None) -> str | None:
 def _longest(model: str, default: int) -> int:
     """The context that the model has; ``default`` where its directory does not say (`check_all` complains)."""
     try:
-        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        config = read_json(Path(model) / "config.json")
         return int(config["max_position_embeddings"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return default

@@ -20,6 +20,7 @@ from medserl.config.family import (
     SFT,
     TRAIN_FSDP,
     available_configs,
+    check_notes_named,
     compose,
     config_path,
     configs_dir,
@@ -61,19 +62,23 @@ REAL_CONFIG, REAL_SFT_CONFIG = "real_cpu", "sft_real_cpu"
 """For models that are not the ward's, on CPUs."""
 
 
-def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(
+    name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = (), *, starts: bool = True
+) -> DictConfig:
     """Compose, check and complete a configuration.
 
     Args:
         name_or_path: A name in ``configs/`` or the path of a YAML file of the same form.
         overrides: Hydra overrides, ``key=value`` or ``+key=value``.
+        starts: It is for a start, which needs notes; where it is only looked at, those that the configuration leaves
+            to the user need not be named.
 
     Returns:
         The resolved configuration, with verl's keys at the top and the game's under ``medserl``.
 
     Raises:
         ConfigError: an unknown configuration, an unknown or misspelt key, a value of the wrong type or size, a part
-        of verl's that was never tested here, or a key that has no effect.
+        of verl's that was never tested here, a key that has no effect, or notes that nobody named.
     """
     path = config_path(name_or_path)
     config, family = compose_training(path, overrides)
@@ -87,10 +92,14 @@ def load_config(name_or_path: str = DEFAULT_CONFIG, overrides: Sequence[str] = (
     without_effect = tuple((key, why) for key, why in TRAIN_WITHOUT_EFFECT if not (fsdp and megatrons(key)))
     check_effects(config, _shared("base"), verl_defaults(family), without_effect)
     expand_home(config)
+    if starts:
+        check_notes_named(config, name_or_path, overrides)
     return _resolved(complete(config, game_settings(config)), name_or_path)
 
 
-def load_sft_config(name_or_path: str = DEFAULT_SFT_CONFIG, overrides: Sequence[str] = ()) -> DictConfig:
+def load_sft_config(
+    name_or_path: str = DEFAULT_SFT_CONFIG, overrides: Sequence[str] = (), *, starts: bool = True
+) -> DictConfig:
     """``load_config`` for ``medserl sft``: verl's keys of its supervised trainer, ours under ``medserl``.
 
     Raises:
@@ -107,6 +116,8 @@ def load_sft_config(name_or_path: str = DEFAULT_SFT_CONFIG, overrides: Sequence[
     check_values(config, SFT_RULES, verl_defaults(SFT))
     check_effects(config, _shared("sft_base"), verl_defaults(SFT), SFT_WITHOUT_EFFECT)
     expand_home(config)
+    if starts:
+        check_notes_named(config, name_or_path, overrides)
     return _resolved(complete_sft(config, sft_settings(config)), name_or_path)
 
 

@@ -103,7 +103,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             sweep = parsed.is_sweep_override()
         except (HydraException, ValueError):
             if not equals:
-                raise ConfigError(f"override {text!r}: is no key=value") from None
+                raise ConfigError(f"override {text!r}: is not key=value") from None
             raise ConfigError(
                 f"override {text!r}: the value holds a character of Hydra's grammar; quote it: {quoted(key, value)}"
             ) from None

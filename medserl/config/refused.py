@@ -64,7 +64,7 @@ SFT_ONLY: Only = (
     ("engine.context_parallel_size", 1, "context parallelism was not tested here"),
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
-_OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself"
+_OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself, and medserl.trackers names others"
 _OWN_GAMES = "use medserl.game_log.enabled=true, which keeps every game in RUN_DIR/games"
 _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
 # Key, what to use instead.

@@ -27,11 +27,11 @@ def api_of(url: str | None, key: str) -> str | None:
         host, has_secret = parts.hostname, parts.username is not None or parts.password is not None
         parts.port  # noqa: B018 - raises where it is no number, or too large
     except ValueError as error:
-        raise ConfigError(f"{key}: is no address of a server ({error})") from None
+        raise ConfigError(f"{key}: is not an address of a server ({error})") from None
     if has_secret:
         raise ConfigError(f"{key}: leave name and password out of the address; keys belong into the environment")
     if not host or not text.isascii() or not text.isprintable() or " " in text or "?" in text or "#" in text:
-        raise ConfigError(f"{key}: {text!r} is no address of a server, such as http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{key}: {text!r} is not an address of a server, such as http://127.0.0.1:8000/v1")
     base = text.rstrip("/")
     return base if base.endswith("/v1") else f"{base}/v1"
 

@@ -203,6 +203,9 @@ class GameSettings:
     max_rounds: int | None = None
     """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
     game_log: GameLogSettings = field(default_factory=GameLogSettings)
+    trackers: list[str] = field(default_factory=list)
+    """``wandb``, ``mlflow``, ``swanlab``: which of them get the run's numbers, and nothing but numbers
+    (docs/trackers.md)."""
 
 
 GREEDY, SAMPLED = "greedy", "sampled"

@@ -72,6 +72,9 @@ class SftSettings:
     hesitates copies the old word, and with it the whole sentence, which the filter rejects."""
     text_weight: float = 0.0
     """Loss weight of a token of the prompt of a correct note, so that a tiny model learns the notes' language."""
+    trackers: list[str] = field(default_factory=list)
+    """``wandb``, ``mlflow``, ``swanlab``: which of them get the run's numbers, and nothing but numbers
+    (docs/trackers.md)."""
 
 
 def batch_size(settings: SftSettings) -> int:

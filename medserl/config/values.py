@@ -46,16 +46,16 @@ class Rule:
         if value in self.also and not isinstance(value, bool):
             return None
         if not _is(self.kind, value):
-            return f"{_shown(value)} is no {_NAMES[self.kind]}"
+            return f"{_shown(value)} is not {_NAMES[self.kind]}"
         if self.choices and value not in self.choices:
-            return f"{value!r} is none of {', '.join(self.choices)}"
+            return f"{value!r} is not one of {', '.join(self.choices)}"
         if self.kind in ("whole", "number"):
             return self._out_of_bounds(value)
         return None
 
     def _out_of_bounds(self, value: float) -> str | None:
         if not math.isfinite(value):
-            return f"{value} is no number to compute with"
+            return f"{value} is not a finite number"
         besides = f" (or {', '.join(map(str, self.also))})" if self.also else ""
         if self.above is not None and value <= self.above:
             return f"{value} is not above {self.above:g}{besides}"
@@ -66,7 +66,7 @@ class Rule:
         return None
 
 
-_NAMES = {"whole": "whole number", "number": "number", "switch": "true or false", "text": "text", "list": "list"}
+_NAMES = {"whole": "a whole number", "number": "a number", "switch": "true or false", "text": "text", "list": "a list"}
 
 
 def _shown(value: Any) -> str:
@@ -358,4 +358,4 @@ def _check_finite(values: dict[str, Any], prefix: str) -> None:
         if isinstance(value, dict):
             _check_finite(value, f"{prefix}{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{prefix}{name}: {value} is no number to compute with")
+            raise ConfigError(f"{prefix}{name}: {value} is not a finite number")

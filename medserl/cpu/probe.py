@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medserl.files import PRIVATE_FOLDER, write_atomically
+from medserl.files import PRIVATE_FOLDER, read_json, write_atomically
 
 # Highest first. Values of oneDNN's run-time control (its documentation, "CPU Dispatcher Control").
 # None: no cap, oneDNN chooses by itself.
@@ -204,7 +204,7 @@ def _processor() -> str:
 
 def _read_cache() -> dict[str, Any]:
     try:
-        content = json.loads(cache_path().read_text())
+        content = read_json(cache_path())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -28,7 +28,7 @@ def write_ward(
 ) -> list[Path]:
     """Write the three splits by patient into the folder ``out``, ``count`` notes each, every other one with its error.
 
-    ``table`` is a knowledge table of one's own (docs/ward.md); None: the shipped one. ``long``: notes of 150 to 300
+    ``table`` is a knowledge table of your own (docs/ward-data.md); None: the shipped one. ``long``: notes of 150 to 300
     words.
 
     Raises ConfigError for a table that cannot be used, naming line and key, for a count below 2 or above what a split

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from medserl.evaluation import engine
 from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, check_request, engine_config, token_limit
 from medserl.evaluation.votes import Vote, majority
-from medserl.files import write_atomically
+from medserl.files import read_json, write_atomically
 from medserl.game.labels import Label
 from medserl.game.prompts import load_prompt_set
 from medserl.run.checkpoint import EXPORT_RECORD
@@ -80,7 +79,7 @@ def finding(example: LabelledExample, votes: Sequence[Vote]) -> Finding:
 def held_out_accuracy(model: Path) -> str:
     """What is known of a model's accuracy on held-out notes, from the record of its export."""
     try:
-        found = json.loads((model / EXPORT_RECORD).read_text(encoding="utf-8"))["validation"]
+        found = read_json(model / EXPORT_RECORD)["validation"]
         right, balanced = found["accuracy"], found["balanced_accuracy"]
         return f"{right:.1%} ({balanced:.1%} balanced) on the {found['texts']} texts of its run's validation"
     except (OSError, ValueError, LookupError, TypeError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.model_at_hand import of_the_ward
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
 from medserl.evaluation.model import text_config
@@ -68,9 +69,17 @@ def prepare_device(config: DictConfig) -> str:
             f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
             f"or set medserl.device={here}"
         )
-    os.environ.update(cpu_environment() if device == "cpu" else common_environment())
+    os.environ.update(cpu_environment(threads=_threads(config)) if device == "cpu" else common_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     return device
+
+
+def _threads(config: DictConfig) -> int:
+    """Compute threads of a vLLM worker on CPUs: it has the machine to itself, shared by its tensor parallelism. The
+    ward's tiny model computes too little for a second one."""
+    if of_the_ward(config.actor_rollout_ref.model.path):
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // int(config.actor_rollout_ref.rollout.tensor_model_parallel_size))
 
 
 def engine_options(config: DictConfig) -> dict[str, Any]:
@@ -105,6 +114,42 @@ def _bytes_per_token(model: dict[str, Any], dtype: str) -> int:
     heads = model.get("num_key_value_heads") or attention
     head_dim = model.get("head_dim") or (model.get("hidden_size") or 0) // max(attention, 1)
     return 2 * (model.get("num_hidden_layers") or 0) * heads * head_dim * _BYTES.get(dtype, 2)
+
+
+class Chat:
+    """A model behind vLLM as a function from conversations to replies, one each.
+
+    Args:
+        model: Its directory.
+        options: Of `engine_options`.
+        decoding: How replies are drawn; each reply has a seed of its own.
+        expected: Conversations that will be asked, or others as long.
+
+    Raises:
+        ConfigError: none of them fits, and as `assess`.
+    """
+
+    def __init__(
+        self, model: Path, options: dict[str, Any], decoding: Decoding, expected: Sequence[Sequence[Message]]
+    ) -> None:
+        self._tokenizer, self._decoding, self._asked = _tokenizer(model, decoding.thinking), decoding, 0
+        settings = text_config(model, f"--model {model}")
+        lengths = [len(_prompt_ids(self._tokenizer, chat, decoding.thinking)) for chat in expected]
+        limit = int(settings.get("max_position_embeddings") or 2**31)
+        fitting = that_fit(lengths, decoding.max_tokens, limit)
+        self._longest = max(lengths[index] for index in fitting)
+        self._llm = _start(model, fit_to_prompts(options, settings, self._longest + decoding.max_tokens), decoding.seed)
+
+    def __call__(self, chats: Sequence[Sequence[Message]]) -> list[str]:
+        """The replies; an empty one where the conversation is longer than those that were expected."""
+        prompts = [_prompt_ids(self._tokenizer, chat, self._decoding.thinking) for chat in chats]
+        chosen = [index for index, ids in enumerate(prompts) if len(ids) <= self._longest]
+        decoding = replace(self._decoding, seed=self._decoding.seed + self._asked)
+        self._asked += len(chosen)
+        replies = [""] * len(prompts)
+        for index, own in zip(chosen, _generate(self._llm, [prompts[i] for i in chosen], decoding), strict=True):
+            replies[index] = own[0].text
+        return replies
 
 
 def assess(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
+from medserl.files import read_json
 from medserl.run import checkpoint
 from medserl.run.weights import DamagedWeights, weight_shapes
 
@@ -42,7 +42,7 @@ def _cached(name: str) -> Path:
         return Path(snapshot_download(name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError, OSError):
         raise ConfigError(
-            f"--model {name}: is no directory, and no model of that name is in the Hugging Face cache; "
+            f"--model {name}: is not a directory, and no model of that name is in the Hugging Face cache; "
             "fetch it first (nothing is downloaded here)"
         ) from None
 
@@ -72,13 +72,13 @@ def text_config(directory: Path, name: str) -> dict[str, Any]:
     """config.json; of a model of several kinds of input, the part about text. ConfigError where it is damaged."""
     file = directory / "config.json"
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file)
         found = settings.get("text_config") or settings
         int(found.get("max_position_embeddings") or 0)
         if not isinstance(found, dict):
             raise TypeError("no object")
     except OSError as error:
         raise ConfigError(f"{name}: {file.name} cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"{name}: {file.name} is no model's configuration; copy the model again") from None
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise ConfigError(f"{name}: {file.name} is not a model's configuration; copy the model again") from None
     return found

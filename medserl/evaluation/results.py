@@ -133,7 +133,7 @@ def read_results(path: Path) -> StoredResults:
 def _check_results(file: Path, results: Any) -> None:
     """Raise DataError where results.json does not hold what a comparison reads."""
     if not isinstance(results, dict) or results.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{file}: is no results file of `medserl evaluate` (format version {FORMAT_VERSION})")
+        raise DataError(f"{file}: is not a results file of `medserl evaluate` (format version {FORMAT_VERSION})")
     for section, key, kind in (("data", "texts", int), ("model", "name", str), ("settings", None, dict)):
         found = results.get(section)
         value = found.get(key) if key is not None and isinstance(found, dict) else found
@@ -154,7 +154,7 @@ def _stored_prediction(path: Path, number: int, line: str) -> StoredPrediction:
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path}, line {number}: is no prediction ({why}); evaluate again") from None
+        raise DataError(f"{path}, line {number}: is not a prediction ({why}); evaluate again") from None
 
 
 def _typed(row: dict[str, Any], key: str, kind: Any) -> Any:

@@ -54,7 +54,7 @@ class Request:
 def check_request(request: Request) -> float:
     """The temperature (greedy for one reply, 1.0 for several); ConfigError for what contradicts itself."""
     if request.output_format not in FORMATS:
-        raise ConfigError(f"--format {request.output_format}: is none of {', '.join(FORMATS)}")
+        raise ConfigError(f"--format {request.output_format}: is not one of {', '.join(FORMATS)}")
     if not 1 <= request.samples <= MOST_SAMPLES:
         raise ConfigError(f"--samples: {request.samples} is not between 1 and {MOST_SAMPLES}")
     if not 0 <= request.seed <= MAX_SEED:

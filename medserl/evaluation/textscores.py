@@ -40,7 +40,7 @@ def bleurt(candidates: Sequence[str], references: Sequence[str]) -> list[float] 
         return "BLEURT: not computed, the package bleurt is not installed"
     checkpoint = Path(os.environ.get(BLEURT_VARIABLE, "BLEURT-20"))
     if not checkpoint.is_dir():
-        return f"BLEURT: not computed, {checkpoint} is no folder; set {BLEURT_VARIABLE} to that of BLEURT-20"
+        return f"BLEURT: not computed, {checkpoint} is not a folder; set {BLEURT_VARIABLE} to that of BLEURT-20"
     if not candidates:
         return []
     from bleurt.score import BleurtScorer

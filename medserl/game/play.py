@@ -262,7 +262,7 @@ def _injector_trajectory(game: Game, index: int, request: list[Message], rewards
     elif not attempt.verdict.passed and (game.exhausted or game.decisive):
         local = rewards.rejected(game, index + 1)
         if local is not None and not isfinite(local):
-            raise ValueError(f"the reward of a rejected attempt is {local}, no finite number")
+            raise ValueError(f"the reward of a rejected attempt is {local}, not a finite number")
     trains = local is not None
     local = local if local is not None else 0.0
     outcome = attempt.verdict.reason.value if attempt.verdict.reason is not None else "accepted"

@@ -32,7 +32,7 @@ class Registry[T]:
         text, reserved or taken.
         """
         if not (isinstance(cls, type) and issubclass(cls, self._base)):
-            raise TypeError(f"{cls!r} is no {self.kind}: derive it from {self._base.__name__}")
+            raise TypeError(f"{cls!r} is not a {self.kind}: derive it from {self._base.__name__}")
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
             raise TypeError(f"the {self.kind} {cls.__name__} lacks: {missing}")

@@ -25,7 +25,7 @@ class GameScore:
     def __post_init__(self) -> None:
         for field in fields(self):
             if not isfinite(getattr(self, field.name)):
-                raise ValueError(f"the reward {field.name} is {getattr(self, field.name)}, no finite number")
+                raise ValueError(f"the reward {field.name} is {getattr(self, field.name)}, not a finite number")
 
     @property
     def assessor(self) -> float:
@@ -121,7 +121,7 @@ class RewardConfig(RewardScheme):
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and not isfinite(value):
-                raise ConfigError(f"rewards.{field.name}: {value} is no finite number")
+                raise ConfigError(f"rewards.{field.name}: {value} is not a finite number")
         if self.assessor_right <= self.assessor_wrong:
             raise ConfigError("rewards.assessor_right must be greater than rewards.assessor_wrong")
         if self.labelled_right <= self.labelled_wrong:

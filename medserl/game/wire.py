@@ -35,7 +35,7 @@ def decode_game(record: str) -> Game:
     try:
         value = json.loads(record)
     except (ValueError, RecursionError):
-        raise WireError(f"a game's record of {len(record)} characters is no JSON") from None
+        raise WireError(f"a game's record of {len(record)} characters is not JSON") from None
     game = _read(value, Game, "game")
     assert isinstance(game, Game)
     return game

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
+from medserl.files import read_json
 from medserl.pipeline.plan import DONE, SETTINGS, WRITTEN, Folders, Request, differing
 from medserl.preflight.host import check_writable
 
@@ -43,9 +43,9 @@ def _check_done(out: Path, stage: str) -> None:
 def _record(out: Path, name: str) -> dict[str, Any]:
     """A JSON object that a pipeline wrote; ConfigError where it is none any more."""
     try:
-        found = json.loads((out / name).read_text(encoding="utf-8"))
+        found = read_json(out / name)
         why = "not what a pipeline writes"
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         found = None
         why = (error.strerror if isinstance(error, OSError) else None) or "no JSON"
     if not isinstance(found, dict):

@@ -63,7 +63,7 @@ def assume(given: Sequence[str]) -> Assumptions:
         except ValueError:
             value = 0.0
         if not 0 < value < float("inf"):
-            raise ConfigError(f"--assume {word}: {text!r} is no number above 0")
+            raise ConfigError(f"--assume {word}: {text!r} is not a number above 0")
         if name in _SHARES and value > 1:
             raise ConfigError(f"--assume {word}: {text} is a share; give a number between 0 and 1")
         changes[name] = value

@@ -6,6 +6,7 @@ from medserl.errors import ConfigError
 from medserl.planning.job import Job
 from medserl.planning.memory import FROZEN, GIB, LOG_PROBS, ROLLOUT, SAVE, TRANSFER, UPDATE, Need, Phase, size_text
 from medserl.planning.shapes import Shape
+from medserl.words import counted
 
 TIGHT = 0.05
 """Share of a GPU that should stay free: PyTorch's allocator fragments. Less is no refusal, but said."""
@@ -92,8 +93,8 @@ def check_served(job: Job, gpus_per_node: int | None) -> None:
     left = gpus_per_node - job.training.gpus_per_node
     if beside > left:
         raise ConfigError(
-            f"medserl.referee, medserl.frozen_injector: the frozen model that verl serves needs {beside} GPU(s) beside "
-            f"those of the training, on one node, where {max(0, left)} are left; "
+            f"medserl.referee, medserl.frozen_injector: the frozen model that verl serves needs "
+            f"{counted(beside, 'GPU')} in addition to the training's, on one node, where {max(0, left)} are left; "
             f"set trainer.n_gpus_per_node={max(1, gpus_per_node - beside)} or serve it yourself (url)"
         )
 

@@ -28,6 +28,8 @@ class Training:
     """Float32 tensors of logits in the old log-probs' pass; 0 where there is none."""
     update_copies: float
     """The same in an update."""
+    recomputes_attention: bool = False
+    """The attention's core only, in the backward pass."""
     param_offload: bool = False
     optimizer_offload: bool = False
     cpu_adam: float = 0.0
@@ -39,6 +41,8 @@ class Training:
     reshardable: bool = False
     first_layers: int | None = None
     last_layers: int | None = None
+    updates: bool = True
+    """False where no round of the run makes an optimizer step: Adam's moments are made by the first."""
 
     @property
     def world(self) -> int:
@@ -68,6 +72,8 @@ class Rollout:
     eager: bool
     bucket: float
     """Bytes of one portion of weights under way from trainer to vLLM."""
+    full_precision: bool = False
+    """Float32, as on CPUs."""
     cache: float | None = None
     """Bytes of the KV cache where they are given, instead of what the share leaves."""
 
@@ -169,6 +175,7 @@ def _reinforced(config: DictConfig) -> Job:
         update_copies=4.0 if entropy else 2.5,
         reference=bool(config.algorithm.use_kl_in_reward or actor.use_kl_loss),
         reference_offload=bool(reference.param_offload),
+        updates=not 0 < (config.medserl.max_rounds or 0) < config.trainer.critic_warmup,
     )
     return Job(training, _round(config), _rollout(rollout), _served(config))
 
@@ -202,6 +209,7 @@ def _rollout(rollout: DictConfig) -> Rollout:
         max_batched=rollout.max_num_batched_tokens,
         eager=bool(rollout.enforce_eager),
         bucket=(OmegaConf.select(rollout, "checkpoint_engine.update_weights_bucket_megabytes") or 0) * 2.0**20,
+        full_precision=rollout.dtype in ("float32", "float"),
         cache=OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes"),
     )
 
@@ -248,6 +256,7 @@ def _split(config: DictConfig, megatron: DictConfig, optim: DictConfig) -> dict[
         "pp": megatron.pipeline_model_parallel_size,
         "sequence_parallel": bool(megatron.sequence_parallel),
         "recomputes": given.get("recompute_granularity") == "full",
+        "recomputes_attention": given.get("recompute_granularity") == "selective",
         "param_offload": bool(megatron.param_offload),
         "optimizer_offload": bool(megatron.optimizer_offload),
         "cpu_adam": float(own.get("optimizer_offload_fraction", 0.0)) if own.get("optimizer_cpu_offload") else 0.0,

@@ -19,6 +19,8 @@ from medserl.planning.shapes import Shape
 GIB = 2**30
 EXACT, ASSUMED, MEASURED = "exact", "assumed", "measured"
 WORLD = 12  # bytes per parameter of a checkpoint's optimizer: master copy and two moments, float32
+MASTER = 4
+"""Bytes per parameter of that before the first optimizer step, which makes the moments."""
 # A CUDA context each for the trainer and vLLM, NCCL's buffers, workspaces of cuBLAS and cuDNN.
 CONTEXTS = 3.0 * GIB
 # vLLM's CUDA graphs: not in its share of the GPU (its new model runner counts them as 0), and sleep does not free them.
@@ -137,7 +139,7 @@ def need_of(job: Job, shape: Shape, gpu: float | None) -> Need:
 
 def stage_bytes(training: Training, share: float) -> dict[str, float]:
     """Weights, gradients, optimizer and reference of a stage with ``share`` parameters, all of them on the GPU."""
-    on_gpu = WORLD * (1 - training.cpu_adam)
+    on_gpu = (WORLD if training.updates else MASTER) * (1 - training.cpu_adam)
     if training.cpu_adam and not training.precision_aware:
         on_gpu += 4 * training.cpu_adam
     return {
@@ -176,7 +178,8 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
             max((Phase(LOG_PROBS, parts | always, stage) for parts in (old, reference)), key=lambda p: p.total)
         )
     update = resident | loaded | {"optimizer": model["optimizer"]}
-    update |= {"activations": kept, "logits": training.update_copies * logits}
+    if training.updates:
+        update |= {"activations": kept, "logits": training.update_copies * logits}
     found.append(Phase(UPDATE, update | always, stage))
     if rollout:
         served = {"vLLM weights": _served_weights(rollout, shape)}

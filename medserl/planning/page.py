@@ -17,6 +17,7 @@ from medserl.planning.scaling import Point
 from medserl.planning.shapes import Shape
 from medserl.planning.speed import Seconds
 from medserl.report.terminal import Table
+from medserl.words import counted
 
 SHOWN = 12
 """Choices in the table; JSON has all."""
@@ -69,7 +70,7 @@ def _head(plan: Plan) -> Table:
     training, rollout, served = plan.job.training, plan.job.rollout, plan.job.served
     split = f"Megatron TP {training.tp} x PP {training.pp} x DP {training.dp}"
     engines = f"; vLLM TP {rollout.tp}, {training.world // rollout.tp} engines" if rollout else ""
-    beside = f"; {served.gpus} GPU(s) for a frozen model" if served else ""
+    beside = f"; {counted(served.gpus, 'GPU')} for a frozen model" if served else ""
     rows = [
         ["configuration", plan.config],
         ["model", f"{plan.shape.name}: {plan.shape.parameters / 1e9:.3f} G parameters ({EXACT})"],

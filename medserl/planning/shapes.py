@@ -12,6 +12,7 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.families import FAMILIES, family_of, obstacle
+from medserl.files import read_json
 
 _NUMBERS = (
     "num_hidden_layers",
@@ -257,12 +258,12 @@ def find_shape(name: str, option: str) -> Shape:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{option} {name}: no such file, and no model known by name; {hint}known: {', '.join(KNOWN)}")
     try:
-        model = json.loads(path.read_text(encoding="utf-8"))
+        model = read_json(path)
     except OSError as error:
         raise ConfigError(f"{option} {name}: {path} cannot be read ({error.strerror}); give a config.json") from None
     except ValueError as error:
         what = f"not JSON (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else "not UTF-8 text"
         raise ConfigError(f"{option} {name}: {path} is {what}; copy the model's own file there") from None
     if not isinstance(model, dict):
-        raise ConfigError(f"{option} {name}: {path} is no model's configuration; copy the model's own file there")
+        raise ConfigError(f"{option} {name}: {path} is not a model's configuration; copy the model's own file there")
     return shape_of(model, str(path.parent if path.name == "config.json" else path))

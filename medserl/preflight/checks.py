@@ -28,6 +28,7 @@ from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
+from medserl.run.trackers import check_trackers
 from medserl.serving.servers import check_servers
 
 _log = logging.getLogger("medserl.data")
@@ -60,6 +61,8 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         setup = make_setup(settings)
     with problems.noted():
         check_servers(settings)
+    with problems.noted():
+        check_trackers(settings.trackers)
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         with problems.noted():
             check_judge(config)
@@ -68,6 +71,7 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         check_ray(config)
     with problems.noted():
         run_dir.check(config)
+        run_dir.check_checkpoints(content=False)
         check_writable(run_dir.path)
     with problems.noted():
         check_machine(config)
@@ -198,7 +202,7 @@ def check_judge(config: DictConfig) -> None:
     model = config.reward.reward_model
     if model.enable and not (Path(model.model_path) / "config.json").is_file():
         raise ConfigError(
-            f"medserl.referee.options.model: {model.model_path} is no model directory (config.json); give one, or "
+            f"medserl.referee.options.model: {model.model_path} is not a model directory (config.json); give one, or "
             "leave it out for the model that training starts from"
         )
 

@@ -15,6 +15,7 @@ from medserl.cpu.environment import gpus_here, vllm_is_cpu_build
 from medserl.errors import ConfigError
 from medserl.preflight.nvidia import NoAnswer, cards, cuda_of_driver, driver_problem
 from medserl.run.launch import device_of
+from medserl.words import counted
 
 CPUS_PER_WORKER = 3
 """Logical CPUs that verl's placement bundles ask Ray for with each worker (verl 0.9.1, RayResourcePool)."""
@@ -38,7 +39,7 @@ def check_device(config: DictConfig) -> None:
         return
     there, needed = gpus_here(), _devices(config)
     if there < needed:
-        found = f"{there} GPU(s)" if there else "no GPU"
+        found = counted(there, "GPU")
         raise ConfigError(
             f"trainer.n_gpus_per_node: this machine shows {found} (CUDA_VISIBLE_DEVICES counts), the configuration "
             f"needs {needed}; change it, or choose another --config"
@@ -80,7 +81,7 @@ def check_attention(config: DictConfig) -> None:
         if backend is None:
             continue
         if backend not in _BACKENDS:
-            raise ConfigError(f"{name}: {backend!r} is none of {', '.join(_BACKENDS)}")
+            raise ConfigError(f"{name}: {backend!r} is not one of {', '.join(_BACKENDS)}")
         if backend == "flash" and not any(map(_installed, _FLASH)):
             raise ConfigError(f"{name}: flash needs the package flash-attn, which is not installed; use fused or auto")
         if backend == "local":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.errors import ConfigError
+from medserl.planning.cpus import bytes_on_cpus
 from medserl.planning.fits import check_fits
 from medserl.planning.job import Job, job_of, unplanned
-from medserl.planning.memory import GIB, ROLLOUT, UPDATE, Need, need_of, size_text
+from medserl.planning.memory import GIB, need_of, size_text
 from medserl.planning.shapes import Shape, shape_of
 from medserl.preflight.nvidia import NoAnswer, cards
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+RAYS_SHARE = 0.95
+"""Of the memory: where processes hold more, Ray ends some (``RAY_memory_usage_threshold``)."""
+_log = logging.getLogger("medserl.run")
 _NO_LIMIT = 2**60
 """What the first kind of control group answers where there is no limit is more than this."""
 
@@ -32,43 +37,70 @@ def check_memory(config: DictConfig, model: Mapping[str, Any], where: str) -> No
         model: The model's config.json.
         where: The model's directory.
 
+    On CPUs, micro-batches may become smaller in ``config``.
+
     Raises:
         ConfigError: what needs how much, and what would help.
     """
     if OmegaConf.select(config, "ray_kwargs.ray_init.address") or unplanned(config):
         return
-    job, shape = job_of(config), shape_of(model, where)
+    shape = shape_of(model, where)
     host, limited = host_memory()
     told = "its control group allows" if limited else "this machine has"
     if config.trainer.device != "cuda":
-        check_host_alone(job, shape, host, told)
+        fit_host_alone(config, shape, host, told)
         return
+    job = job_of(config)
     gpu, name = gpu_memory()
     check_fits(job, need_of(job, shape, gpu), gpu, host, (f"{name} has", told))
 
 
-def check_host_alone(job: Job, shape: Shape, memory: float, told: str) -> None:
-    """The same for a run on CPUs, whose processes hold everything in the host's memory.
+def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str) -> None:
+    """The same for a run on CPUs, whose processes hold everything in the host's memory: where micro-batches of fewer
+    tokens fit, they become as small as that, and a line says so.
 
     Raises:
-        ConfigError: what it needs.
+        ConfigError: what it needs, a row at a time.
     """
-    needed = on_cpus(need_of(job, shape, None), job)
-    if needed > memory:
-        raise ConfigError(
-            f"a run on CPUs needs about {size_text(needed)} of memory for {shape.parameters / 1e9:.2f} G parameters, "
-            f"{told} {size_text(memory)}; take a smaller model, or a configuration for GPUs"
-        )
+    job = job_of(config)
+    room = memory * (RAYS_SHARE if job.rollout else 1.0)
+    for tokens in _smaller(config, job):
+        parts = bytes_on_cpus(job.with_training(tokens=tokens), shape)
+        if sum(parts.values()) <= room:
+            if tokens < job.training.tokens:
+                _set_tokens(config, tokens, job.training.tokens, f"{told} {size_text(memory)}")
+            return
+    ordered = sorted(parts.items(), key=lambda part: -part[1])
+    most = ", ".join(f"{part} {size_text(size)}" for part, size in ordered[:4])
+    raise ConfigError(
+        f"a run on CPUs needs about {size_text(sum(parts.values()))} of memory for {shape.parameters / 1e9:.2f} G "
+        f"parameters ({most}), {told} {size_text(memory)}; take a smaller model, shorter prompts "
+        "(data.max_prompt_length), or a configuration for GPUs"
+    )
 
 
-def on_cpus(need: Need, job: Job) -> float:
-    """Bytes of all workers of this machine together: an update's, vLLM's weights and cache, and a checkpoint's."""
-    own = sum(size for part, size in need.phase(UPDATE).parts.items() if part not in ("contexts", "CUDA graphs"))
-    served = 0.0
-    if job.rollout is not None and need.cache is not None:
-        awake = next((phase.parts for phase in need.phases if phase.name == ROLLOUT), {})
-        served = awake.get("vLLM weights", 0.0) + need.cache.size
-    return job.training.gpus_per_node * (own + served) + need.host.saving
+def _smaller(config: DictConfig, job: Job) -> list[int]:
+    """Tokens of a micro-batch to try: what the configuration says, then, where it counts tokens, less, down to the
+    longest row alone."""
+    asked, least = job.training.tokens, job.longest
+    dynamic = config.data.use_dynamic_bsz if "engine" in config else config.actor_rollout_ref.actor.use_dynamic_bsz
+    if not dynamic or least >= asked:
+        return [asked]
+    return [asked, *(tokens for tokens in (asked * 3 // 4, asked // 2, asked // 4) if tokens > least), least]
+
+
+def _set_tokens(config: DictConfig, tokens: int, before: int, told: str) -> None:
+    """Micro-batches of fewer tokens, in every pass."""
+    if "engine" in config:
+        keys, owner = ["data.max_token_len_per_gpu"], config
+    else:
+        owner = config.actor_rollout_ref
+        keys = ["actor.ppo_max_token_len_per_gpu"]
+        keys += [f"{part}.log_prob_max_token_len_per_gpu" for part in ("ref", "rollout")]
+    for key in keys:
+        OmegaConf.update(owner, key, tokens)
+    prefix = "" if "engine" in config else "actor_rollout_ref."
+    _log.warning("%s%s is %d instead of %d: %s of memory", prefix, keys[0], tokens, before, told)
 
 
 def gpu_memory() -> tuple[float | None, str]:

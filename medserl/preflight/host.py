@@ -78,6 +78,6 @@ def _nearest(path: Path) -> Path:
         if os.path.lexists(folder):
             os.stat(folder)  # FileNotFoundError of a link into nowhere
             if not folder.is_dir():
-                raise NotADirectoryError(20, f"{folder} is no folder")
+                raise NotADirectoryError(20, f"{folder} is not a folder")
             return folder
     return Path("/")

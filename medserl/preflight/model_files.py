@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from medserl.config.settings import BUILTIN_MODEL
 from medserl.errors import ConfigError, DataError
 from medserl.families import FAMILIES, family_of, obstacle
+from medserl.files import read_json
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
@@ -29,7 +29,7 @@ CONTEXT = "max_position_embeddings"  # may be missing: then nothing is known of 
 def model_path(value: Any, key: str) -> Path:
     """A model directory as a configuration names it; ConfigError where it names none."""
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{key}: {value!r} is no path; give a local model directory")
+        raise ConfigError(f"{key}: {value!r} is not a path; give a local model directory")
     return Path(value)
 
 
@@ -47,7 +47,7 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
     try:
         if not path.is_dir():
             raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
-        model = json.loads(file.read_text(encoding="utf-8"))
+        model = read_json(file)
     except FileNotFoundError:
         raise ConfigError(f"{key}: {path} has no config.json; give a Hugging Face model directory") from None
     except OSError as error:
@@ -59,10 +59,10 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
             raise
         raise ConfigError(f"{key}: {file} is not JSON ({error})") from None
     if not isinstance(model, dict):
-        raise ConfigError(f"{key}: {file} is no model's configuration; copy the model's own file there")
+        raise ConfigError(f"{key}: {file} is not a model's configuration; copy the model's own file there")
     architectures = model.get("architectures") or []
     if not isinstance(architectures, list):
-        raise ConfigError(f"{key}: {file}: architectures is no list; copy the model's own file there")
+        raise ConfigError(f"{key}: {file}: architectures is not a list; copy the model's own file there")
     if family_of(model) is None:
         found = ", ".join(map(str, architectures)) or "no architecture"
         raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {', '.join(FAMILIES)}")

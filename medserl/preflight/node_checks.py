@@ -6,7 +6,6 @@ nodes.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl import __version__
+from medserl.files import read_json
 from medserl.preflight import nvidia
 from medserl.preflight.fit import host_memory
 from medserl.preflight.host import shared_memory_problem
@@ -188,7 +188,7 @@ def model_problem(name: str) -> str | None:
     if not path.is_dir():
         path_in_cache = _cached(name)
         if path_in_cache is None:
-            return f"model {name} is no directory here, and not in the Hugging Face cache"
+            return f"model {name} is not a directory here, and not in the Hugging Face cache"
         path = path_in_cache
     if not (path / "config.json").is_file():
         return f"{path} has no config.json"
@@ -196,7 +196,10 @@ def model_problem(name: str) -> str | None:
         return f"{path} has no tokenizer"
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            wanted = set(map(str, read_json(index)["weight_map"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return f"{path} has a damaged {index.name}"
     else:
         wanted = {file.name for file in (*path.glob("*.safetensors"), *path.glob("*.bin"))}
     if not wanted:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medserl.files import read_json
 from medserl.preflight.node_checks import Check
 from medserl.report.terminal import Table
 
@@ -29,8 +29,11 @@ def read_records(folder: Path, nodes: Sequence[str]) -> dict[str, dict[str, Any]
     """What each node left in ``folder``; None where it left nothing."""
     found: dict[str, dict[str, Any] | None] = {}
     for node in nodes:
-        path = folder / f"{node}.json"
-        found[node] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        try:
+            record = read_json(folder / f"{node}.json")
+            found[node] = record if {"checks", "skew"} <= record.keys() else None
+        except (OSError, ValueError, AttributeError):  # it died before it wrote it, or while it did
+            found[node] = None
     return found
 
 

@@ -116,7 +116,7 @@ def _is_start(start: Any) -> bool:
 def _configuration(path: Path) -> DictConfig:
     config = _parsed(path, OmegaConf.create)
     if not isinstance(config, DictConfig) or "medserl" not in config:
-        raise ConfigError(f"{path}: is no configuration of `medserl train` (it has no medserl); restore it")
+        raise ConfigError(f"{path}: is not a configuration of `medserl train` (it has no medserl); restore it")
     return config
 
 

@@ -20,10 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import UserError
+from medserl.errors import ConfigError, UserError
 from medserl.files import (
     PRIVATE_FOLDER,
     in_threads,
+    read_json,
     replace_durably,
     sha256_of,
     sync,
@@ -40,7 +41,6 @@ BEST = "best.json"
 EXPORT_RECORD = "medserl_export.json"
 """In an exported model directory: the checkpoint that it was, and how its run's validation judged it."""
 _PROBE_BYTES = 65536
-_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class CheckpointFailed(RuntimeError):
@@ -221,11 +221,11 @@ def mark_best(root: Path, step: int, metric: str, value: float) -> None:
 def best(root: Path) -> dict[str, Any] | None:
     """``step``, ``metric`` and ``value`` of the best checkpoint; None where none was marked."""
     try:
-        marked: dict[str, Any] = json.loads((root / BEST).read_text(encoding="utf-8"))
+        marked: dict[str, Any] = read_json(root / BEST)
         step, metric, value = marked["step"], marked["metric"], marked["value"]
         usable = isinstance(step, int) and isinstance(metric, str) and isinstance(value, int | float)
         return {"step": step, "metric": metric, "value": float(value)} if usable else None
-    except (*_NO_FILE, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None  # whoever validates next, or resumes, sets it anew
 
 
@@ -272,10 +272,7 @@ def _places(root: Path) -> list[Path]:
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
     """The manifest; raises OSError, ValueError, KeyError or TypeError where it is none."""
-    try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("nested without end") from None
+    manifest: dict[str, Any] = read_json(checkpoint / MANIFEST)
     for name in ("files", "state"):
         if not isinstance(manifest[name], dict):
             raise TypeError(name)
@@ -348,6 +345,23 @@ def latest_usable(root: Path, content: bool = True) -> tuple[Path | None, list[s
     return None, complaints
 
 
+def to_go_on_from(root: Path, content: bool = True) -> tuple[Path | None, list[str]]:
+    """`latest_usable` for a start, which would begin anew in the place of checkpoints none of which is whole.
+
+    Raises:
+        ConfigError: there are checkpoints, and none is whole.
+    """
+    found, complaints = latest_usable(root, content)
+    if found is None and complaints:
+        newest = _latest_first(root)[0]
+        raise ConfigError(
+            f"run directory {root.parent}: none of its checkpoints ({', '.join(map(str, steps(root)))}) is whole "
+            f"({newest.name}: {damage(newest, content)}), and a start would begin anew in their place; restore one of "
+            "them, or give another --run-dir to begin anew"
+        )
+    return found, complaints
+
+
 def _latest_first(root: Path) -> list[Path]:
     """By publication. One without a readable manifest comes before those of earlier rounds, so that it is named."""
     order = {place: _order(place) for place in _places(root)}
@@ -366,5 +380,5 @@ def latest_step(root: Path, content: bool = True) -> int:
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """The trainer's own state of a checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["state"]
+    state: dict[str, Any] = read_json(checkpoint / MANIFEST)["state"]
     return state

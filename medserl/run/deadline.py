@@ -35,7 +35,8 @@ def read_deadline(environ: Mapping[str, str], now: float) -> float | None:
         value = math.nan
     if not math.isfinite(value) or value < _FIRST_DATE:
         raise ConfigError(
-            f"{VARIABLE}: {text!r} is no time in Unix seconds; give one such as $(date -d '+2 hours' +%s), or unset it"
+            f"{VARIABLE}: {text!r} is not a time in Unix seconds; give one such as $(date -d '+2 hours' +%s), "
+            "or unset it"
         )
     if value <= now:
         raise ConfigError(f"{VARIABLE}: {text} was {now - value:.0f} s ago; give a later time, or unset it")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from medserl.files import in_threads, sha256_of
+from medserl.files import in_threads, read_json, sha256_of
 
 INPUTS_FILE = "inputs.json"
 _ROLLOUT, _ACTOR, _REF = (f"actor_rollout_ref.{part}" for part in ("rollout", "actor", "ref"))
@@ -170,7 +169,7 @@ def fingerprint(path: Path, known: Mapping[str, Any] | None = None) -> dict[str,
 def read_inputs(run_dir: Path) -> dict[str, Any]:
     """What was recorded of a run's inputs; empty where nothing was, or it cannot be read."""
     try:
-        found = json.loads((run_dir / INPUTS_FILE).read_text(encoding="utf-8"))
+        found = read_json(run_dir / INPUTS_FILE)
     except (OSError, ValueError):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}

@@ -87,16 +87,13 @@ def why_not_resharded(root: Path) -> str | None:
     return f"{newest.name} was written without {_ACTOR}.dist_ckpt_optim_fully_reshardable and loads in its own layout"
 
 
-def choose_checkpoint(config: DictConfig, root: Path) -> None:
-    """Say in the configuration which checkpoint a run goes on from: the newest whole one of ``root``, if there is one.
+def choose_checkpoint(config: DictConfig, newest: Path | None) -> None:
+    """Say in the configuration which checkpoint a run goes on from.
 
     Args:
         config: The run's configuration, changed in place.
-        root: The folder of all checkpoints. Every file of the chosen one is read, to compare its checksum.
+        newest: `medserl.run.run_dir.RunDir.newest`.
     """
-    newest, complaints = checkpoint.latest_usable(root)
-    for complaint in complaints:
-        logger.warning(complaint)
     with open_dict(config):
         config.trainer.resume_mode = "disable" if newest is None else "resume_path"
         config.trainer.resume_from_path = None if newest is None else str(newest)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from medserl.errors import ConfigError
-from medserl.files import PRIVATE_FOLDER, PRIVATE_UMASK, close_to_others, write_atomically
+from medserl.files import PRIVATE_FOLDER, PRIVATE_UMASK, close_to_others, read_json, regular, write_atomically
 from medserl.provenance import provenance
 from medserl.run import checkpoint
 from medserl.run.curves import TENSORBOARD_DIR
@@ -49,6 +49,7 @@ class RunDir:
         self.path = path.absolute()
         self._lock: IO[str] | None = None
         self._umask: int | None = None
+        self._chosen: tuple[Path | None, list[str]] = (None, [])
 
     @property
     def checkpoints(self) -> Path:
@@ -79,6 +80,7 @@ class RunDir:
             self._umask = os.umask(PRIVATE_UMASK)
             self._take_lock()
             self.check(config)  # once more: another run may have started and ended since
+            self._chosen = checkpoint.to_go_on_from(self.checkpoints)
             if closed := close_to_others(self.path.resolve()):
                 logger.warning(
                     "run directory %s: closed to other users, who could reach %d of its files", self.path, closed
@@ -93,6 +95,19 @@ class RunDir:
             self.close()
             raise
 
+    def newest(self) -> Path | None:
+        """The checkpoint that an opened run goes on from, every file of it read; the log names those that were passed
+        over. None where there is none at all."""
+        found, complaints = self._chosen
+        for complaint in complaints:
+            logger.warning("%s", complaint)
+        return found
+
+    def check_checkpoints(self, content: bool) -> None:
+        """Raise ConfigError where there are checkpoints and none is whole, by their sizes or (``content``, which `open`
+        looks at too) their checksums: a minute for one of tens of gigabytes."""
+        checkpoint.to_go_on_from(self.checkpoints, content)
+
     def _record(self, config: DictConfig, config_name: str, overrides: list[str], more: Mapping[str, Any]) -> None:
         inputs = inputs_of(config, read_inputs(self.path))
         starts = [*self._starts(), provenance(config_name, overrides) | dict(more)]
@@ -100,6 +115,10 @@ class RunDir:
         write_atomically(self.path / PROVENANCE_FILE, json.dumps({"starts": starts}, indent=1))
         # Last: a directory with it is a run's.
         write_atomically(self.path / CONFIG_FILE, OmegaConf.to_yaml(named(config)))
+
+    def join(self) -> None:
+        """Work in a directory that a process on another node has opened: until ``close``, every file is private."""
+        self._umask = os.umask(PRIVATE_UMASK)
 
     def check(self, config: DictConfig) -> None:
         """Raise ConfigError when the directory is not empty and not of this configuration, or not this user's alone."""
@@ -117,8 +136,8 @@ class RunDir:
         self._check_contents(where)
         self._check_resume_mode(where, config)
         try:
-            before = OmegaConf.load(existing)
-        except (OSError, ValueError, YAMLError) as error:
+            before = OmegaConf.load(regular(existing))
+        except (OSError, ValueError, YAMLError, RecursionError) as error:
             raise ConfigError(
                 f"{where}: its {CONFIG_FILE} cannot be read ({type(error).__name__}), so nobody can say whether "
                 "this is the same run; restore it, or give another --run-dir"
@@ -160,7 +179,7 @@ class RunDir:
             if not os.path.lexists(path):
                 continue
             if not (path.is_dir() if folder else path.is_file()):
-                kind = "is no folder" if folder else "is no file"
+                kind = "is not a folder" if folder else "is not a file"
                 raise ConfigError(f"{where}: its {name} {kind}; move it away, or give another --run-dir")
             if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if folder else 0)):
                 raise ConfigError(
@@ -207,7 +226,7 @@ class RunDir:
     def _starts(self) -> list[dict[str, Any]]:
         path = self.path / PROVENANCE_FILE
         try:
-            found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["starts"]
+            found: list[dict[str, Any]] = read_json(path)["starts"]
             return found
         except FileNotFoundError:
             return []
@@ -221,9 +240,18 @@ class RunDir:
         """A private folder for the output of one start, ``logs/1``, ``logs/2``, ..."""
         logs = self.path / "logs"
         logs.mkdir(exist_ok=True, mode=0o700)
-        number = 1 + max((int(p.name) for p in logs.iterdir() if p.name.isdigit()), default=0)
+        number = 1 + self._last_log(logs)
         (logs / str(number)).mkdir(mode=0o700)
         return logs / str(number)
+
+    def latest_log_dir(self) -> Path:
+        """The folder of the start under way, which another process has opened."""
+        logs = self.path / "logs"
+        return logs / str(self._last_log(logs))
+
+    @staticmethod
+    def _last_log(logs: Path) -> int:
+        return max((int(path.name) for path in logs.iterdir() if path.name.isdigit()), default=0)
 
     def close(self) -> None:
         """Give the directory back."""

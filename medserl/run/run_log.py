@@ -8,13 +8,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from medserl.files import open_private, write_atomically
 from medserl.run.console import ROUND, RoundLine, TerminalHandler, is_terminal, no_phases
 from medserl.run.curves import Curves
+from medserl.run.trackers import Trackers, numbers_of
 
 METRICS_FILE = "metrics.jsonl"
 ASIDE_FILE = "metrics.aside.jsonl"
@@ -51,6 +52,7 @@ class RunLog:
         total_rounds: For the progress on the round's line.
         hyperparameters: What TensorBoard's page "HParams" says of the run.
         best_metric: The held-out metric that a terminal shows.
+        trackers: Which trackers get the numbers too.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RunLog:
         total_rounds: int,
         hyperparameters: Mapping[str, float | str | bool] | None = None,
         best_metric: str = "val/greedy/balanced_accuracy",
+        trackers: Collection[str] = (),
     ) -> None:
         self.directory = directory
         self.total_rounds = total_rounds
@@ -67,6 +70,7 @@ class RunLog:
         self._metrics = open_private(directory / METRICS_FILE)
         rows = self.rows
         self._curves = Curves(directory, rows, hyperparameters)
+        self._trackers = Trackers(directory, trackers, numbers_of(hyperparameters or {}), rows)
         self._short = RoundLine(best_metric)
         for row in rows:
             self._short.see(row)
@@ -76,6 +80,7 @@ class RunLog:
         """Record one round's metrics; returns the line that was shown."""
         finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
         self._curves.add(number, finite)
+        self._trackers.send(number, finite)
         self._metrics.write(json.dumps({"round": number, "epoch": epoch, **finite}) + "\n")
         self._metrics.flush()
         line = round_line(number, self.total_rounds, epoch, metrics)
@@ -89,6 +94,7 @@ class RunLog:
         """Record a validation that stands by itself, such as the one before the first round."""
         finite = {name: value for name, value in sorted(metrics.items()) if math.isfinite(value)}
         self._curves.add(number, finite)
+        self._trackers.send(number, finite)
         self._metrics.write(json.dumps({"round": number, "validation": True, **finite}) + "\n")
         self._metrics.flush()
         figures = " ".join(
@@ -113,8 +119,9 @@ class RunLog:
         return read_metrics(self.directory / METRICS_FILE)
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Flush and close the files, and the runs of trackers."""
         self._curves.close()
+        self._trackers.close()
         self._metrics.close()
 
     def _forget_after(self, last: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.families import FAMILIES, family_of, head_width
+from medserl.files import read_json
 
 INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
@@ -54,8 +55,8 @@ def _files(folder: Path) -> list[Path]:
             raise DamagedWeights("has no weights (*.safetensors)")
         return files
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise DamagedWeights(f"its {INDEX} is damaged") from None
     if missing := [name for name in names if not (folder / str(name)).is_file()]:
         raise DamagedWeights(f"lacks {', '.join(map(str, missing[:3]))}, which {INDEX} names")
@@ -69,7 +70,7 @@ def header(file: Path) -> dict[str, Any]:
         DamagedWeights: as `weight_shapes`.
     """
     if not file.is_file():
-        raise DamagedWeights(f"{file.name} is no file")
+        raise DamagedWeights(f"{file.name} is not a file")
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(max(8, len(_LFS)))
@@ -86,7 +87,7 @@ def header(file: Path) -> dict[str, Any]:
         for entry in found.values():
             tuple(map(int, entry["shape"]))
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise DamagedWeights(f"{file.name} is no safetensors file (its header cannot be read)") from None
+        raise DamagedWeights(f"{file.name} is not a safetensors file (its header cannot be read)") from None
     if size - 8 - length != end:
         raise WrongLength(f"{file.name} holds {size - 8 - length} bytes of weights instead of {end}")
     return found

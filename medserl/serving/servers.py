@@ -87,6 +87,6 @@ def _models(server: Server) -> list[str]:
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
         why = getattr(error, "reason", None) or error
         raise ConfigError(
-            f"{server.key}: {server.api} is no OpenAI-compatible server that answers ({why}); start one "
+            f"{server.key}: {server.api} is not an OpenAI-compatible server that answers ({why}); start one "
             "(`vllm serve MODEL`) or leave url out"
         ) from None

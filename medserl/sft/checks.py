@@ -1,8 +1,7 @@
-"""What can be known of a warm start before it: layout, nodes, lengths of demonstrations. No torch."""
+"""What can be known of a warm start before it: layout, lengths of demonstrations. No torch."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import batched
@@ -43,22 +42,6 @@ def check_layout(config: DictConfig) -> None:
             f"the {own} demonstrations of a replica cannot be divided by data.micro_batch_size_per_gpu "
             f"{data.micro_batch_size_per_gpu}; change one of them"
         )
-
-
-def launcher_options(nodes: int) -> list[str]:
-    """torch's launcher on one node, or on several, where Slurm's launcher script says which is the first.
-
-    Raises:
-        ConfigError: several nodes, and the environment does not say.
-    """
-    if nodes == 1:
-        return ["--standalone"]
-    address, port, rank = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"))
-    if not address or not port or rank is None:
-        raise ConfigError(
-            f"trainer.nnodes: {nodes} nodes need MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each"
-        )
-    return [f"--nnodes={nodes}", f"--node-rank={rank}", f"--master-addr={address}", f"--master-port={port}"]
 
 
 def of_each_note(

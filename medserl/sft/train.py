@@ -9,18 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -28,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made
-from medserl.errors import DataError
-from medserl.files import PRIVATE_FILE, put_in_place, replace_durably, sync, write_atomically
+from medserl.errors import ConfigError, DataError
+from medserl.files import put_in_place, replace_durably, sync, write_atomically
 from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
 from medserl.preflight.checks import check_model
@@ -39,27 +31,24 @@ from medserl.preflight.host import check_writable
 from medserl.preflight.model_files import check_language, check_weights, model_path
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
-from medserl.run.causes import first_raised
 from medserl.run.launch import prepare_environment
-from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.run_dir import RunDir
 from medserl.run.surroundings import Surroundings, environment_kept
+from medserl.run.trackers import Trackers, check_trackers, numbers_of
 from medserl.sft.checkpoints import check_described, newest
-from medserl.sft.checks import check_layout, check_lengths, launcher_options, of_each_note
+from medserl.sft.checks import check_layout, check_lengths, of_each_note
+from medserl.sft.launcher import Heard, SftFailed, launch
+from medserl.sft.nodes import FirstNodeAbsent, place_of
 from medserl.ward import model_dir
+from medserl.words import counted
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
 MODEL_DIR = "model"
 START_DIR = "start"
-# verl's console logger prints it between the progress bar's carriage returns.
-_STEP = re.compile(r"step:(?P<step>\d+) - (?P<figures>[^\r\n]*)")
+RESOLVED = "sft.yaml"  # what the workers of all nodes read
 UNTRAINED_WARD = "untrained:ward"
 WARD_NOTES = "the synthetic ward"
-
-
-class SftFailed(RuntimeError):
-    """A training process ended with an error."""
 
 
 class SftRun:
@@ -83,10 +72,12 @@ class SftRun:
         check_writable(self.run_dir.path)
         check_described(self.run_dir.checkpoints)
         check_device(self.config)
-        launcher_options(self.config.trainer.nnodes)
+        self.place = place_of(self.config.trainer.nnodes)
+        check_trackers(self.settings.trackers)
         check_layout(self.config)
         self.prompts = load_prompt_set(self.settings.prompt_set)
         if not self.model_dir.is_dir():  # else there is nothing left to do
+            self.check_checkpoints(content=False)
             with environment_kept():  # torch and others set variables when the tokenizer's library imports them
                 self._check_demonstrations(self._tokenizer())
 
@@ -107,11 +98,13 @@ class SftRun:
         surroundings = Surroundings()
         try:
             variables = prepare_environment(self.config)  # before anything is written: the device may not fit
+            if not self.place.first:
+                return self._join(variables)
             self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
             surroundings.log_to(self.run_dir.path, None)
             self._write_demonstrations()
             start = self._start_model()
-            before = newest(self.run_dir.checkpoints)
+            before = self.run_dir.newest()
             if before is None or checkpoint.step_of(before) < self.settings.steps:
                 self._train(start, before, variables)
             self._publish(start)
@@ -120,6 +113,29 @@ class SftRun:
             self.run_dir.close()
             surroundings.started()
             surroundings.close()
+        return self.model_dir
+
+    def check_checkpoints(self, content: bool) -> None:
+        """Raise ConfigError where a start would begin anew in the place of checkpoints of which none is whole."""
+        if not self.model_dir.is_dir():
+            self.run_dir.check_checkpoints(content)
+
+    def _join(self, variables: dict[str, str]) -> Path:
+        """Bring this node's workers to a training that the first node leads."""
+        self.run_dir.join()
+        logger.info("node %d of %d: waiting for the first", self.place.rank, self.place.nodes)
+        try:
+            begins = self.place.wait_for_first(self.model_dir.is_dir)
+        except FirstNodeAbsent as error:
+            raise SftFailed(str(error)) from None
+        if begins:
+            resolved = self.run_dir.path / RESOLVED
+            if not resolved.is_file():
+                raise ConfigError(
+                    f"run directory {self.run_dir.path}: node {self.place.rank} does not see what the first one wrote "
+                    "into it; give a --run-dir on a file system that all nodes share"
+                )
+            self._launch(resolved, self.run_dir.latest_log_dir() / f"sft-node{self.place.rank}.log", variables)
         return self.model_dir
 
     # ---------------------------------------------------------------- demonstrations
@@ -234,58 +250,20 @@ class SftRun:
             config.data.train_files = str(self.run_dir.path / DEMONSTRATIONS)
             # What reads this file are verl's processes, which do not know our section.
             del config["medserl"]
-        resolved = self.run_dir.path / "sft.yaml"
+        resolved = self.run_dir.path / RESOLVED
         write_atomically(resolved, OmegaConf.to_yaml(config, resolve=True))
-        trainer = config.trainer
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *launcher_options(config.trainer.nnodes),
-            f"--nproc-per-node={trainer.n_gpus_per_node}",
-            "-m",
-            "medserl.sft.worker",
-            str(resolved),
-        ]
-        environment = {**os.environ, **variables, "TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
-        logs = self.run_dir.new_log_dir()
         done = 0 if before is None else checkpoint.step_of(before)
-        on = f"{trainer.nnodes * trainer.n_gpus_per_node} worker(s)"
+        on = counted(config.trainer.nnodes * config.trainer.n_gpus_per_node, "worker")
         logger.info("training for %d steps on %s%s", self.settings.steps, on, f", from step {done} on" if done else "")
-        with open(os.open(logs / "sft.log", os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-            guard = Guard(variables[RUN_TOKEN], None, logs)
-            try:
-                with _terminable():
-                    self._follow(process, logs / "sft.log")
-            except BaseException:
-                process.terminate()  # torch's launcher ends its workers
-                process.wait()
-                raise
-            finally:
-                guard.dismiss()
-        if process.returncode != 0:
-            said = first_raised((logs / "sft.log").read_text(encoding="utf-8", errors="replace"))
-            raise SftFailed(
-                f"{said or f'a training process ended with code {process.returncode}'}; everything that was printed is "
-                f"in {logs}/sft.log; the same command goes on after the last checkpoint"
-            )
+        trackers = Trackers(self.run_dir.path, self.settings.trackers, numbers_of(vars(self.settings)))
+        try:
+            self._launch(resolved, self.run_dir.new_log_dir() / "sft.log", variables, trackers.send)
+        finally:
+            trackers.close()
 
-    def _follow(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Pass verl's step lines on while the training runs."""
-        position, every = 0, max(1, self.settings.steps // 50)
-        while True:
-            ended = _wait(process)
-            with log.open("rb") as file:
-                file.seek(position)
-                text = file.read()
-            whole = text.rfind(b"\n") + 1
-            position += whole
-            for match in _STEP.finditer(text[:whole].decode("utf-8", "replace")):
-                if int(match["step"]) % every == 0:
-                    logger.info("%s", _step_line(match))
-            if ended:
-                return
+    def _launch(self, resolved: Path, log: Path, variables: dict[str, str], heard: Heard | None = None) -> None:
+        variables = variables | {"TENSORBOARD_DIR": str(self.run_dir.path / "tensorboard")}
+        launch(self.place, self.config.trainer.n_gpus_per_node, resolved, log, variables, self.settings.steps, heard)
 
     def _publish(self, start: Path) -> None:
         """Copy the last checkpoint's weights, with the tokenizer and configuration of the start, to ``model/``.
@@ -305,39 +283,3 @@ class SftRun:
         record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": step}
         export_checkpoint(last, self.model_dir, start)
         write_atomically(self.run_dir.path / "finished.json", json.dumps(record) + "\n")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise SystemExit inside, so that the workers are ended and not left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(timeout=2.0)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _step_line(match: re.Match[str]) -> str:
-    """verl's figures of a step, those that matter."""
-    fields = dict(part.split(":", 1) for part in match["figures"].split(" - ") if ":" in part)
-    shown = [f"step {match['step']}"]
-    for name in ("train/loss", "train/grad_norm", "train/lr"):
-        if name in fields:
-            shown.append(f"{name.removeprefix('train/')}={float(fields[name]):.4g}")
-    return " ".join(shown)

@@ -19,6 +19,7 @@ from medserl.planning.shapes import Shape as Model
 from medserl.planning.shapes import shape_of
 from medserl.preflight.devices import CPUS_PER_WORKER
 from medserl.report.terminal import Table
+from medserl.words import counted
 
 GIVEN = "MEDSERL_GPU_MEMORY_GB says"
 
@@ -169,12 +170,12 @@ def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
     tp, pp = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     cp = actor.megatron.context_parallel_size
     world = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    beside = f", {job.served.gpus} GPU(s) for a frozen model" if job.served else ""
+    beside = f", {counted(job.served.gpus, 'GPU')} for a frozen model" if job.served else ""
     dp = world // (tp * pp * cp)
     with_cp = f" x CP {cp}" if cp > 1 else ""
     plan.add(
         "layout",
-        f"{shape.nodes} nodes x {config.trainer.n_gpus_per_node} GPUs = {world} = "
+        f"{counted(shape.nodes, 'node')} x {counted(config.trainer.n_gpus_per_node, 'GPU')} = {world} = "
         f"TP {tp} x PP {pp}{with_cp} x DP {dp}; "
         f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines{beside}",
     )

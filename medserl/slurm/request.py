@@ -106,7 +106,9 @@ def seconds_of(time: str | None) -> int | None:
     for pattern, units in _TIMES:
         if found := pattern.match(time):
             return sum(int(part) * unit for part, unit in zip(found.groups(), units, strict=True))
-    raise ConfigError(f"--time {time}: is no time of Slurm's; write e.g. 90 (minutes), 12:00:00 or 2-00:00:00")
+    raise ConfigError(
+        f"--time {time}: is not a time in Slurm's format; write e.g. 90 (minutes), 12:00:00 or 2-00:00:00"
+    )
 
 
 def launchers_dir() -> Path:

@@ -149,7 +149,7 @@ def memory_per_node(options: Options) -> float | None:
     value = options[name] or ""
     found = re.fullmatch(r"([0-9]{1,12})([KMGT]?)B?", value.upper())
     if found is None:
-        raise ConfigError(f"--{name}={value}: is no size of Slurm's; write e.g. 500G")
+        raise ConfigError(f"--{name}={value}: is not a size in Slurm's format; write e.g. 500G")
     size = float(found[1]) * 1024.0 ** (1 + "KMGT".index(found[2] or "M"))
     if not size:
         return None
@@ -172,7 +172,7 @@ def lead_of(signal: str | None) -> int:
         return 0
     _, at, seconds = signal.partition("@")
     if at and not re.fullmatch("[0-9]{1,5}", seconds):
-        raise ConfigError(f"--signal={signal}: {seconds!r} is no number of seconds; write it as B:USR1@900")
+        raise ConfigError(f"--signal={signal}: {seconds!r} is not a number of seconds; write it as B:USR1@900")
     return int(seconds) if at else 60
 
 

@@ -154,7 +154,7 @@ class MedSeRLTrainer:
             from medserl.cpu.plugin import assert_active
 
             assert_active()
-        choose_checkpoint(config, self.run_dir.checkpoints)
+        choose_checkpoint(config, self.run_dir.newest())
         config.transfer_queue.enable = True
         tq.init(config.transfer_queue)
         trainer = SelfPlayTrainer(config)
@@ -176,7 +176,8 @@ class MedSeRLTrainer:
         self._saved_round = self._first_round = self._finished = trainer.global_steps
         described = hyperparameters(self.config)
         best = self.settings.validation.best_metric
-        self._log = RunLog(self.run_dir.path, trainer.global_steps, trainer.total_training_steps, described, best)
+        last, names = trainer.total_training_steps, self.settings.trackers
+        self._log = RunLog(self.run_dir.path, trainer.global_steps, last, described, best, names)
         self._games = open_log(self.settings, self.run_dir.path, trainer.global_steps)
         rows = self._log.rows
         self._best.take_up(rows, self.run_dir.checkpoints, trainer.global_steps)

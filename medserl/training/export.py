@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medserl import __version__
 from medserl.errors import ConfigError
-from medserl.files import check_new_folder, whole_folder, write_atomically
+from medserl.files import check_new_folder, read_json, whole_folder, write_atomically
 from medserl.run import checkpoint
 from medserl.run.run_log import METRICS_FILE, read_metrics
 from medserl.run.weights import DamagedWeights, WrongLength, header
@@ -161,7 +161,7 @@ def _check(folder: Path, source: Path) -> None:
         except WrongLength as error:
             raise ConfigError(f"{where}: {error}") from None
         except DamagedWeights:
-            raise ConfigError(f"{where}: {file.name} is no whole .safetensors file; choose another one") from None
+            raise ConfigError(f"{where}: {file.name} is not a whole .safetensors file; choose another one") from None
         if lacking := sorted(promised.get(file.name, set()) - tensors.keys()):
             raise ConfigError(f"{where}: {file.name} lacks {lacking[0]}, which {INDEX} promises; choose another one")
 
@@ -172,8 +172,8 @@ def _promised(index: Path, where: str) -> dict[str, set[str]]:
         return {}
     promised: dict[str, set[str]] = {}
     try:
-        for tensor, name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+        for tensor, name in read_json(index)["weight_map"].items():
             promised.setdefault(str(name), set()).add(tensor)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: {index.name} cannot be read ({type(error).__name__})") from None
     return promised

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+from medserl.files import read_json
 from medserl.ward import MODEL_DIR
 
 TOKENIZER = "tokenizer.json"
@@ -22,8 +22,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 @functools.cache
 def _vocabulary(file: Path) -> frozenset[str]:
     try:
-        return frozenset(json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return frozenset(read_json(file)["model"]["vocab"])
+    except (OSError, ValueError, LookupError, TypeError):
         return frozenset()
 
 

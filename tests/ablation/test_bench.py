@@ -140,7 +140,7 @@ def test_a_grid_that_is_a_folder_and_an_out_that_is_a_file(tmp_path: Path, capsy
     grid.write_text("arms: {a: []}")
     out.write_text("x")
     assert main(["ablate", str(grid), "--out", str(out)]) == 2
-    assert f"--out {out}: is no folder" in capsys.readouterr().err
+    assert f"--out {out}: is not a folder" in capsys.readouterr().err
 
 
 def test_names_of_a_product_are_names_of_folders(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from medserl.bringup.flops import PARAMETERS, QWEN3_4B, peak, training_flops
+from medserl.planning.shapes import find_shape
 
 PACKAGE = Path(__file__).parents[2] / "medserl" / "bringup"
 
@@ -63,12 +64,27 @@ def test_batches_have_the_tokens_that_were_asked_for_in_sequences_of_several_len
     assert after.encode("<|im_start|>user\nfever").ids == before.encode("<|im_start|>user\nfever").ids
 
 
-def test_the_training_that_measures_the_transfer_resolves() -> None:
-    from medserl.bringup.rounds import TRANSFER_ONLY
+def test_the_training_that_measures_the_transfer_fits_what_it_is_for() -> None:
+    """The start itself asks this, before it does anything: one H100, and a host of 128 GiB."""
+    from medserl.bringup.rounds import CONFIGURATIONS, ON_A_GPU, TRANSFER_ONLY
     from medserl.config.load import load_config
+    from medserl.planning.fits import check_fits
+    from medserl.planning.gpus import find_gpu
+    from medserl.planning.job import job_of
+    from medserl.planning.memory import GIB, UPDATE, need_of
 
-    config = load_config("embedded_gpu", TRANSFER_ONLY)
-    assert config.trainer.critic_warmup > 2 and not config.algorithm.use_kl_in_reward
+    config = load_config(CONFIGURATIONS["cuda"], [*TRANSFER_ONLY, *ON_A_GPU])
+    assert config.trainer.critic_warmup > config.medserl.max_rounds and not config.algorithm.use_kl_in_reward
+    job, shape, gpu = job_of(config), find_shape("qwen3-4b", "test"), find_gpu("h100-80gb").memory
+    check_fits(job, need_of(job, shape, gpu), gpu, 128 * GIB, ("GPU", "host"))
+    assert need_of(job, shape, gpu).fullest.total < 0.8 * gpu
+    # The buffer takes the greatest tensor, or verl refuses to send it.
+    assert (
+        config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes * 2**20 > 2 * shape.embedding
+    )
+    trained = job_of(load_config(CONFIGURATIONS["cuda"], [*TRANSFER_ONLY, *ON_A_GPU, "trainer.critic_warmup=2"]))
+    assert need_of(trained, shape, gpu).phase(UPDATE).total > gpu
+    assert load_config(CONFIGURATIONS["cpu"], TRANSFER_ONLY).trainer.save_freq == -1
 
 
 # Modules of (a) to (d), and what they may import by the first import statement that runs: a machine may have no more.

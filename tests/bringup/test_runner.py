@@ -126,10 +126,10 @@ def test_the_command_writes_lines_and_a_table(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--only", "z"], "--only: z is no check"),
-        (["--only", ","], "--only: ',' is no check"),
-        (["--until", "0"], "--until: 0.0 is no number of minutes"),
-        (["--until", "nan"], "--until: nan is no number"),
+        (["--only", "z"], "--only: z is not a check"),
+        (["--only", ","], "--only: ',' is not a check"),
+        (["--until", "0"], "--until: 0.0 is not a number of minutes"),
+        (["--until", "nan"], "--until: nan is not a number"),
         (["--device", "cuda"], "--device: cuda, but no GPU is here"),
         (["a.b=1"], "takes no overrides"),
     ],
@@ -149,7 +149,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_runs(tmp_path:
 def test_checks_are_chosen_in_the_order_of_the_list() -> None:
     assert [one.key for one in chosen("b,a1,c4")] == ["a1", "b1", "b2", "c4"]
     assert chosen(None) == list(CHECKS)
-    with pytest.raises(ConfigError, match="a9 is no check"):
+    with pytest.raises(ConfigError, match="a9 is not a check"):
         chosen("a9")
 
 

@@ -1,6 +1,7 @@
 """`medserl bringup` where no GPU is: what it can run passes, in tiny sizes; the rest says what it lacks."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,32 @@ def test_whole_rounds_pass(tmp_path: Path) -> None:
     lines = bring_up(tmp_path, "f,g")
     assert lines["f1"]["measured"]["correlation"] > 0.99
     assert lines["g1"]["measured"]["step"] > lines["g1"]["measured"]["gen"] > 0
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_the_engine_of_a_gpu_takes_bridges_that_read_this_transformers(tmp_path: Path) -> None:
+    """Without the CPU's own bridges, as on a GPU: mbridge's asks the model's configuration for ``rope_theta``, which
+    transformers 5 keeps elsewhere, so that (c) and (d) would end before their first pass."""
+    code = """
+import medserl.bringup.engine as engine
+from verl.workers.engine import EngineRegistry
+class Made:
+    def __init__(self, model, megatron, *rest):
+        from types import SimpleNamespace
+        from mbridge.core.bridge import _MODEL_REGISTRY
+        from transformers import Qwen3Config
+        bridge = SimpleNamespace(hf_config=Qwen3Config(**engine.QWEN3_4B))
+        arguments = _MODEL_REGISTRY["qwen3"]._get_gptmodel_args(bridge)
+        print(arguments, megatron.override_transformer_config["attention_backend"])
+        raise SystemExit
+EngineRegistry.new = lambda kind, backend, *parts: Made(*parts)
+engine.join_group = lambda place: None
+from pathlib import Path
+from medserl.bringup.child import Place
+place = Place("cuda", Path(FOLDER))
+engine.make_engine(place, engine.model_folder(place), optimizer=False)
+""".replace("FOLDER", repr(str(tmp_path)))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("VERL_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "'rotary_base': 1000000" in done.stdout and done.stdout.strip().endswith("fused"), done.stderr[-800:]

@@ -18,7 +18,7 @@ def test_what_is_missing_is_told_in_a_sentence_each(tmp_path: Path, capsys: pyte
     words = ["--quick", "--run-dir", str(tmp_path / "run"), "--prompt-data", "/nowhere/notes.jsonl"]
     assert main(["doctor", *words, "actor_rollout_ref.model.path=/nowhere/model"]) == 1
     shown = capsys.readouterr()
-    assert "bad: model: model /nowhere/model is no directory here, and not in the Hugging Face cache" in shown.err
+    assert "bad: model: model /nowhere/model is not a directory here, and not in the Hugging Face cache" in shown.err
     assert "bad: notes: cannot read /nowhere/notes.jsonl" in shown.err
     rows = {line.split("  ")[0]: line.split()[-1] for line in shown.out.splitlines()}
     assert (rows["model"], rows["notes"], rows["run disk"]) == ("BAD", "BAD", "ok")

@@ -66,14 +66,14 @@ def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[st
         ([f"{PIPELINE}=8", f"{TENSOR}=1"], "num_hidden_layers 36 cannot be divided by pipeline_model_parallel_size 8"),
         (["--nodes", "3"], "trajectories cannot be divided by 12 data-parallel replicas"),
         (["--nodes", "0"], "--nodes 0: give 1 or more"),
-        (["--host-memory", "0"], "--host-memory 0: is no size"),
+        (["--host-memory", "0"], "--host-memory 0: is not a size"),
         (["--assume", "mfu=2"], "2 is a share"),
         (["--config", "embedded"], "--config embedded: is for cpu, and GPUs are planned"),
         (["--config", "no_such"], "--config no_such: no such configuration"),
         (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not there; give a file of notes, or leave it out"),
         (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path: /nowhere: no such file"),
         (["data.max_response_length=40000"], "is more than the model's max_position_embeddings 40960"),
-        (["medserl.referee.name=judge", "--gpus-per-node=8"], "needs 1 GPU(s) beside those of the training"),
+        (["medserl.referee.name=judge", "--gpus-per-node=8"], "needs 1 GPU in addition to the training's"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:

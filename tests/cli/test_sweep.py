@@ -183,6 +183,8 @@ def words_with(command: tuple[str, ...], action: argparse.Action, value: str) ->
             needed = [*needed[:at], *needed[at + 2 :]]
         return [*command, f"{option}={value}", *needed]
     own = getattr(LEAVES[command].parse_known_args(needed)[0], action.dest)
+    if own in (None, []):  # nothing is needed there
+        return [*command, value, *needed]
     word = str(own[0] if isinstance(own, list) else own)
     places = [at for at, given in enumerate(needed) if given == word]
     at = places[-1 if action.dest == "second" else 0]

@@ -26,14 +26,14 @@ def test_medserl_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["trian"], "'trian' is no command; did you mean train?"),
-        (["xyz"], "'xyz' is no command; known: train, sft, export"),
-        (["data", "prepar"], "'prepar' is no command; did you mean prepare?"),
-        (["train", "--max-ruonds", "3"], "'--max-ruonds' is no option; did you mean --max-rounds"),
-        (["train", "--max-ruonds=3"], "'--max-ruonds=3' is no option; did you mean --max-rounds"),
-        (["slurm", "render", "--tiem=1", "preflight"], "'--tiem=1' is no option; did you mean --time"),
-        (["train", "rounds"], "'rounds' is no option; overrides look like key=value"),
-        (["evaluate", "--format", "fulll"], "'fulll' is no choice; did you mean full?"),
+        (["trian"], "'trian' is not a command; did you mean train?"),
+        (["xyz"], "'xyz' is not a command; known: train, sft, export"),
+        (["data", "prepar"], "'prepar' is not a command; did you mean prepare?"),
+        (["train", "--max-ruonds", "3"], "'--max-ruonds' is not an option; did you mean --max-rounds"),
+        (["train", "--max-ruonds=3"], "'--max-ruonds=3' is not an option; did you mean --max-rounds"),
+        (["slurm", "render", "--tiem=1", "preflight"], "'--tiem=1' is not an option; did you mean --time"),
+        (["train", "rounds"], "'rounds' is not an option; overrides look like key=value"),
+        (["evaluate", "--format", "fulll"], "'fulll' is not a choice; did you mean full?"),
     ],
 )
 def test_a_mistyped_word_gets_a_suggestion(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def test_preflight_adds_numbers_over_the_network_and_names_the_bad_node(slurm: S
     finally:
         notes.unlink()
     assert done.returncode == 0, done.stderr
-    assert "2 nodes x 1 GPUs = 2 = TP 2 x PP 1 x DP 1" in done.stdout
+    assert "2 nodes x 1 GPU = 2 = TP 2 x PP 1 x DP 1" in done.stdout
     job = int(done.stdout.split("submitted job ")[1].split(";")[0])
     assert slurm.fields(job)["Comment"] == "site"
     assert slurm.end(job, 300) == ("FAILED", 1), slurm.output(job)
@@ -129,8 +129,8 @@ def trained_rounds(run_dir: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
-        pytest.param((), "2 nodes x 1 GPUs = 2 = TP 2 x PP 1 x DP 1", id="tp2"),
-        pytest.param(PIPELINE, "2 nodes x 1 GPUs = 2 = TP 1 x PP 2 x DP 1", id="pp2", marks=pytest.mark.nightly),
+        pytest.param((), "2 nodes x 1 GPU = 2 = TP 2 x PP 1 x DP 1", id="tp2"),
+        pytest.param(PIPELINE, "2 nodes x 1 GPU = 2 = TP 1 x PP 2 x DP 1", id="pp2", marks=pytest.mark.nightly),
     ],
 )
 def test_training_is_requeued_and_resumes_across_nodes(slurm: Slurm, layout: tuple[str, ...], said: str) -> None:
@@ -165,6 +165,6 @@ def test_training_in_apptainer(slurm: Slurm, apptainer: dict[str, str], sif: Pat
     )
     assert slurm.end(job, 1200) == ("COMPLETED", 0), slurm.output(job)
     assert "runtime apptainer" in slurm.output(job)
-    assert "2 nodes x 1 GPUs = 2 = TP 2 x PP 1 x DP 1" in slurm.output(job)
+    assert "2 nodes x 1 GPU = 2 = TP 2 x PP 1 x DP 1" in slurm.output(job)
     assert trained_rounds(run_dir) == [1, 2]
     assert not slurm.scratch()

@@ -110,7 +110,7 @@ def test_flash_without_its_package_is_refused(part: str) -> None:
     key = f"actor_rollout_ref.{part}.megatron.override_transformer_config.attention_backend"
     with pytest.raises(ConfigError, match=r"attention_backend: flash needs the package flash-attn"):
         check_attention(resolved("qwen3_4b_1node", f"++{key}=flash"))
-    with pytest.raises(ConfigError, match="'flsh' is none of auto, fused"):
+    with pytest.raises(ConfigError, match="'flsh' is not one of auto, fused"):
         check_attention(resolved("qwen3_4b_1node", f"++{key}=flsh"))
 
 

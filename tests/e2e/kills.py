@@ -20,7 +20,7 @@ from typing import Any
 from medserl.run import checkpoint
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
 from medserl.run.run_log import METRICS_FILE, parse_metrics
-from tests.e2e.runs import MARK, SESSION, START_LIMIT, SWEEP_LIMIT, processes
+from tests.e2e.runs import MARK, SESSION, SWEEP_LIMIT, processes
 from tests.e2e.victim import REACHED
 
 VICTIM = Path(__file__).with_name("victim.py")
@@ -38,6 +38,7 @@ TINY = (
     "trainer.max_actor_ckpt_to_keep=2",
 )
 """The embedded default with rounds of seconds; retention has something to remove from the third checkpoint on."""
+RUN_LIMIT = 3600  # seconds of one start and what it plays: nightly, perhaps beside much else
 MORE = 2  # rounds that are played after the last kill
 
 
@@ -134,7 +135,7 @@ class Chain:
                 env={**os.environ, MARK: SESSION},
             )  # fmt: skip
             try:
-                code = process.wait(timeout=START_LIMIT)
+                code = process.wait(timeout=RUN_LIMIT)
             finally:
                 left = self._clear(kill.tree or process.poll() is None)
         said = self._log()[before:]
@@ -229,7 +230,7 @@ def paced(path: Path, rounds: int) -> Pace:
     with path.with_suffix(".out").open("w") as output:
         done = subprocess.run(
             [sys.executable, "-m", "medserl", *Chain(path).command(rounds)],
-            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, MARK: SESSION}, timeout=START_LIMIT,
+            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, MARK: SESSION}, timeout=RUN_LIMIT,
             check=False,
         )  # fmt: skip
     said = path.with_suffix(".out").read_text()

@@ -16,8 +16,8 @@ import pytest
 
 from medserl.run import checkpoint
 from medserl.run.run_log import METRICS_FILE, read_metrics
-from tests.e2e.kills import MORE, PHASES, Chain, kills, paced
-from tests.e2e.runs import CLOSE, EXACT, START_LIMIT, TOLERANCE, optimizer_state
+from tests.e2e.kills import MORE, PHASES, RUN_LIMIT, Chain, kills, paced
+from tests.e2e.runs import CLOSE, EXACT, TOLERANCE, optimizer_state
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(4 * 3600)]
 COUNT = int(os.environ.get("MEDSERL_KILLS", "30"))
@@ -26,7 +26,8 @@ SEED = int(os.environ.get("MEDSERL_KILLS_SEED", str(random.randrange(10**6))))
 
 def test_a_run_that_is_killed_again_and_again_loses_nothing_that_was_saved(home: Path) -> None:
     print(f"MEDSERL_KILLS={COUNT} MEDSERL_KILLS_SEED={SEED}")
-    pace = paced(home / "pace", 4)
+    undisturbed = home / "undisturbed"
+    pace = paced(undisturbed, 4)
     print(pace)
     chain = Chain(home / "killed")
     for number, kill in enumerate(kills(SEED, COUNT, pace), 1):
@@ -36,13 +37,12 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing_that_was_saved(home:
     assert chain.counted == Counter(PHASES[i % len(PHASES)] for i in range(COUNT))
     rounds = chain.saved + MORE
     done = subprocess.run(
-        [sys.executable, "-m", "medserl", *chain.command(rounds)], capture_output=True, text=True, timeout=START_LIMIT,
+        [sys.executable, "-m", "medserl", *chain.command(rounds)], capture_output=True, text=True, timeout=RUN_LIMIT,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not chain.look(done.stderr)
-    undisturbed = home / "undisturbed"
-    paced(undisturbed, rounds)
+    paced(undisturbed, rounds)  # goes on, as the other one did for the last time
     one, other = (read_metrics(path / METRICS_FILE) for path in (undisturbed, chain.path))
     assert [row["round"] for row in other] == list(range(1, rounds + 1))
     for mine, theirs in zip(one, other, strict=True):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_a_short_warm_start_learns_and_plays(first: tuple[Path, str]) -> None:
 
 def test_a_finished_run_is_left_alone(first: tuple[Path, str]) -> None:
     assert "complete:" in sft(first[0], *SMALL)
+
+
+def test_two_nodes_share_a_run_directory(first: tuple[Path, str], tmp_path: Path) -> None:
+    """The same command on each, one worker there; the model is that of one node with two workers."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "medserl", "sft", "--run-dir", str(run), *SMALL]
+    command += ["trainer.nnodes=2", "trainer.n_gpus_per_node=1"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    nodes = [
+        subprocess.Popen(
+            command, env=shared | {"NODE_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for rank in ("1", "0")
+    ]
+    said = [node.communicate(timeout=600)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "waiting for the first" in said[0] and "finished model" not in said[0] and "finished model" in said[1]
+    assert checkpoint.steps(run / "checkpoints") == [2, 4]
+    assert digest(run / "model/model.safetensors") == digest(first[0] / "model/model.safetensors")
+    assert sorted(path.name for path in (run / "logs/1").iterdir()) == ["sft-node1.log", "sft.log"]
+    open_to_others = [path for path in run.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+    assert [path for path in open_to_others if run / "model" not in (path, *path.parents)] == []
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_model_is_the_same(first: tuple[Path, str], tmp_path: Path) -> None:

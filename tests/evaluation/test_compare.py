@@ -209,11 +209,11 @@ def test_results_that_lack_something_are_refused(tmp_path: Path, change: dict, t
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('"n0"', '["x"]', "line 1: is no prediction .note_id is a list"),
-        ('"group": 0', '"group": {}', "line 1: is no prediction .group is a dict"),
-        ('"answer"', '"asnwer"', "line 1: is no prediction .no 'answer'"),
+        ('"n0"', '["x"]', "line 1: is not a prediction .note_id is a list"),
+        ('"group": 0', '"group": {}', "line 1: is not a prediction .group is a dict"),
+        ('"answer"', '"asnwer"', "line 1: is not a prediction .no 'answer'"),
         ('"n0"', '"n1"', "has 'n1' more than once"),
-        ('{"note_id"', "[" * 100_000, "line 1: is no prediction"),
+        ('{"note_id"', "[" * 100_000, "line 1: is not a prediction"),
     ],
     ids=["list", "dict", "lacking", "twice", "deep"],
 )

@@ -66,7 +66,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
         ("results.json", "{", "is not JSON"),
         ("results.json", "[]", "no results file"),
         ("results.json", '{"format_version": 99}', "no results file"),
-        ("predictions.jsonl", "{}\n", "line 1: is no prediction"),
+        ("predictions.jsonl", "{}\n", "line 1: is not a prediction"),
         ("predictions.jsonl", "", "has 0 lines"),
         ("predictions.jsonl", None, "cannot be read"),
         ("results.json", None, "cannot be read"),

@@ -164,7 +164,7 @@ def test_nodes_that_do_not_join_end_the_job_before_the_driver_starts(cluster: Cl
         ({"MEDSERL_RUNTIME": "apptainer", "MEDSERL_IMAGE": "no.sif"}, "MEDSERL_IMAGE=no.sif is not there"),
         ({"MEDSERL_SITE": "/nowhere/site.sh"}, "MEDSERL_SITE=/nowhere/site.sh cannot be read"),
         ({"MEDSERL_MODULES": "cuda/13.0"}, "module load cuda/13.0 failed"),
-        ({"MEDSERL_MAX_REQUEUES": "many"}, "is no number"),
+        ({"MEDSERL_MAX_REQUEUES": "many"}, "is not a number"),
         ({"MEDSERL_PREFLIGHT": "some"}, "none of full, quick, none"),
     ],
 )

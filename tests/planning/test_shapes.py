@@ -88,7 +88,7 @@ def test_what_is_no_decoder_is_refused(changes: dict[str, Any], sentence: str) -
     ("content", "sentence"),
     [
         ("{", "is not JSON (line 1)"),
-        ("[]", "is no model's configuration"),
+        ("[]", "is not a model's configuration"),
         ("\udcff", "is not UTF-8 text"),
         (None, "cannot be read (No such file or directory)"),
     ],

@@ -142,10 +142,10 @@ def test_where_nothing_fits_scaling_says_so() -> None:
     ("word", "sentence"),
     [
         ("mfuu=0.3", "there is no such assumption; known: mfu, bandwidth"),
-        ("mfu", "'' is no number above 0"),
-        ("mfu=fast", "'fast' is no number above 0"),
-        ("mfu=-1", "'-1' is no number above 0"),
-        ("mfu=nan", "'nan' is no number above 0"),
+        ("mfu", "'' is not a number above 0"),
+        ("mfu=fast", "'fast' is not a number above 0"),
+        ("mfu=-1", "'-1' is not a number above 0"),
+        ("mfu=nan", "'nan' is not a number above 0"),
         ("mfu=40", "40 is a share; give a number between 0 and 1"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_configuration_for_cpus_is_named_by_the_device_that_was_given(gpus: No
 
 def test_more_gpus_than_there_are(gpus: None) -> None:
     check_device(load_config("embedded_gpu"))
-    assert "shows 2 GPU(s)" in refused("qwen3_4b_1node", NOTES)
+    assert "shows 2 GPUs" in refused("qwen3_4b_1node", NOTES)
     two = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2"
     check_device(load_config("embedded_gpu", ["trainer.n_gpus_per_node=2", two]))
 

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from medserl.cli.main import main
 from medserl.config.load import load_config, load_sft_config
 from medserl.errors import ConfigError
+from medserl.planning.cpus import bytes_on_cpus
+from medserl.planning.job import job_of
 from medserl.planning.memory import GIB
+from medserl.planning.shapes import shape_of
 from medserl.preflight import devices, fit, nvidia
 from medserl.preflight.fit import check_memory, gpu_memory, host_memory
 from medserl.preflight.node_checks import gpu_checks, host_checks
@@ -147,6 +151,52 @@ def test_a_large_model_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "host_memory", lambda: (64.0 * GIB, False))
     with pytest.raises(ConfigError, match=r"a run on CPUs needs about \d+\.\d GiB of memory for 4\.02 G parameters"):
         check_memory(config, QWEN3_4B, "m")
+
+
+SMALL = {
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 30,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""SmolLM2-135M's config.json."""
+TOKENS = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+
+
+@pytest.mark.parametrize("name", ["real_cpu", "sft_real_cpu"])
+def test_micro_batches_become_small_enough_for_the_machine(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load, key = (load_sft_config, "data.max_token_len_per_gpu") if name.startswith("sft") else (load_config, TOKENS)
+    model = ("model" if name.startswith("sft") else "actor_rollout_ref.model") + ".path=m"
+    config = load(name, [NOTES, model, f"{key}=60000"])
+    least = OmegaConf.select(config, "data.max_length") or 1152
+    job = job_of(config)
+    shape = shape_of(SMALL, "m")
+    for tokens in (60000, 15000, least):
+        needed = sum(bytes_on_cpus(job.with_training(tokens=tokens), shape).values())
+        monkeypatch.setattr(fit, "host_memory", lambda needed=needed: (1.06 * needed, False))
+        check_memory(config, SMALL, "m")
+        assert OmegaConf.select(config, key) == tokens
+        assert (f"{key} is {tokens} instead of 60000" in caplog.text) == (tokens != 60000)
+        caplog.clear()
+        OmegaConf.update(config, key, 60000)
+    monkeypatch.setattr(fit, "host_memory", lambda: (0.9 * needed, False))
+    with pytest.raises(ConfigError, match=r"needs about .* for 0\.13 G parameters .* shorter prompts"):
+        check_memory(config, SMALL, "m")
+    assert OmegaConf.select(config, key) == 60000
+
+
+def test_rows_that_are_counted_stay_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("embedded")
+    monkeypatch.setattr(fit, "host_memory", lambda: (1.0 * GIB, False))
+    with pytest.raises(ConfigError, match="a run on CPUs needs about"):
+        check_memory(config, SMALL, "m")
 
 
 @pytest.mark.parametrize(

@@ -113,4 +113,4 @@ def test_without_a_home_nothing_is_made_here(nameless: Any, monkeypatch: pytest.
     for name in ("HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert cache_path().is_absolute() and "~" not in str(cache_path())
-    assert "is no directory here" in str(model_problem("Some/Model"))
+    assert "is not a directory here" in str(model_problem("Some/Model"))

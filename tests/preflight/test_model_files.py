@@ -67,10 +67,10 @@ def cut(model: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "null": (with_file("config.json", b"null"), "is no model's configuration"),
-    "list": (with_file("config.json", b"[]"), "is no model's configuration"),
-    "architecture as text": (with_config(architectures="Qwen3ForCausalLM"), "architectures is no list"),
-    "architecture as number": (with_config(architectures=5), "architectures is no list"),
+    "null": (with_file("config.json", b"null"), "is not a model's configuration"),
+    "list": (with_file("config.json", b"[]"), "is not a model's configuration"),
+    "architecture as text": (with_config(architectures="Qwen3ForCausalLM"), "architectures is not a list"),
+    "architecture as number": (with_config(architectures=5), "architectures is not a list"),
     "architectures of numbers": (with_config(architectures=[5]), "holds 5; MedSeRL trains"),
     "no heads": (with_config(num_attention_heads=...), "num_attention_heads is missing"),
     "heads null": (with_config(num_key_value_heads=None), "num_key_value_heads is missing"),

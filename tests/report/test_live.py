@@ -115,7 +115,7 @@ def test_ctrl_c_ends_it_and_says_nothing_bad(
     said = capsys.readouterr()
     assert said.err == "" and said.out.startswith("games and reports: http://127.0.0.1:") and "ssh -L" in said.out
     assert main(["watch", str(run), "--port", "70000"]) == 2
-    assert "is no port" in capsys.readouterr().err
+    assert "is not a port" in capsys.readouterr().err
 
 
 def test_the_page_follows_a_run(server: Server, run: Path) -> None:

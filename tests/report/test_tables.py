@@ -19,7 +19,7 @@ ODD = st.text(st.sampled_from(list("ab|<>&*_`[]()\\!#~\n\t \"'é-.1")), max_size
 
 
 def cells(markdown: str) -> list[list[str]]:
-    """The texts of a rendered table's cells; fails on anything that is no text."""
+    """The texts of a rendered table's cells; fails on anything that is not text."""
     found: list[list[str]] = []
     for token in RENDERER.parse(markdown):
         if token.type == "tr_open":

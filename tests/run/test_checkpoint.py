@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medserl.errors import ConfigError
 from medserl.run import checkpoint
 
 
@@ -41,7 +42,7 @@ def test_what_an_interrupted_save_left_is_never_used(tmp_path: Path) -> None:
     assert checkpoint.latest_usable(tmp_path) == (second, [])
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "no manifest", "manifest is no JSON"])
+@pytest.mark.parametrize("harm", ["truncate", "remove", "no manifest", "manifest is not JSON"])
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
     first, second = saved(tmp_path, 1), saved(tmp_path, 2)
     weights = second / "actor/weights"
@@ -195,3 +196,15 @@ def test_the_newest_undamaged_one_is_taken_whatever_is_damaged(
     _, complaints = checkpoint.latest_usable(root)
     assert len(complaints) == len([step for step in saves if step > (whole[-1] if whole else 0)])
     assert json.loads((root / f"global_step_{saves[0]}" / checkpoint.MANIFEST).read_text())["step"] == saves[0]
+    for content in (True, False):
+        if whole:
+            assert checkpoint.to_go_on_from(root, content) == (root / f"global_step_{whole[-1]}", complaints)
+        else:
+            with pytest.raises(ConfigError, match=f"none of its checkpoints .*global_step_{max(saves)}: actor/weights"):
+                checkpoint.to_go_on_from(root, content)
+
+
+def test_a_run_without_a_checkpoint_begins(tmp_path: Path) -> None:
+    assert checkpoint.to_go_on_from(tmp_path / "checkpoints") == (None, [])
+    checkpoint.staging_dir(tmp_path / "checkpoints")  # the first save was interrupted
+    assert checkpoint.to_go_on_from(tmp_path / "checkpoints") == (None, [])

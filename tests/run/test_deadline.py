@@ -120,7 +120,7 @@ def test_no_variable_is_no_deadline() -> None:
 
 @pytest.mark.parametrize("text", ["tomorrow", "3600", "-1", "nan", "inf", "2026-01-01T10:00"])
 def test_what_is_no_time_is_refused_in_one_sentence(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^MEDSERL_DEADLINE: '.*' is no time in Unix seconds; give one such as"):
+    with pytest.raises(ConfigError, match=r"^MEDSERL_DEADLINE: '.*' is not a time in Unix seconds; give one such as"):
         read_deadline({VARIABLE: text}, NOW)
 
 

@@ -368,6 +368,38 @@ def test_a_file_where_a_folder_should_be_is_named_before_anything_is_written(
     assert held == {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}
 
 
+@pytest.mark.parametrize("harm", ["cut", "other content", "no manifest"])
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(begun: RunDir, harm: str) -> None:
+    """It would write in their place, and empty the records of the rounds that they hold."""
+    for step in (3, 6):
+        weights = checkpoint.staging_dir(begun.checkpoints) / f"global_step_{step}/actor/w"
+        weights.parent.mkdir(parents=True)
+        weights.write_text("weights")
+        checkpoint.publish(begun.checkpoints, step, {}, None)
+    whole = (begun.checkpoints / "global_step_3/actor/w").read_text()
+    for step in (3, 6):
+        folder = begun.checkpoints / f"global_step_{step}"
+        if harm == "no manifest":
+            (folder / checkpoint.MANIFEST).unlink()
+        else:
+            (folder / "actor/w").write_text("w" if harm == "cut" else "WEIGHTS")
+    (begun.path / "metrics.jsonl").write_text('{"round": 1}\n')
+    held = {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*") if item.name != LOCK_FILE}
+    refused = (
+        r"none of its checkpoints \(3, 6\) is whole \(global_step_6: .*restore one of them, or give another --run-dir"
+    )
+    with pytest.raises(ConfigError, match=refused):
+        begun.open(config(), "embedded", [])
+    assert held == {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*") if item.name != LOCK_FILE}
+    with pytest.raises(ConfigError, match=refused):  # as a dry run looks
+        begun.check_checkpoints(content=True)
+    if harm != "no manifest":
+        (begun.checkpoints / "global_step_3/actor/w").write_text(whole)
+        begun.open(config(), "embedded", [])
+        assert begun.newest() == begun.checkpoints / "global_step_3"
+        begun.close()
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_what_may_not_be_written_is_named_before_anything_is(
     begun: RunDir, name: str, monkeypatch: pytest.MonkeyPatch

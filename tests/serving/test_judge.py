@@ -115,7 +115,7 @@ def test_the_same_judge_can_be_asked_from_several_event_loops() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"votes": 0}, "votes: 0 is no whole number"),
+        ({"votes": 0}, "votes: 0 is not a whole number"),
         ({"votes": 3}, "set a temperature"),
         ({"max_tokens": "many"}, "max_tokens is 'many', not a whole number"),
         ({"temperature": -1}, "temperature: -1"),

@@ -76,7 +76,7 @@ def test_long_times(days: int, hours: int, minutes: int, seconds: int) -> None:
 def test_no_time_is_no_limit() -> None:
     assert seconds_of(None) is None
     assert seconds_of("UNLIMITED") is None
-    with pytest.raises(ConfigError, match="is no time of Slurm's"):
+    with pytest.raises(ConfigError, match="is not a time in Slurm's format"):
         seconds_of("tomorrow")
 
 
@@ -109,17 +109,17 @@ def test_overrides_of_train_count(capsys: pytest.CaptureFixture[str], tmp_path: 
         ([], ["trainer.nnodes=4"], "trainer.nnodes: 4, but the job has 2"),
         (["--cpus-per-task=16"], [], "16 logical CPUs on a node are less than the 24"),
         (["--time=10"], [], "10 min is not more than the 15 min before the limit"),
-        (["--time=soon"], [], "is no time of Slurm's"),
+        (["--time=soon"], [], "is not a time in Slurm's format"),
         (["--nodes=2-4"], [], "--nodes=2-4: give one number"),
         (["--gpus-per-node=0"], [], "--gpus-per-node: 0"),
         (["--gpus-per-node=-8"], [], "--gpus-per-node=-8: give 0 or more"),
         (["--nodes=0"], [], "--nodes=0: give 1 or more"),
-        (["--sbatch=--signal=B:USR1@soon"], [], "'soon' is no number of seconds"),
+        (["--sbatch=--signal=B:USR1@soon"], [], "'soon' is not a number of seconds"),
         (["--account=a\ntouch pwned"], [], "line breaks and other control characters"),
         (["--sbatch=--comment=a\nb"], [], "line breaks and other control characters"),
         (["--sbatch=--gpus=7"], [], "cannot be divided by 2 nodes"),
-        ([], ["actor_rollout_ref.actor.megatron.tensor_model_parallel_size=two"], "'two' is no whole number"),
-        ([], ["actor_rollout_ref.rollout.gpu_memory_utilization=lots"], "'lots' is no number"),
+        ([], ["actor_rollout_ref.actor.megatron.tensor_model_parallel_size=two"], "'two' is not a whole number"),
+        ([], ["actor_rollout_ref.rollout.gpu_memory_utilization=lots"], "'lots' is not a number"),
         (["--sbatch", "nice"], [], "write it as --name=value"),
         ([], ["actor_rollout_ref.actor.ppo_mini_batch_sise=3"], "did you mean"),
         ([], ["--prompt-data", "/nowhere.jsonl"], "notes /nowhere.jsonl: is not there"),
@@ -156,7 +156,7 @@ def test_single_node_and_evaluation(capsys: pytest.CaptureFixture[str], tmp_path
     words = big(tmp_path, model)[1:]
     code, out, err = render(capsys, "train_singlenode", *words)
     assert code == 0, err
-    assert "1 nodes x 8 GPUs = 8 = TP 2 x PP 1 x DP 4" in out
+    assert "1 node x 8 GPUs = 8 = TP 2 x PP 1 x DP 4" in out
     code, _, err = render(capsys, "--nodes=2", "train_singlenode", *words)
     assert (code, "submit train_multinode" in err) == (2, True)
     evaluate = ["evaluate", "--model", model.partition("=")[2], "--data", str(tmp_path / "notes.jsonl")]
@@ -166,7 +166,7 @@ def test_single_node_and_evaluation(capsys: pytest.CaptureFixture[str], tmp_path
         code, _, err = render(capsys, *evaluate, *more)
         assert (code, "is more than the job's 1 GPUs" in err) == (2, True)
     code, _, err = render(capsys, *evaluate, f"{key}=two")
-    assert (code, f"{key}: 'two' is no whole number" in err) == (2, True)
+    assert (code, f"{key}: 'two' is not a whole number" in err) == (2, True)
     for words in (["--model", "/nowhere"], []):
         code, _, err = render(capsys, "evaluate", *words, "--data", "ward:test")
         assert (code, "--model" in err, err.count("\n")) == (2, True, 1)
@@ -292,7 +292,7 @@ def test_a_served_judge_needs_a_gpu_beside_the_training(
     judge = [*big(tmp_path, model), "medserl.second_referee.name=null", "medserl.referee.name=judge"]
     code, _, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *judge)
     assert code == 2
-    assert "needs 1 GPU(s) beside those of the training" in err and "trainer.n_gpus_per_node=7" in err
+    assert "needs 1 GPU in addition to the training's" in err and "trainer.n_gpus_per_node=7" in err
     four = [
         *judge,
         "trainer.n_gpus_per_node=4",
@@ -300,7 +300,7 @@ def test_a_served_judge_needs_a_gpu_beside_the_training(
     ]
     code, out, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *four)
     assert code == 0, err
-    assert "1 nodes x 4 GPUs = 4 = TP 2 x PP 1 x DP 2" in out and "1 GPU(s) for a frozen model" in out
+    assert "1 node x 4 GPUs = 4 = TP 2 x PP 1 x DP 2" in out and "1 GPU for a frozen model" in out
     code, _, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *big(tmp_path, model), "trainer.n_gpus_per_node=4")
     assert code == 2 and "trainer.n_gpus_per_node: 4, but the job has 8" in err
 
@@ -399,7 +399,7 @@ def read_as_sbatch(line: str) -> list[str]:
     [
         ("MEDSERL_RAY_CPUS", "many", "MEDSERL_RAY_CPUS=many: give one number"),
         ("MEDSERL_GPUS_PER_NODE", "-1", "MEDSERL_GPUS_PER_NODE=-1: give 1 or more"),
-        ("MEDSERL_GPU_MEMORY_GB", "lots", "MEDSERL_GPU_MEMORY_GB=lots: is no size"),
+        ("MEDSERL_GPU_MEMORY_GB", "lots", "MEDSERL_GPU_MEMORY_GB=lots: is not a size"),
         ("MEDSERL_LAUNCHER", "/nowhere", "no launchers (lib.sh) in /nowhere"),
         ("MEDSERL_SBATCH_OPTIONS", "'--a", "close the quotes"),
     ],
@@ -461,7 +461,7 @@ def test_line_breaks_of_arguments_stay_in_comments(capsys: pytest.CaptureFixture
 )
 def test_memory_that_a_job_asks_for(asked: dict[str, str | None], gibibytes: int | None) -> None:
     assert memory_per_node(asked) == (None if gibibytes is None else gibibytes * 2**30)
-    with pytest.raises(ConfigError, match="--mem=lots: is no size of Slurm's"):
+    with pytest.raises(ConfigError, match="--mem=lots: is not a size in Slurm's format"):
         memory_per_node({"mem": "lots"})
 
 

@@ -133,7 +133,7 @@ def test_weights_that_are_no_safetensors_are_refused_in_a_sentence(tmp_path: Pat
     model = source / "actor/model/huggingface"
     shutil.copytree(MODEL_DIR, model)
     (model / "model.safetensors").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"model\.safetensors is no whole \.safetensors file"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors is not a whole \.safetensors file"):
         export_checkpoint(source, tmp_path / "out")
 
 

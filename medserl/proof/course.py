@@ -1,0 +1,140 @@
+"""What is asked of a real model, in which order, and with how much of everything. Pure; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medserl.errors import ConfigError
+from medserl.evaluation.readiness import Readiness
+
+TRAIN, HELD_OUT = "train", "valid"
+"""What stands in the names of MEDEC's files, whatever the case."""
+ENDINGS = (".csv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Model, notes, and how much of everything: what two cores do in an hour with a hundred million parameters."""
+
+    model: Path
+    train: Path
+    """Notes with gold errors: of the warm start and of self-play."""
+    held_out: Path
+    out: Path
+    longest: int = 700
+    """Characters of a training note: longer ones are left out."""
+    texts: int = 40
+    """That each evaluation judges."""
+    probed: int = 24
+    """Notes that are edited, and judged with and without their error, to see whether a warm start is done."""
+    steps: int = 24
+    """Of one round of the warm start."""
+    warm_rounds: int = 4
+    """At most; more learn what these did not, in longer than an hour."""
+    rounds: int = 3
+    """Of self-play."""
+    games: int = 6
+    """Notes that are played in one."""
+    accepted: float = 0.6
+    """Least share of first edits that pass the filter before self-play."""
+    parsed: float = 0.95
+    """Least share of answers that can be read before self-play."""
+
+    def ready(self, found: Readiness) -> bool:
+        """Whether a warm start is done."""
+        return found.first_share >= self.accepted and found.parsed_share >= self.parsed
+
+    def cut(self) -> str:
+        """In a sentence, what was cut to fit into an hour."""
+        return (
+            f"Cut to fit an hour on two cores: training notes have {self.longest} characters at most, "
+            f"evaluations judge {self.texts} texts, readiness is of {self.probed} "
+            f"notes, a warm start has up to {self.warm_rounds} rounds of {self.steps} steps, and self-play "
+            f"{self.rounds} rounds of {self.games} notes."
+        )
+
+    @property
+    def notes(self) -> Path:
+        """The training notes that are short enough, as pairs."""
+        return self.out / "notes.jsonl"
+
+    def zero_shot(self) -> list[str]:
+        """Arguments of ``medserl`` that judge a model as it is."""
+        return self._evaluate(self.model, "zero-shot")
+
+    def warm_up(self, number: int) -> list[str]:
+        """Arguments of a round of the warm start, from 1 on: each goes on from the one before with other notes first.
+
+        The verdict's form is learnt in some steps, a copied sentence with one word changed is not: so most are edits.
+        """
+        start = self.model if number == 1 else self.warm_model(number - 1)
+        return [
+            *("sft", "--model", str(start), "--data", str(self.notes), "--steps", str(self.steps)),
+            *("--run-dir", str(self.out / f"warm-{number}")),
+            *(f"medserl.seed={number}", "medserl.mixture.assessor_pairs=1", "medserl.mixture.injector_turns=6"),
+            *("optim.lr=2e-4", "optim.min_lr=5e-5", f"trainer.save_freq={self.steps}"),
+        ]
+
+    def warm_model(self, number: int) -> Path:
+        """The model that a round of the warm start leaves."""
+        return self.out / f"warm-{number}" / "model"
+
+    def play(self, start: Path) -> list[str]:
+        """Arguments of self-play from a warm model, the layers in two stages (PP 2)."""
+        return [
+            *("train", "--model", str(start), "--prompt-data", str(self.notes), "--run-dir", str(self.out / "game")),
+            *("--max-rounds", str(self.rounds), f"trainer.save_freq={self.rounds}", "trainer.test_freq=-1"),
+            f"medserl.rollout_batch_size={self.games}",
+        ]
+
+    def export(self) -> list[str]:
+        """Arguments that make a model directory of the last checkpoint."""
+        return ["export", str(self.out / "game"), "--out", str(self.trained_model)]
+
+    @property
+    def trained_model(self) -> Path:
+        """What self-play made of the model."""
+        return self.out / "model"
+
+    def trained(self) -> list[str]:
+        """Arguments that judge it, on the texts of before."""
+        return self._evaluate(self.trained_model, "trained")
+
+    def probe(self, model: Path, name: str, attempts: int = 1) -> list[str]:
+        """Arguments of `medserl.evaluation.readiness`."""
+        return [
+            *(str(model), str(self.held_out), "--count", str(self.probed), "--attempts", str(attempts)),
+            *("--out", str(self.out / f"{name}.json")),
+        ]
+
+    def _evaluate(self, model: Path, name: str) -> list[str]:
+        return [
+            *("evaluate", "--model", str(model), "--data", str(self.held_out), "--count", str(self.texts)),
+            *("--out", str(self.out / name)),
+        ]
+
+
+def find_notes(folder: Path) -> tuple[Path, Path]:
+    """MEDEC's files in a folder: the one to train on and the one that is held out.
+
+    Raises:
+        ConfigError: not one of each.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"--notes {folder}: is no directory; give the folder with MEDEC's files")
+    files = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file())
+    train, held_out = (_one(folder, files, word) for word in (TRAIN, HELD_OUT))
+    return train, held_out
+
+
+def _one(folder: Path, files: Sequence[Path], word: str) -> Path:
+    found = [path for path in files if word in path.name.lower()]
+    if len(found) == 1:
+        return found[0]
+    told = "there is none" if not found else f"there are {', '.join(path.name for path in found)}"
+    raise ConfigError(
+        f"--notes {folder}: one file ({', '.join(ENDINGS)}) with '{word}' in its name is needed, and {told}; "
+        "leave MEDEC's training pairs and its validation file there"
+    )

@@ -1,0 +1,121 @@
+"""The worker processes of a warm start on this node: started by torch's launcher, followed, ended with it. No torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from medserl.files import PRIVATE_FILE
+from medserl.run.causes import first_raised
+from medserl.run.leftovers import RUN_TOKEN, Guard
+from medserl.sft.nodes import Place
+from medserl.sft.step_lines import STEP, figures, step_line
+
+logger = logging.getLogger("medserl.sft")
+_LINES = 50  # of a training, at most about so many
+# What is told of each step: its number and verl's figures.
+Heard = Callable[[int, dict[str, float]], object]
+
+
+class SftFailed(RuntimeError):
+    """A training process ended with an error."""
+
+
+def launch(
+    place: Place,
+    workers: int,
+    resolved: Path,
+    log: Path,
+    variables: Mapping[str, str],
+    steps: int,
+    heard: Heard | None = None,
+) -> None:
+    """Start this node's workers and wait for them.
+
+    Args:
+        place: This node among the others.
+        workers: How many to start here.
+        resolved: The configuration that they read.
+        log: Where what they print goes.
+        variables: Additions to their environment, the run's token among them.
+        steps: Of the whole training.
+        heard: Told of every step, as its line comes.
+
+    Raises:
+        SftFailed: one of them ended with an error.
+    """
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", *place.launcher_options()),
+        *(f"--nproc-per-node={workers}", "-m", "medserl.sft.worker", str(resolved)),
+    ]
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT)
+        guard = Guard(variables[RUN_TOKEN], None, log.parent)
+        try:
+            with _terminable():
+                _follow(process, log, max(1, steps // _LINES), heard)
+        except BaseException:
+            process.terminate()  # torch's launcher ends its workers
+            process.wait()
+            raise
+        finally:
+            guard.dismiss()
+    if process.returncode != 0:
+        said = first_raised(log.read_text(encoding="utf-8", errors="replace"))
+        raise SftFailed(
+            f"{said or f'a training process ended with code {process.returncode}'}; everything that was printed is "
+            f"in {log}; the same command goes on after the last checkpoint"
+        )
+
+
+def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Heard | None) -> None:
+    """Pass verl's step lines on as they come: each ``every``-th to the log, the figures of all to ``heard``."""
+    position = 0
+    while True:
+        ended = _wait(process)
+        with log.open("rb") as file:
+            file.seek(position)
+            text = file.read()
+        whole = text.rfind(b"\n") + 1
+        position += whole
+        for match in STEP.finditer(text[:whole].decode("utf-8", "replace")):
+            if heard is not None:
+                heard(int(match["step"]), figures(match))
+            if int(match["step"]) % every == 0:
+                logger.info("%s", step_line(match))
+        if ended:
+            return
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise SystemExit inside, so that the workers are ended and not left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(timeout=2.0)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
