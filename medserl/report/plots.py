@@ -189,6 +189,8 @@ def dot_plot(
         start: A value of each panel to compare with: a dashed line.
         size: Width and height of the whole, in pixels.
     """
+    from matplotlib.ticker import MaxNLocator
+
     start = start or {}
 
     def draw(figure: Figure) -> None:
@@ -196,6 +198,7 @@ def dot_plot(
         for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
             axes.set(xlabel=plain(panel))
             axes.grid(True, clip_on=False)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             for place, values in enumerate(row.get(panel, ()) for row in rows.values()):
                 if not values:
                     continue

@@ -1,8 +1,10 @@
 """Plots are well-formed SVG with titles, labels and a description, and the same each time."""
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -106,3 +108,11 @@ def test_dots_show_every_run_and_say_their_mean_and_deviation() -> None:
     assert "play & gold: AUC 0.920 ± 0.020 (3 runs)." in said and "alone: AUC 0.870, greedy 0.700." in said
     assert "none: no value." in said and "marks the start, AUC 0.87" in said
     assert svg.count("<use") >= 5 and svg == dot_plot("t", rows, ["AUC", "greedy"], {"AUC": 0.87})
+
+
+def test_the_dots_of_the_wards_page_are_those_of_their_figures() -> None:
+    """Else: python benchmarks/ward_dots.py."""
+    file = Path(__file__).parents[2] / "docs/figures/ward_learning.json"
+    figures = json.loads(file.read_text())
+    drawn = dot_plot(figures["title"], figures["arms"], list(figures["start"]), figures["start"])
+    assert drawn == file.with_suffix(".svg").read_text()
