@@ -69,7 +69,7 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
         ({"rope_scaling": {"rope_type": "linear"}}, "need a factor"),
         ({"rope_scaling": {**LLAMA3, "low_freq_factor": 2.0}}, "low_freq_factor 2.0"),
         ({"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 4096}}, "embeddings 4096"),
-        ({"rope_scaling": [1]}, "no mapping"),
+        ({"rope_scaling": [1]}, "not a mapping"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"mlp_bias": True}, "mlp_bias True"),

@@ -74,6 +74,16 @@ def test_step(tiers: str, pytest_arguments: Sequence[str]) -> Step:
     return Step(f"pytest -m {tiers}", (sys.executable, "-m", "pytest", "-m", tiers, *spread, *pytest_arguments))
 
 
+def real_steps(notes: str) -> list[Step]:
+    """A model out of the registry, and the course of `medserl selftest --real` with it."""
+    model, run = "outputs/models/SmolLM2-135M-Instruct", "outputs/selftest-real"
+    course = ("-m", "medserl", "selftest", "--real", model, "--notes", notes, "--run-dir", run)
+    return [
+        Step("small model", (sys.executable, "tools/small_models.py", Path(model).name, model)),
+        Step("selftest --real", (sys.executable, *course)),
+    ]
+
+
 def run_step(step: Step, strict: bool) -> str:
     """Runs a step with its output shown; 'ok', 'FAILED', or 'skipped: …' where its tool is not here."""
     if step.tool and shutil.which(step.tool) is None:
@@ -97,6 +107,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cluster", action="store_true", help="tests on an emulated Slurm cluster; needs root")
     parser.add_argument("--images", action="store_true", help="container images and GPU pins, for real; needs root")
     parser.add_argument("--nightly", action="store_true", help="what is too heavy for every change; not part of --all")
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="fetch a small real model and put it through every command, with MEDEC's notes in MEDSERL_MEDEC_DIR: an "
+        "hour; not part of --all",
+    )
     parser.add_argument("pytest", nargs="*", metavar="-- …", help="passed to pytest")
     return parser.parse_args(argv)
 
@@ -108,6 +124,8 @@ def chosen_steps(options: argparse.Namespace) -> list[Step]:
         tiers = [*(tier for tier in tiers if tier not in TOGETHER), " or ".join(TOGETHER)]
     if options.nightly:
         tiers.append("nightly")
+    if options.real:
+        steps += real_steps(os.environ.get("MEDSERL_MEDEC_DIR", "MEDSERL_MEDEC_DIR-is-not-set"))
     if not steps and not tiers:
         tiers = ["quick"]
     return steps + [test_step(tier, options.pytest) for tier in tiers]

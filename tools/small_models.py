@@ -96,8 +96,12 @@ def convert(file: Path, reader: Path, out: Path) -> None:
         "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer, utils\n"
         "utils.logging.disable_progress_bar()\n"
         "folder, name, out = sys.argv[1:]\n"
-        "AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(out)\n"
-        "AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16).save_pretrained(out)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)\n"
+        "model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16)\n"
+        # The file says which token ends a reply; transformers 5.10 gives the tokenizer another one.
+        "tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)\n"
+        "model.config.eos_token_id = model.generation_config.eos_token_id\n"
+        "tokenizer.save_pretrained(out); model.save_pretrained(out)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(file.parent), file.name, str(out)], env=environment, check=True)
 

@@ -240,7 +240,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "f1",
-        "new weights from Megatron to vLLM, in two rounds without an update",
+        "new weights from Megatron to vLLM, in two rounds, on GPUs without an update",
         f"{_PACKAGE}.rounds:weight_transfer",
         "correlation of probabilities above 0.99; aim on an H100: under 3 s for Qwen3-4B's shape",
         300,

@@ -18,7 +18,6 @@ LEAST_CORRELATION = 0.99
 TRANSFER = "timing_s/update_weights"
 TRANSFER_AIM = 3.0
 TRANSFER_ONLY = (
-    "trainer.critic_warmup=3",  # no optimizer step: Adam's moments, 32 GB, would not fit
     "algorithm.use_kl_in_reward=false",
     "trainer.val_before_train=false",
     "trainer.test_freq=-1",
@@ -26,6 +25,7 @@ TRANSFER_ONLY = (
     "medserl.max_rounds=2",
 )
 ON_A_GPU = (
+    "trainer.critic_warmup=3",  # no optimizer step: Adam's moments, 32 GB, would not fit
     "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=2048",
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
     # Nothing is saved, but the check before the start counts a checkpoint: 45 GiB of the host instead of 135.
@@ -52,7 +52,10 @@ def weight_transfer(place: Place) -> dict[str, Any]:
 
 
 def play(device: str, run_dir: str, model: str) -> None:
-    """Two rounds without an update. Unlike `medserl train` it saves nothing at its end: 56 GB in Qwen3-4B's shape."""
+    """Two rounds, on a GPU without an update.
+
+    Unlike `medserl train` it saves nothing at its end, which in Qwen3-4B's shape would be 56 GB.
+    """
     from medserl import MedSeRLTrainer
 
     words = [f"medserl.run_dir={run_dir}", f"actor_rollout_ref.model.path={model}", *TRANSFER_ONLY]

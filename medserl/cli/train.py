@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medserl.cli.arguments import chosen_config
+from medserl.cli.train_plan import plan
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_OUT_OF_TIME, EXIT_USAGE, UserError
 from medserl.run.stop_signals import StopSignals
-from medserl.words import counted
 
 if TYPE_CHECKING:
-    from medserl.config.settings import GameSettings
     from medserl.training.api import MedSeRLTrainer
 
 EXIT_SIGNAL_BASE = 128
@@ -124,63 +123,3 @@ def _report(run_dir: Path) -> None:
             log.warning("no report: %s", error)
         else:
             log.info("report: %s", run_dir / PAGE)
-
-
-def plan(trainer: MedSeRLTrainer) -> str:
-    """What is about to run, in a few lines."""
-    from medserl.config.settings import labelled_per_round
-    from medserl.game.referee.instruction import unchecked_labels
-    from medserl.run.layout import parallel_of
-    from medserl.run.trackers import where_numbers_go
-    from medserl.serving.servers import where_notes_go
-
-    config, settings = trainer.config, trainer.settings
-    parallel = parallel_of(config)
-    world = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    rollout_tp = config.actor_rollout_ref.rollout.tensor_model_parallel_size
-    labelled = f"{labelled_per_round(settings)} labelled"
-    if settings.replay_batch_size:
-        labelled += f", up to {settings.replay_batch_size} questions of earlier rounds again"
-    split = f"TP {parallel.tp} x PP {parallel.pp} x " if parallel.workers > 1 or parallel.engine == "Megatron" else ""
-    rounds = counted(trainer.planned_rounds, "round")
-    if settings.max_rounds is None:
-        rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
-    hosts, numbers = where_notes_go(settings), where_numbers_go(settings.trackers)
-    unchecked = unchecked_labels(settings.referee.name, settings.second_referee.name)
-    return "\n".join(
-        (
-            *((f"notes to   {hosts}: notes, and what is made of them, are sent there",) if hosts else ()),
-            *((f"numbers to {numbers}: metrics and settings that are numbers, no text",) if numbers else ()),
-            f"model      {config.actor_rollout_ref.model.path}",
-            f"notes      {notes_line(settings)}",
-            f"round      {settings.rollout_batch_size} notes, {labelled}; "
-            f"referee {settings.referee.name}, reward {settings.rewards.name}; {rounds}",
-            *((f"labels     {unchecked}",) if unchecked else ()),
-            f"held out   {held_out(trainer)}",
-            f"layout     {counted(world, 'worker')} on {counted(config.trainer.nnodes, 'node')}, "
-            f"{config.trainer.device}: "
-            f"{parallel.engine} {split}DP {world // parallel.workers}, vLLM TP {rollout_tp}",
-            f"run        {trainer.run_dir.path}",
-        )
-    )
-
-
-def notes_line(settings: GameSettings) -> str:
-    """Where the notes of a run come from."""
-    from medserl.config.plugins import described
-    from medserl.config.settings import WARD
-
-    return f"{settings.notes.count} synthetic notes" if settings.notes.source == WARD else described(settings.notes)
-
-
-def held_out(trainer: MedSeRLTrainer) -> str:
-    """What the run is validated on, and how often."""
-    from medserl.config.plugins import has_validation_notes
-
-    settings, every = trainer.settings.validation, trainer.config.trainer.test_freq
-    if not has_validation_notes(trainer.settings):
-        return "nothing: no medserl.validation.path"
-    if every <= 0:
-        return "nothing: trainer.test_freq is off"
-    own = f"{settings.count} synthetic patients" if trainer.settings.notes.source == "ward" else "the note source's own"
-    return f"{settings.path or own}, every {counted(every, 'round') if every > 1 else 'round'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,31 @@ def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dic
         raise ConfigError(
             f"{key}: {path}: its chat template drops the {' and the '.join(lost)} message; use another model"
         )
+
+
+def end_of_reply(tokenizer: Any) -> int | None:
+    """The token that ends a reply: what the chat template writes behind one, where the model's servers stop at it.
+
+    A tokenizer's end-of-sequence token may be that of pretraining (Qwen2.5's base models), or, in a converted model,
+    one that begins a turn; generation_config.json says at which others vLLM stops.
+
+    Returns:
+        Its id; the tokenizer's own end-of-sequence token where the template writes none; None where there is neither.
+    """
+    own: int | None = tokenizer.eos_token_id
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "reply-probe"}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except Exception:  # a template that knows no assistant; jinja2's and the template's own errors
+        return own
+    behind = tokenizer.encode(text.rpartition("reply-probe")[2].lstrip(), add_special_tokens=False)
+    return behind[0] if behind and behind[0] in {own, *_stops(Path(str(tokenizer.name_or_path)))} else own
+
+
+def _stops(folder: Path) -> list[int]:
+    """Tokens at which generation_config.json says that a reply ends."""
+    try:
+        found = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        return []
+    return found if isinstance(found, list) else [found]

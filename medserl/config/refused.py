@@ -130,11 +130,26 @@ def check_effects(
     Raises:
         ConfigError: names the key and what to use instead.
     """
+    if "critic" in config and (key := _other(config.critic, defaults.critic, "critic")):
+        raise ConfigError(f"{key}: has no effect, as there is no critic; {_CRITIC}")
     for key, instead in without_effect:
         given = _written(config, key)
         if given != _written(base, key, _written(defaults, key)):
             hint = instead.format(key.rpartition(".")[0])
             raise ConfigError(f"{key}: {_plain(given)!r} has no effect; {hint}")
+
+
+def _other(given: DictConfig, default: Any, name: str) -> str | None:
+    """The first key of a section that is not written as verl's default has it."""
+    for key in given:
+        value, usual = given._get_node(key), default._get_node(key) if isinstance(default, DictConfig) else None
+        if isinstance(value, DictConfig):
+            found = _other(value, usual, f"{name}.{key}")
+        else:
+            found = None if _written(given, str(key)) == _written(default, str(key)) else f"{name}.{key}"
+        if found:
+            return found
+    return None
 
 
 def _written(config: DictConfig, key: str, default: Any = None) -> Any:

@@ -30,6 +30,7 @@ NO_DEVICE = (
     "is not suspected may hold an error, and a suspected one may be right."
 )
 NOT_KNOWN = "not known: it was exported without a validation of its run"
+NO_SENTENCE = "the model named no sentence of the note"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -73,7 +74,8 @@ def finding(example: LabelledExample, votes: Sequence[Vote]) -> Finding:
     place = vote.sentence_id
     inside = place is not None and 0 <= place < len(example.sentences)
     sentence = " ".join(example.sentences[place].split()) if inside and place is not None else ""
-    return Finding(example.note_id, probability, vote.answer, sentence, vote.correction or "")
+    remark = "" if sentence else NO_SENTENCE
+    return Finding(example.note_id, probability, vote.answer, sentence, vote.correction or "", remark)
 
 
 def held_out_accuracy(model: Path) -> str:
@@ -138,6 +140,7 @@ def check_notes(notes: Path, out: Path, request: Request) -> tuple[list[Finding]
         max_tokens=request.max_tokens or token_limit(config, output_format),
         seed=request.seed,
         thinking=bool(thinking),
+        verdict_alone=True,
     )
     engine.prepare_device(config)
     chats = [_chat(prompts, output_format, example) for example in examples]

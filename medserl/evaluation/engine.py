@@ -54,6 +54,9 @@ class Decoding:
     max_tokens: int = 64
     seed: int = 0
     thinking: bool = False
+    verdict_alone: bool = False
+    """In the format ``full``: a verdict counts although sentence and correction are missing or wrong. MEDEC's script
+    drops such a line, so an evaluation does; a model that was trained on the game says no more."""
 
 
 def prepare_device(config: DictConfig) -> str:
@@ -217,7 +220,10 @@ def _tokenizer(model: Path, thinking: bool) -> Any:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
     if not tokenizer.chat_template:
-        raise ConfigError(f"--model {model}: its tokenizer has no chat template")
+        raise ConfigError(
+            f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
+            "chat_template.jinja there"
+        )
     check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
     check_thinking(tokenizer, model, "--model", thinking)
     return tokenizer
@@ -269,7 +275,7 @@ def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> lis
 
 
 def _vote(reply: Any, decoding: Decoding, sentence_count: int, opened: bool) -> Vote:
-    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened)
+    vote = parse_vote(reply.text, decoding.output_format, sentence_count, opened, decoding.verdict_alone)
     return replace(vote, tokens=len(reply.token_ids), cut=reply.finish_reason == "length")
 
 

@@ -30,7 +30,7 @@ def model_directory(name: str | None) -> Path:
     if not (path / "config.json").is_file():
         raise ConfigError(f"--model {name}: has no config.json; give a Hugging Face model directory")
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise ConfigError(f"--model {name}: has no weights (*.safetensors)")
+        raise ConfigError(f"--model {name}: has no weights (*.safetensors); copy the whole model again")
     return path
 
 

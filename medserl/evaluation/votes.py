@@ -34,15 +34,20 @@ class Vote:
     """How the answer was stated, or why there is none; None where no reply was made."""
 
 
-def parse_vote(reply: str, output_format: str, sentence_count: int, opened: bool = False) -> Vote:
+def parse_vote(
+    reply: str, output_format: str, sentence_count: int, opened: bool = False, verdict_alone: bool = False
+) -> Vote:
     """A reply in one of `FORMATS` to a prompt with ``sentence_count`` numbered sentences.
 
-    ``opened``: the rendered prompt ended in an open ``<think>``.
+    ``opened``: the rendered prompt ended in an open ``<think>``. ``verdict_alone``: in the format ``full``, a verdict
+    counts although sentence and correction are missing or wrong.
     """
     if output_format == "flag":
         found = read_answer(reply, opened)
         return Vote(found.label, failure=found.why, reply=reply, form=found.form)
     parsed = parse_full(reply, sentence_count, opened)
+    if isinstance(parsed, ParseFailure) and verdict_alone and parsed.answer is not None:
+        return Vote(parsed.answer, reply=reply, form=parsed.form)
     if isinstance(parsed, ParseFailure):
         return Vote(None, failure=parsed.why, reply=reply, form=parsed.form)
     return Vote(parsed.answer, parsed.error_sentence_id, parsed.corrected_sentence, reply=reply, form=parsed.form)

@@ -7,7 +7,7 @@ guessed: a reply that states both verdicts, or none at its end, is a parse failu
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medserl.game.labels import Label
 from medserl.game.reply import Body, Field, Form, index_of, read_body, split_think, unquoted
@@ -80,6 +80,8 @@ class ParseFailure:
 
     why: str
     form: Form = Form.SILENT
+    answer: Label | None = None
+    """In the full format, the one verdict of a reply whose other lines are missing or wrong."""
 
 
 def strip_think(text: str, opened: bool = False) -> str:
@@ -250,7 +252,8 @@ def parse_full(text: str, sentence_count: int, opened: bool = False) -> FullAnsw
         form = Form.BOTH if len(stated) > 1 else Form.MISPLACED if stated else Form.SILENT
         return ParseFailure(_WHY[form], form)
     found, rest = _verdict(body.fields[verdicts[-1]]), body.fields[verdicts[-1] + 1 :]
-    return _place_and_correction(found, rest, sentence_count)
+    read = _place_and_correction(found, rest, sentence_count)
+    return replace(read, answer=found.label) if isinstance(read, ParseFailure) else read
 
 
 def _place_and_correction(

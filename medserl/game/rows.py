@@ -20,6 +20,7 @@ _PARQUET_MAGIC = b"PAR1"
 _FIELD_LIMIT = 64 * 2**20  # characters in one CSV field; the csv module's own default refuses long notes
 _HEAD = 1 << 16  # bytes looked at before a text file is read
 _BATCH = 1024  # Parquet rows in memory at a time
+SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 
 
 @dataclass(slots=True)
@@ -110,6 +111,10 @@ def read_rows(path: Path | str, *, repair: bool = False) -> Iterator[Row]:
     """
     path = Path(path)
     reader = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
+    if reader is None and path.suffix.lower() in SPREADSHEETS:
+        raise DataError(
+            f"{shown_path(path)}: a spreadsheet's own file is not read; save the sheet as CSV UTF-8 and give that .csv"
+        )
     if reader is None:
         raise DataError(
             f"{shown_path(path)}: the ending {shown_path(path.suffix)!r} is not known; give a .jsonl, .csv or "

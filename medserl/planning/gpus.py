@@ -1,7 +1,8 @@
 """What GPUs have, by the makers' data sheets. No torch.
 
-Memory is what nvidia-smi reports as the total. FLOP/s are dense bfloat16 with float32 accumulation (data sheets print
-twice as much, "with sparsity", from Ampere on). Links are bytes per second in one direction, half of what is printed.
+Memory is what nvidia-smi reports as the total (modal-client's pull request 2797 on GitHub lists most of them). FLOP/s
+are dense bfloat16 with float32 accumulation (data sheets print twice as much, "with sparsity", from Ampere on). Links
+are bytes per second in one direction, half of what is printed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,15 @@ class Gpu:
 
 _PCIE4, _PCIE5 = 32e9, 64e9
 _TABLE = (
-    Gpu("b200-180gb", 183359, 2250e12, 7.7e12, 900e9, _PCIE5, "NVIDIA DGX B200 data sheet: an eighth of the system"),
+    Gpu(
+        "b200-180gb",
+        183359,
+        2250e12,
+        7.7e12,
+        900e9,
+        _PCIE5,
+        "NVIDIA DGX B200 data sheet; 7680 bits, 3996 MHz",
+    ),
     Gpu("h200-141gb", 143771, 989e12, 4.8e12, 450e9, _PCIE5, "NVIDIA H200 data sheet, SXM"),
     Gpu("h100-80gb", 81559, 989e12, 3.35e12, 450e9, _PCIE5, "NVIDIA H100 data sheet, SXM5"),
     Gpu("h100-nvl-94gb", 95830, 835e12, 3.9e12, 300e9, _PCIE5, "NVIDIA H100 NVL product brief; NVLink joins pairs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,19 @@ from medserl.serving.servers import check_servers
 _log = logging.getLogger("medserl.data")
 
 
-def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) -> None:
+@dataclass
+class Seen:
+    """What the checks saw of a run's notes, for its plan."""
+
+    notes: int = 0
+    """Notes that the injector edits."""
+    gold: int = 0
+    """Gold-labelled notes that the assessor may be given."""
+    longest: int = 0
+    """Tokens that the longest prompt needs, room for an edit included; 0: none was measured."""
+
+
+def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) -> Seen:
     """Check everything, cheapest first, and settle what follows from the notes; what stands on something that failed
     is left out.
 
@@ -43,6 +56,9 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
             it.
         run_dir: The run directory.
         asked: Keys that the user set, and that nothing here changes.
+
+    Returns:
+        What the notes are.
 
     Raises:
         UserError: all problems found: sizes that do not divide, an unusable model directory or run directory, an
@@ -53,6 +69,7 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         settle_labelled_share(config)
     settings = game_settings(config)
     setup: GameSetup | None = None
+    seen = Seen()
     with problems.noted():
         check_layout(config)
     with problems.noted():
@@ -66,7 +83,7 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         with problems.noted():
             check_judge(config)
-    model, measured = _model_problems(config, problems, asked)
+    model, measured, seen.longest = _model_problems(config, problems, asked)
     with problems.noted():
         check_ray(config)
     with problems.noted():
@@ -78,8 +95,17 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
     with problems.noted():
         settings = game_settings(config)
         named = MODEL in asked
-        _note_problems(config, settings, problems, measured, named, prompts=model is not None and setup is not None)
+        prompts = model is not None and setup is not None
+        _note_problems(config, settings, problems, measured, named, seen if prompts else None)
+        seen.notes, seen.gold = _counts(settings)
     problems.tell()
+    return seen
+
+
+def _counts(settings: GameSettings) -> tuple[int, int]:
+    """Training notes, and gold-labelled ones."""
+    notes = training_notes(settings)
+    return len(notes), len(labelled_notes(settings, notes)) if labelled_per_round(settings) else 0
 
 
 def _note_problems(
@@ -88,9 +114,9 @@ def _note_problems(
     problems: Problems,
     measured: frozenset[Note],
     named: bool,
-    prompts: bool,
+    seen: Seen | None,
 ) -> None:
-    """Check the notes, and their prompts where those can be made."""
+    """Check the notes, and, where their prompts can be made, those too; ``seen`` takes how long they are."""
     notes, held_out = training_notes(settings), []
     model = config.actor_rollout_ref.model.path
     with problems.noted():
@@ -98,23 +124,24 @@ def _note_problems(
     with problems.noted():
         held_out = check_validation(config, settings, notes)
     check_language(settings.notes.path, [note.text for note in notes], model, MODEL, named)
-    if prompts:
+    if seen is not None:
         left = [note for note in (*notes, *held_out) if note not in measured]
-        check_prompt_lengths(config, settings, left)
+        seen.longest = max(seen.longest, check_prompt_lengths(config, settings, left))
 
 
 def _model_problems(
     config: DictConfig, problems: Problems, asked: Collection[str]
-) -> tuple[dict[str, Any] | None, frozenset[Note]]:
-    """Check the model directory; its config.json, or None where no prompt can be made for it, and the notes whose
-    prompts were measured."""
+) -> tuple[dict[str, Any] | None, frozenset[Note], int]:
+    """Check the model directory; its config.json, or None where no prompt can be made for it, the notes whose prompts
+    were measured, and how long those are."""
     parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
     path, model, usable = config.actor_rollout_ref.model.path, None, False
     with problems.noted():
         model = read_model_config(model_path(path, MODEL), MODEL)
     if model is None:
-        return None, frozenset()
+        return None, frozenset(), 0
     measured: frozenset[Note] = frozenset()
+    longest = 0
     settle_bucket(config, model)
     with problems.noted():
         _check_files(Path(path), MODEL)
@@ -123,14 +150,14 @@ def _model_problems(
         usable = True
     if usable and LONGEST_PROMPT not in asked:
         with problems.noted():
-            measured = settle_prompt_length(config, model)
+            measured, longest = settle_prompt_length(config, model)
     with problems.noted():
         check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
         check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
         check_memory(config, model, str(path))
-    return (model if usable else None), measured
+    return (model if usable else None), measured, longest
 
 
 def settle_labelled_share(config: DictConfig) -> None:
@@ -184,6 +211,7 @@ def _check_files(path: Path, key: str) -> None:
         raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
     if not any(file.is_file() for file in path.glob("*.safetensors")):
         old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
+        old = old or "; copy the whole model again"
         raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
 
 
@@ -193,7 +221,8 @@ def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
     if isinstance(longest, int) and length > longest:
         raise ConfigError(
             f"actor_rollout_ref.rollout.max_model_len: {length} (data.max_prompt_length + data.max_response_length, "
-            f"where it is not set) is more than the model's max_position_embeddings {longest}"
+            f"where it is not set) is more than the model's max_position_embeddings {longest}; lower "
+            "them, or use a model with a longer context"
         )
 
 

@@ -53,6 +53,12 @@ def check_layout(config: DictConfig) -> None:
             f"{mini // dp} trajectories per replica and mini-batch",
             f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
         )
+        if trainer.critic_warmup > 1:  # verl pads the rounds without an update to whole replicas only
+            raise ConfigError(
+                f"trainer.critic_warmup: {trainer.critic_warmup} leaves rounds without an update, whose trajectories "
+                "need not fill micro-batches of a fixed size; leave it out, or set "
+                "actor_rollout_ref.actor.use_dynamic_bsz=true"
+            )
     for part in ("rollout", "ref"):  # verl asserts it in the first round only
         section = config.actor_rollout_ref[part]
         micro = section.log_prob_micro_batch_size_per_gpu

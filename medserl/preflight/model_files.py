@@ -65,7 +65,7 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
         raise ConfigError(f"{key}: {file}: architectures is not a list; copy the model's own file there")
     if family_of(model) is None:
         found = ", ".join(map(str, architectures)) or "no architecture"
-        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {', '.join(FAMILIES)}")
+        raise ConfigError(f"{key}: {path} holds {found}; MedSeRL trains {', '.join(FAMILIES)}; use one of these")
     for name in (*NUMBERS, *((CONTEXT,) if CONTEXT in model else ())):
         value = model.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -29,19 +29,20 @@ LONGEST_PROMPT = "data.max_prompt_length"
 _log = logging.getLogger("medserl.data")
 
 
-def settle_prompt_length(config: DictConfig, model: dict[str, Any]) -> frozenset[Note]:
+def settle_prompt_length(config: DictConfig, model: dict[str, Any]) -> tuple[frozenset[Note], int]:
     """Notes of one's own that need longer prompts than the configuration has room for get that room, where the model's
     context has it, and a line says so.
 
     Returns:
-        The notes that were measured: all training notes where ``medserl.notes.path`` names a file, else none.
+        The notes that were measured, all training notes where ``medserl.notes.path`` names a file, else none; and the
+        tokens that the longest prompt of them needs.
 
     Raises:
         DataError: unusable notes, or one that the model's context has no room for.
     """
     settings, rollout = game_settings(config), config.actor_rollout_ref.rollout
     if settings.notes.path is None:
-        return frozenset()
+        return frozenset(), 0
     notes = training_notes(settings)
     before, context = config.data.max_prompt_length, model.get("max_position_embeddings")
     room = max(before, context - config.data.max_response_length) if isinstance(context, int) else before
@@ -54,7 +55,7 @@ def settle_prompt_length(config: DictConfig, model: dict[str, Any]) -> frozenset
         if not rollout.enable_chunked_prefill:  # vLLM then takes no prompt that is longer than a batch
             rollout.max_num_batched_tokens = max(rollout.max_num_batched_tokens, rollout.max_model_len)
         fit_judge(config, game_settings(config))
-    return frozenset(notes)
+    return frozenset(notes), needed
 
 
 def check_prompt_lengths(

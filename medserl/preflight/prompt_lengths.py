@@ -42,7 +42,10 @@ def load_tokenizer(path: str | Path, key: str = "actor_rollout_ref.model.path") 
             f"{key}: {path} has no usable tokenizer ({first}); copy the model's tokenizer files"
         ) from None
     if not tokenizer.chat_template:
-        raise ConfigError(f"{key}: {path}: its tokenizer has no chat template")
+        raise ConfigError(
+            f"{key}: {path}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
+            "chat_template.jinja there"
+        )
     return tokenizer
 
 

@@ -37,6 +37,8 @@ class Course:
     """Of self-play."""
     games: int = 6
     """Notes that are played in one."""
+    temperature: float = 0.5
+    """Of every reply that is drawn: at 1 a model of this size writes words that are none."""
     accepted: float = 0.6
     """Least share of first edits that pass the filter before self-play."""
     parsed: float = 0.95
@@ -86,7 +88,7 @@ class Course:
         return [
             *("train", "--model", str(start), "--prompt-data", str(self.notes), "--run-dir", str(self.out / "game")),
             *("--max-rounds", str(self.rounds), f"trainer.save_freq={self.rounds}", "trainer.test_freq=-1"),
-            f"medserl.rollout_batch_size={self.games}",
+            *(f"medserl.rollout_batch_size={self.games}", self._drawn),
         ]
 
     def export(self) -> list[str]:
@@ -106,8 +108,12 @@ class Course:
         """Arguments of `medserl.evaluation.readiness`."""
         return [
             *(str(model), str(self.held_out), "--count", str(self.probed), "--attempts", str(attempts)),
-            *("--out", str(self.out / f"{name}.json")),
+            *("--out", str(self.out / f"{name}.json"), self._drawn),
         ]
+
+    @property
+    def _drawn(self) -> str:
+        return f"actor_rollout_ref.rollout.temperature={self.temperature}"
 
     def _evaluate(self, model: Path, name: str) -> list[str]:
         return [

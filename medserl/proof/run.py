@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from medserl.game import load_notes
 from medserl.proof.course import Course
 from medserl.proof.memory import Peak
 from medserl.proof.table import TABLE, page
+from medserl.run.stop_signals import STOP_SIGNALS
 
 logger = logging.getLogger("medserl.proof")
 STAGES = "stages.json"
@@ -118,7 +121,8 @@ class Proof:
         process = subprocess.Popen([sys.executable, "-P", *arguments])
         peak = Peak(process.pid)
         try:
-            code = process.wait()
+            with _passed_on(process):
+                code = process.wait()
         except BaseException:  # Ctrl-C reaches the command too: let it end by itself
             process.terminate()
             process.wait()
@@ -128,7 +132,7 @@ class Proof:
         if code == EXIT_USAGE:
             raise StageFailed(f"{name} was refused; see above")
         if code != 0:
-            raise StageFailed(f"{name} ended with exit code {code}")
+            raise StageFailed(f"{name} ended with {f'exit code {code}' if code > 0 else f'signal {-code}'}")
         seconds = time.monotonic() - began
         stage = {"name": name, "command": shown, "seconds": round(seconds, 1), "peak": most}
         self.stages.append(stage)
@@ -139,3 +143,18 @@ class Proof:
     def _keep(self) -> None:
         write_atomically(self._file, json.dumps({"about": self._about, "stages": self.stages}, indent=1) + "\n")
         write_atomically(self.course.out / TABLE, page(self.course, self.stages))
+
+
+@contextmanager
+def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """What tells this process to stop tells the command, whose end ends the course."""
+
+    def pass_on(number: int, frame: object) -> None:
+        process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

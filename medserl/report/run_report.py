@@ -244,28 +244,12 @@ def sample_games(run_dir: Path, each: int = 5) -> list[dict[str, Any]]:
     logged = parts(run_dir)
     if not logged:
         return []
-    from medserl.gamelog.kinds import Outcome, Source, outcome, surprise
+    from medserl.gamelog.kinds import Source
     from medserl.gamelog.read import read_part
-    from medserl.report.games_text import words_changed
+    from medserl.report.game_sample import sample
 
     played = ([row for row in read_part(part) if row["source"] == Source.PLAY] for part in reversed(logged))
-    newest = next(filter(None, played), [])
-    found = []
-    for kind, title in ((Outcome.WRONG, "lost by the assessor"), (Outcome.RIGHT, "won by the assessor")):
-        rows = [row for row in newest if outcome(row) is kind]
-        rows.sort(key=lambda row: -(surprise(row) or 0.0))
-        found += [
-            {
-                "how": title,
-                "round": row["round"],
-                "mode": row["mode"],
-                "truth": row["truth"],
-                "answer": row["assessor"]["answer"],
-                "note": words_changed(row["original"] or "", row["shown"] or ""),
-            }
-            for row in rows[:each]
-        ]
-    return found
+    return sample(next(filter(None, played), []), each)
 
 
 def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:

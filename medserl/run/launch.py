@@ -48,7 +48,7 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
             for name in ("GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"):
                 variables.pop(name, None)
     else:
-        variables = common_environment()
+        variables = common_environment() | _connections(config)
     modules = (variables.get(MODULES) or os.environ.get(MODULES, "")).split(",")
     variables[MODULES] = ",".join([*(m for m in modules if m and m != VERL_PLUGIN), VERL_PLUGIN])
     variables[RUN_TOKEN] = secrets.token_hex(4)
@@ -61,6 +61,20 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
         logger.info("TMPDIR %s is too long for sockets; the run uses %s", tempfile.gettempdir(), variables["TMPDIR"])
         tempfile.tempdir = None  # Python remembers the one that it found first
     return variables
+
+
+def _connections(config: DictConfig) -> dict[str, str]:
+    """What lets Megatron's tensor parallelism overlap on A100 and H100, where verl cannot know that it is needed.
+
+    verl (0.9.1, trainer/constants_ppo.py) sets it where the driver's own process sees such a GPU; the head of a
+    cluster may have none. Not for FSDP, which it would slow down.
+    """
+    from medserl.cpu.environment import gpus_here
+
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    if name in os.environ or config.get("model_engine") == "dp" or gpus_here():
+        return {}
+    return {name: "1"}
 
 
 def device_of(config: DictConfig) -> str:

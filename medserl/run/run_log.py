@@ -109,6 +109,11 @@ class RunLog:
         self._curves.text(topic, number, sentence)
         logging.getLogger(ROUND).warning("round %d: %s", number, sentence)
 
+    def games(self, number: int, markdown: str) -> None:
+        """Show some games of round ``number`` as a text in TensorBoard, and nowhere else; none where it is empty."""
+        if markdown:
+            self._curves.text("games", number, markdown)
+
     def sync(self) -> None:
         """Have the rows on the disk, before a checkpoint says that their rounds are over."""
         os.fsync(self._metrics.fileno())

@@ -56,20 +56,28 @@ def of_each_note(
         yield from ((f"note {note.note_id}", demo) for demo in made)
 
 
-def check_lengths(found: Iterable[tuple[str, Demonstration]], tokenizer: Any, limit: int, source: str) -> None:
-    """No demonstration may have more tokens than ``data.max_length``.
+def check_lengths(
+    found: Iterable[tuple[str, Demonstration]], tokenizer: Any, limit: int, source: str, context: int | None = None
+) -> None:
+    """No demonstration may have more tokens than ``data.max_length``, or than the model has positions.
 
     Args:
         found: Demonstrations, and what each is of.
         tokenizer: The model's.
         limit: ``data.max_length``.
         source: Where they come from, for the sentence.
+        context: The model's ``max_position_embeddings``; None where it is not known.
 
     Raises:
         DataError: names the first that is longer.
     """
     for rows in batched(found, _ROWS):
         for (what, demo), tokens in zip(rows, _tokens([demo for _, demo in rows], tokenizer), strict=True):
+            if context is not None and tokens > context:
+                raise DataError(
+                    f"{source}: {what}: a demonstration of the {demo.role} has {tokens} tokens, the model's "
+                    f"max_position_embeddings is {context}; use a model with a longer context, or leave long notes out"
+                )
             if tokens > limit:
                 raise DataError(
                     f"{source}: {what}: a demonstration of the {demo.role} has {tokens} tokens, data.max_length is "

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
+from medserl.config.chat_template import end_of_reply
 from medserl.game.demonstrations import Demonstration
 
 SCHEMA = pa.schema(
@@ -95,7 +96,8 @@ class DemonstrationDataset(Dataset[dict[str, torch.Tensor]]):
             self._rows = self._rows[:max_samples]
         self._tokenizer = tokenizer
         self._max_length = int(config.max_length)
-        if tokenizer.eos_token_id is None:
+        self._end = end_of_reply(tokenizer)
+        if self._end is None:
             raise ValueError("the tokenizer has no end-of-sequence token")
 
     def __len__(self) -> int:
@@ -111,7 +113,7 @@ class DemonstrationDataset(Dataset[dict[str, torch.Tensor]]):
         )
         prompt_ids = self._tokenizer.encode(prompt, add_special_tokens=False)
         encoded = self._tokenizer(row["reply"], add_special_tokens=False, return_offsets_mapping=True)
-        ids = [*prompt_ids, *encoded["input_ids"], self._tokenizer.eos_token_id]
+        ids = [*prompt_ids, *encoded["input_ids"], self._end]
         if len(ids) > self._max_length:
             raise ValueError(f"demonstration {index} has {len(ids)} tokens, data.max_length is {self._max_length}")
         mask = [row["text_weight"]] * len(prompt_ids) + [row["answer_weight"]] * (len(encoded["input_ids"]) + 1)

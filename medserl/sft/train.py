@@ -81,6 +81,9 @@ class SftRun:
             with environment_kept():  # torch and others set variables when the tokenizer's library imports them
                 self._check_demonstrations(self._tokenizer())
 
+    _context: int | None = None
+    """Positions of the start model, where its config.json says."""
+
     @property
     def model_dir(self) -> Path:
         """Where the finished model is, in Hugging Face's format."""
@@ -170,6 +173,7 @@ class SftRun:
         tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
         start = model_path(self.config.model.path, "model.path")
         model = check_model(start, "model.path", tp, pp)
+        self._context = model.get("max_position_embeddings")
         check_memory(self.config, model, str(start))
         check_weights(start, "model.path", model)
         tokenizer = load_tokenizer(start, "model.path")
@@ -191,7 +195,7 @@ class SftRun:
             toy = model_dir() if self.config.model.path == UNTRAINED_WARD else self.config.model.path
             check_language(path, [note.text for note in notes], toy, "model.path")
             found = of_each_note(notes, self._maker(), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
-        check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES)
+        check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
 
     def _refused(self, error: ValueError) -> DataError:
         return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}")

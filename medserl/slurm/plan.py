@@ -132,7 +132,7 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
             f"actor_rollout_ref.rollout.tensor_model_parallel_size: {tensor_parallel} is more than the job's "
             f"{shape.gpus_per_node} GPUs; change it or --gpus-per-node"
         )
-    plan.add("layout", f"1 node x {shape.gpus_per_node} GPUs, vLLM TP {tensor_parallel}")
+    plan.add("layout", f"1 node x {counted(shape.gpus_per_node, 'GPU')}, vLLM TP {tensor_parallel}")
     _check_evaluated(plan, model, shape)
     plan.files = [source for source in data if not source.startswith("ward:")]
     for path in plan.files:

@@ -25,6 +25,7 @@ from medserl.gamelog.log import GameLog
 from medserl.gamelog.parts import VALIDATION
 from medserl.preflight.checks import check_all
 from medserl.report.alarms import Alarms
+from medserl.report.game_sample import sample_text
 from medserl.report.round_metrics import speed_metrics, with_game_metrics
 from medserl.run import checkpoint
 from medserl.run.best import BestSoFar
@@ -86,7 +87,7 @@ class MedSeRLTrainer:
         self.run_dir = RunDir(Path(self.settings.run_dir))
         deadline = read_deadline(os.environ, time.time())
         with environment_kept():  # torch and others set variables when the tokenizer's library imports them
-            check_all(self.config, self.run_dir, keys_of(self.overrides))
+            self.seen = check_all(self.config, self.run_dir, keys_of(self.overrides))
         self.settings = game_settings(self.config)  # without gold errors the check sets the labelled share to 0
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None
@@ -275,7 +276,10 @@ class MedSeRLTrainer:
             self._log.remark("alarms", trainer.global_steps, f"alarm {alarm.name}: {alarm.sentence}")
         self._finished = trainer.global_steps
         if self._games is not None:
-            self._games.write(trainer.global_steps, trainer.game_rows() + trainer.answer_rows())
+            played = trainer.game_rows()
+            self._games.write(trainer.global_steps, played + trainer.answer_rows())
+            if not self.settings.game_log.redact:
+                self._log.games(trainer.global_steps, sample_text(played))
         improved = self._best.see(metrics, trainer.global_steps)
         save_freq = self.config.trainer.save_freq
         if improved or (save_freq > 0 and trainer.global_steps % save_freq == 0):

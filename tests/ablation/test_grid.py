@@ -46,7 +46,7 @@ def test_a_product_has_an_arm_for_every_combination(tmp_path: Path) -> None:
         ("arms: {x: [1]}", "list of overrides"),
         ("arms: {a/b: []}", "names a folder"),
         ("arms: {x: []}\nseeds: [one]", "whole numbers"),
-        ("- a", "no mapping"),
+        ("- a", "not a mapping"),
         ("arms: [a, b]", "arms must map"),
         ("arms: hello", "arms must map"),
         ("arms: {a: 3}", r"arms\.a must be a list"),
@@ -57,7 +57,7 @@ def test_a_product_has_an_arm_for_every_combination(tmp_path: Path) -> None:
         ("arms:\n  a: []\n  a: []", "'a' stands twice"),
         ("grid: {1: [2]}", "must map keys to lists"),
         ("grid: [a]", "grid must map"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not YAML"),
     ],
 )
 def test_a_wrong_file_is_told_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:

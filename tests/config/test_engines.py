@@ -80,3 +80,11 @@ def test_what_cannot_be_planned_says_so() -> None:
     with pytest.raises(ConfigError, match="are worked out"):
         job_of(resolved(DP))
     job_of(resolved())
+
+
+def test_rounds_without_an_update_need_micro_batches_by_tokens() -> None:
+    """verl would fail in the first round's log-probabilities: "data size must be divisible by force_group_size"."""
+    with pytest.raises(ConfigError, match=r"^trainer\.critic_warmup: 3 leaves rounds without an update"):
+        check_layout(load_config("embedded", ["trainer.critic_warmup=3"]))
+    check_layout(load_config("embedded", ["trainer.critic_warmup=1"]))  # the first round is 1
+    check_layout(load_config("embedded_gpu", ["trainer.critic_warmup=3"]))

@@ -1,6 +1,7 @@
 """What the GPU configurations resolve to: every setting that a GPU run would fail on, or waste half of itself with."""
 
 import functools
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.load import available_configs, configs_dir, is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
+from medserl.planning.gpus import find_gpu
+from medserl.planning.job import job_of
+from medserl.planning.memory import ROLLOUT as ROLLOUT_PHASE
+from medserl.planning.memory import need_of
+from medserl.planning.shapes import find_shape
 from medserl.preflight.devices import check_attention
 from medserl.preflight.layout import check_layout
 
@@ -85,6 +91,20 @@ def test_a_rollout_takes_no_more_than_it_needs(name: str) -> None:
     assert rollout.tensor_model_parallel_size == 1
     for engine in engines(config):
         assert engine.entropy_from_logits_with_chunking
+
+
+def test_vllms_new_runner_is_still_what_qwen3_gets_and_its_graphs_are_counted() -> None:
+    """It counts its CUDA graphs as none, so that they come on top of its share of the GPU."""
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    text = (Path(spec.origin).parent / "config" / "vllm.py").read_text()
+    assert '"Qwen3ForCausalLM"' in text.partition("DEFAULT_V2_MODEL_RUNNER_ARCHITECTURES = ")[2].partition(")")[0]
+    gpu, shape = find_gpu("h100-80gb").memory, find_shape("qwen3-4b", "test")
+    awake = need_of(job_of(resolved("qwen3_4b_1node")), shape, gpu).phase(ROLLOUT_PHASE).parts
+    share = sum(awake[part] for part in ("vLLM weights", "vLLM workspace", "KV cache"))
+    assert share == pytest.approx(0.6 * gpu) and awake["CUDA graphs"] > 2**30
+    eager = job_of(resolved("qwen3_4b_1node", f"{ROLLOUT}.enforce_eager=true"))
+    assert "CUDA graphs" not in need_of(eager, shape, gpu).phase(ROLLOUT_PHASE).parts
 
 
 @pytest.mark.parametrize("name", [name for name in TRAIN if name.startswith("qwen3_4b")])

@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +45,23 @@ def test_a_suspected_note_is_told_with_its_sentence_and_a_correction() -> None:
     found = finding(example(), votes(WRONG))
     assert found == Finding("a", 1.0, Label.INCORRECT, "He is ill.", "He is well.")
     assert finding(example(), votes(WRONG, RIGHT, WRONG)).p_error == pytest.approx(2 / 3)
+
+
+def test_a_verdict_counts_although_no_sentence_is_named() -> None:
+    """A model that was trained on the game says its verdict and no more."""
+
+    def vote(text: str, **settings: Any) -> Vote:
+        reply = SimpleNamespace(text=text, token_ids=[1, 2], finish_reason="stop")
+        return engine._vote(reply, engine.Decoding("full", **settings), 2, False)
+
+    for text in ('final_answer: "INCORRECT"', 'final_answer: "INCORRECT"\nerror_sentence_id: 9\ncorrected_sentence: x'):
+        assert vote(text).answer is None  # as MEDEC's script
+        found = finding(example(), [vote(text, verdict_alone=True)])
+        assert (found.verdict, found.sentence, found.remark) == (Label.INCORRECT, "", check.NO_SENTENCE)
+    assert vote(WRONG, verdict_alone=True).sentence_id == 1
+    assert vote("hm", verdict_alone=True).answer is None
+    both = 'final_answer: "INCORRECT"\nfinal_answer: "CORRECT"'
+    assert vote(both, verdict_alone=True).answer is None
 
 
 def test_what_cannot_be_read_says_so() -> None:

@@ -21,7 +21,7 @@ ROLLOUT = "actor_rollout_ref.rollout"
     ("arguments", "what"),
     [
         ([], "--model: say which model"),
-        (["--model", "/no/such/model"], "/no/such/model: is no directory"),
+        (["--model", "/no/such/model"], "/no/such/model: is not a directory"),
         (["--model", "nobody/nothing-9b"], "nobody/nothing-9b: is not a directory, and no model of that name is in"),
         (["--model", BUILTIN_MODEL], "--data: say what to evaluate on"),
         (["--model", BUILTIN_MODEL, "--data", "nothing.csv"], "nothing.csv: no such file"),

@@ -64,8 +64,8 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     ("file", "text", "what"),
     [
         ("results.json", "{", "is not JSON"),
-        ("results.json", "[]", "no results file"),
-        ("results.json", '{"format_version": 99}', "no results file"),
+        ("results.json", "[]", "not a results file"),
+        ("results.json", '{"format_version": 99}', "not a results file"),
         ("predictions.jsonl", "{}\n", "line 1: is not a prediction"),
         ("predictions.jsonl", "", "has 0 lines"),
         ("predictions.jsonl", None, "cannot be read"),

@@ -199,6 +199,10 @@ def test_blank_texts_are_dropped_and_counted_and_numbers_are_ids(tmp_path: Path)
         ("n.parquet", b"", "is empty"),
         ("n.csv", b"note_id,text\n", "no usable note"),
         ("n.txt", b"x", "the ending '.txt' is not known"),
+        *(
+            (f"n{ending}", b"PK", "save the sheet as CSV UTF-8 and give that .csv")
+            for ending in (".xlsx", ".XLSX", ".xls", ".ods", ".numbers")
+        ),
         ("notes", b"x", "the ending '' is not known"),
         ("n.parquet", b"note_id,text\na,Fine.\n", "not a Parquet file"),
         ("n.parquet", b"PAR1 cut short", "not a Parquet file"),

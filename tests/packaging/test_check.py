@@ -5,6 +5,9 @@ from types import ModuleType
 
 import pytest
 
+from medserl.cli.arguments import parse_arguments
+from medserl.cli.main import build_parser
+
 
 def names(check: ModuleType, *words: str) -> list[str]:
     return [step.name for step in check.chosen_steps(check.parse(words))]
@@ -25,6 +28,14 @@ def test_all_is_every_check(check: ModuleType) -> None:
 @pytest.mark.parametrize("tier", ["cluster", "images", "nightly"])
 def test_each_slow_tier_can_run_alone(check: ModuleType, tier: str) -> None:
     assert names(check, f"--{tier}") == [f"pytest -m {tier}"]
+
+
+def test_a_real_model_is_fetched_and_put_through_on_demand_only(check: ModuleType) -> None:
+    steps = check.real_steps("medec")
+    assert [step.name for step in check.chosen_steps(check.parse(["--real"]))] == [step.name for step in steps]
+    options, _ = parse_arguments(build_parser(), steps[1].command[3:])
+    assert str(options.real) == steps[0].command[-1] and str(options.notes) == "medec"
+    assert not {step.name for step in steps} & set(names(check, "--all", "--nightly"))
 
 
 def test_choices_add_up_and_pytest_gets_its_arguments(check: ModuleType) -> None:

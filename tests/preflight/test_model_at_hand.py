@@ -47,7 +47,7 @@ def test_real_notes_and_a_real_model_need_no_more_options(
     model = make_model(tmp_path / "model", architecture)
     assert start(tmp_path, "--model", str(model)) == EXIT_OK
     out = capsys.readouterr().out
-    assert "8 notes, 4 labelled; referee instruction" in out and "TP 1 x PP 2" in out
+    assert "of 8 notes and 4 gold-labelled notes" in out and "referee instruction" in out and "TP 1 x PP 2" in out
 
 
 def test_real_notes_are_not_for_the_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,6 +188,46 @@ def test_a_model_that_does_not_fit_is_refused_in_a_sentence(
     error = capsys.readouterr().err
     assert told in error and len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+NO_TEMPLATE = "has no chat template; use an instruction-tuned model"
+BAD_EVERYWHERE = {
+    "no template": ({"template": None}, (NO_TEMPLATE,) * 4),
+    "short context": (
+        {"max_position_embeddings": 40},
+        (
+            "is more than the model's max_position_embeddings 40; lower them",
+            "a demonstration of the assessor has",
+            "of the model's 40 for a prompt",
+            "of the model's 40 for a prompt",
+        ),
+    ),
+    "no weights": ({}, ("copy the whole model again",) * 4),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EVERYWHERE)
+def test_every_command_refuses_it_before_it_starts(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, told = BAD_EVERYWHERE[name]
+    model, notes = make_model(tmp_path / "model", **changed), real_notes(tmp_path / "pairs.jsonl")
+    if name == "no weights":
+        (model / "model.safetensors").unlink()
+    monkeypatch.setattr("medserl.evaluation.engine.prepare_device", lambda config: "cpu")
+    asked = ["--model", str(model)]
+    out = [f"{tmp_path}/out", f"{tmp_path}/out.csv"]
+    commands = (
+        ["train", *asked, "--prompt-data", str(notes), "--run-dir", out[0], "--dry-run"],
+        ["sft", *asked, "--data", str(notes), "--run-dir", out[0], "--dry-run"],
+        ["evaluate", *asked, "--data", str(notes), "--out", out[0]],
+        ["check", str(notes), *asked, "--out", out[1]],
+    )
+    for command, sentence in zip(commands, told, strict=True):
+        assert main(command) == EXIT_USAGE
+        error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medserl: error")]
+        assert len(error) == 1 and sentence in error[0]
+    assert not any(Path(path).exists() for path in out)
 
 
 def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:

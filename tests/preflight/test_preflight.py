@@ -77,7 +77,7 @@ def test_run_disk(tmp_path: Path) -> None:
 
 def test_model_must_be_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
-    assert "no directory here, and not in the Hugging Face cache" in str(model_problem("Qwen/Qwen3-4B"))
+    assert "not a directory here, and not in the Hugging Face cache" in str(model_problem("Qwen/Qwen3-4B"))
     folder = tmp_path / "hub-home" / "hub" / "models--Qwen--Qwen3-4B" / "snapshots" / "abc"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")

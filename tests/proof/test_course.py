@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -108,6 +110,9 @@ class Commands:
     def terminate(self) -> None:
         raise AssertionError("nobody asked for that")
 
+    def send_signal(self, number: int) -> None:
+        self.code = -number
+
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Commands]:
@@ -153,6 +158,22 @@ def test_the_same_course_goes_on_with_what_failed(course: Course, commands: Call
     assert made.started == PLAYED
     with pytest.raises(ConfigError, match="is of another model or other notes"):
         Proof(replace(course, model=course.model / "other"))
+
+
+def test_what_tells_it_to_stop_tells_the_command(course: Course, commands: Callable[..., Commands]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    made = commands(course, [], fails="sft", code=0)
+    wait = made.wait
+
+    def told_to_stop() -> int:
+        if made.started[-1] == "sft":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return wait()
+
+    made.wait = told_to_stop  # type: ignore[method-assign]
+    with pytest.raises(StageFailed, match="warm start 1 ended with signal 15"):
+        Proof(course).run()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_folder_of_something_else_is_refused(course: Course) -> None:

@@ -362,7 +362,7 @@ def test_a_file_where_a_folder_should_be_is_named_before_anything_is_written(
     else:
         path.mkdir()
     held = {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}
-    told = f"its {name} is no {'folder' if folder else 'file'}; move it away|not empty and not of MedSeRL"
+    told = f"its {name} is not a {'folder' if folder else 'file'}; move it away|not empty and not of MedSeRL"
     with pytest.raises(ConfigError, match=told):
         begun.open(config(), "embedded", [])
     assert held == {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}

@@ -66,7 +66,7 @@ def test_a_key_and_a_note_do_not_follow_a_redirect(monkeypatch: pytest.MonkeyPat
         first.elsewhere = target
         with pytest.raises(ServerFailed, match="HTTP status 307"):
             ask(url)
-        with pytest.raises(ConfigError, match="no OpenAI-compatible server"):
+        with pytest.raises(ConfigError, match="not an OpenAI-compatible server"):
             check_servers(settings_with(f"medserl.injector_url={url}", ASSESSOR))
     assert len(first) == 2 and not second
 
@@ -86,7 +86,7 @@ def test_the_injectors_server_is_asked_before_a_start(tmp_path: Path, capsys: py
     run = tmp_path / "r"
     command = ["train", "--dry-run", "--run-dir", str(run), *SMALL, ASSESSOR]
     assert main([*command, "medserl.injector_url=http://127.0.0.1:1"]) == 2
-    assert "medserl.injector_url: http://127.0.0.1:1/v1 is no OpenAI-compatible server" in capsys.readouterr().err
+    assert "medserl.injector_url: http://127.0.0.1:1/v1 is not an OpenAI-compatible server" in capsys.readouterr().err
     assert not run.exists()
     with serving(Seen()) as url:
         assert main([*command, f"medserl.injector_url={url}"]) == 0

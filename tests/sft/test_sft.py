@@ -66,7 +66,7 @@ def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
         (["medserl.steps=0", "optim.lr_warmup_steps=-1"], "warm-up leave none|less than 1"),
         (["optim.lr=5e-5"], "optim.min_lr: 0.0001 is more than optim.lr"),
         (["optim.lr_warmup_steps=9", "medserl.steps=9"], "9 steps of warm-up leave none"),
-        (["medserl.injector_format=poem"], "none of edit, note"),
+        (["medserl.injector_format=poem"], "not one of edit, note"),
         (["medserl.notes.labelled_conditions=3"], "learns from medserl.notes alone"),
     ],
 )

@@ -1,0 +1,70 @@
+"""What verl names and MedSeRL does not train: every estimator, rollout engine, trainer mode and engine of verl's own
+lists, read from its sources, so that one that verl adds is refused too."""
+
+import ast
+import copy
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from medserl.config.load import load_config
+from medserl.config.refused import TRAIN_ONLY, check_supported
+from medserl.errors import ConfigError
+
+SPEC = importlib.util.find_spec("verl")
+assert SPEC is not None and SPEC.origin is not None
+VERL = Path(SPEC.origin).parent
+
+
+def estimators() -> set[str]:
+    tree = ast.parse((VERL / "trainer/ppo/core_algos.py").read_text())
+    (names,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "AdvantageEstimator"]
+    values = [node.value for node in names.body if isinstance(node, ast.Assign)]
+    return {value.value for value in values if isinstance(value, ast.Constant)}
+
+
+def found(pattern: str, files: str) -> set[str]:
+    return {name for path in VERL.glob(files) for name in re.findall(pattern, path.read_text())}
+
+
+NAMES = {
+    "algorithm.adv_estimator": (estimators(), {"reinforce_plus_plus"}),
+    "actor_rollout_ref.rollout.name": (
+        found(r'RolloutReplicaRegistry\.register\("(\w+)"', "workers/rollout/replica.py"),
+        {"vllm"},
+    ),
+    "trainer.v1.trainer_mode": (found(r'@register_trainer\("(\w+)"\)', "trainer/ppo/v1/*.py"), {"sync"}),
+    "model_engine": ({path.stem for path in (VERL / "trainer/config/model_engine").glob("*.yaml")}, {"megatron", "dp"}),
+}
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
+    names, ours = NAMES[key]
+    assert ours < names, names
+    whole = load_config("embedded")
+    for name in names:
+        config = copy.deepcopy(whole)
+        OmegaConf.update(config, key, name)
+        if name in ours:
+            check_supported(config, TRAIN_ONLY[False])
+            continue
+        with pytest.raises(ConfigError) as error:
+            check_supported(config, TRAIN_ONLY[False])
+        told = str(error.value)
+        assert told.startswith(f"{key}: {name!r} is not supported, only ") and "; " in told and "\n" not in told
+
+
+def test_each_estimator_is_refused_for_a_reason_of_its_own() -> None:
+    for name, reason in (("gae", "needs a critic"), ("grpo", "compare answers to one prompt")):
+        with pytest.raises(ConfigError, match=reason):
+            load_config("embedded", [f"algorithm.adv_estimator={name}"])
+
+
+@pytest.mark.parametrize("override", ["critic.optim.lr=2e-5", "critic.ppo_epochs=4", "critic.enable=true"])
+def test_a_critic_that_nothing_makes_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{override.partition('=')[0]}: .*critic of the policy's weights"):
+        load_config("embedded", [override])
