@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ CHANCE = "chance"
 _STYLE = Path(__file__).with_name("medserl.mplstyle")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEGEND = 36  # letters of a line: a longer name must not push the axes away
+_COLUMNS = 2  # of the legend, which stands below the axes: beside them a phone would not show it
+_LEGEND_LINE = 17  # pixels
 _PIXELS = 72  # figure.dpi of the style
 
 
@@ -92,7 +94,7 @@ def line_plot(
         unit: Name of the vertical axis.
         limits: Lowest and highest y; values beyond are drawn at the edge. None: from the values.
         chance: What answers at random get: a dashed line.
-        size: Width and height of the whole, in pixels.
+        size: Width and height in pixels, the legend's lines below aside.
         mark: An x to mark with a dotted line, and its name in the legend.
         bands: (x, low, high) of a curve by its name: drawn as an area behind it.
     """
@@ -100,7 +102,13 @@ def line_plot(
     def draw(figure: Figure) -> None:
         draw_lines(figure, title, curves, unit=unit, limits=limits, chance=chance, mark=mark, bands=bands)
 
-    return drawn(title, _said(curves, unit, chance, mark), size, draw)
+    lines = sum(_named(name).count("\n") + 1 for name in curves) + (chance is not None) + (mark is not None)
+    whole = (size[0], size[1] + _LEGEND_LINE * -(-lines // _COLUMNS))
+    return drawn(title, _said(curves, unit, chance, mark), whole, draw)
+
+
+def _named(name: str) -> str:
+    return fill(plain(name), _LEGEND, drop_whitespace=False)
 
 
 def draw_lines(
@@ -120,7 +128,7 @@ def draw_lines(
     axes = figure.subplots()
     axes.set(title=plain(title), xlabel="round", ylabel=plain(unit))
     axes.grid(True, clip_on=False)  # clipping would be a reference inside the SVG, one a line
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     low, high = limits or (-float("inf"), float("inf"))
     handles, names = list[Any](), list[str]()
     for name, runs in curves.items():
@@ -136,7 +144,7 @@ def draw_lines(
             dot: dict[str, Any] = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
             (line,) = axes.plot([x for x, _ in points], ys, color=colour, clip_on=False, **look, **dot)
         handles.append(line)
-        names.append(fill(plain(name), _LEGEND, drop_whitespace=False))
+        names.append(_named(name))
     if chance is not None:
         handles.append(axes.axhline(chance, color=INK, linewidth=1, linestyle="--", clip_on=False))
         names.append(CHANCE)
@@ -146,7 +154,8 @@ def draw_lines(
     axes.set_xlim(left=0)
     if limits is not None:
         axes.set_ylim(*limits)
-    figure.legend(handles, names, loc="outside right upper")
+    if handles:
+        figure.legend(handles, names, loc="outside lower left", ncols=min(_COLUMNS, len(handles)))
 
 
 def bar_plot(title: str, bars: Sequence[tuple[str, float]], unit: str, size: tuple[int, int]) -> str:
@@ -171,6 +180,57 @@ def bar_plot(title: str, bars: Sequence[tuple[str, float]], unit: str, size: tup
 
     said = ", ".join(f"{name}: {value:.3g} ({value / whole:.0%})" for name, value in bars)
     return drawn(title, f"Bars of {unit}. {said}.", size, draw)
+
+
+def dot_plot(
+    title: str,
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    panels: Sequence[str],
+    start: Mapping[str, float] | None = None,
+    size: tuple[int, int] | None = None,
+) -> str:
+    """A dot for each run, with mean and standard deviation of each arm, as SVG; panels side by side.
+
+    Args:
+        title: The heading.
+        rows: Arms from the top; of each, the runs' values by panel.
+        panels: Names of the values.
+        start: A value of each panel to compare with: a dashed line.
+        size: Width and height of the whole, in pixels.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    start = start or {}
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(plain(title))
+        for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+            axes.set(xlabel=plain(panel))
+            axes.grid(True, clip_on=False)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            for place, values in enumerate(row.get(panel, ()) for row in rows.values()):
+                if not values:
+                    continue
+                axes.plot(values, [place] * len(values), "o", color=FILL, alpha=0.6, clip_on=False)
+                if len(values) > 1:
+                    middle, spread = fmean(values), stdev(values)
+                    axes.plot([middle - spread, middle + spread], [place] * 2, color=MARK, linewidth=2, clip_on=False)
+                    axes.plot([middle], [place], "|", color=MARK, markersize=12, markeredgewidth=2, clip_on=False)
+            if panel in start:
+                axes.axvline(start[panel], color=INK, linewidth=1, linestyle="--", clip_on=False)
+            axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+
+    said = [f"Dots of {', '.join(panels)}, one a run; a bar is the mean with the standard deviation to both sides."]
+    for name, row in rows.items():
+        parts = [f"{panel} {_mean_and_spread(row[panel])}" for panel in panels if row.get(panel)]
+        said.append(f"{name}: {', '.join(parts) or 'no value'}.")
+    said += [f"A dashed line marks the start, {panel} {value:.3g}." for panel, value in start.items()]
+    return drawn(title, " ".join(said), size or (900, 190 + 34 * len(rows)), draw)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f} ({len(values)} runs)" if len(values) > 1 else "")
 
 
 def _mean_curve(runs: Sequence[Points]) -> list[tuple[float, float]]:

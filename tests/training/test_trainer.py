@@ -283,7 +283,7 @@ def test_the_weight_scales_the_injector_alone(made: Any, queue: Any, normalisati
 
 
 def test_verdicts_are_credited_by_how_sure_they_were(made: Any, queue: Any) -> None:
-    """The verdict's token gets its credit; what is left of the assessor's returns, here nothing, is spread as ever."""
+    """The verdict's token has its credit alone; the rest of the assessor's returns, here nothing, is spread as ever."""
     trainer = made.made_trainer(["medserl.advantage.verdict_credit=likelihood"])
     sampled = made.play(trainer, queue, [made.duel("e", reward=-0.9), made.duel("b", Mode.BENIGN, reward=1.1)])
     for key in sampled.keys:
