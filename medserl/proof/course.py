@@ -129,7 +129,7 @@ def find_notes(folder: Path) -> tuple[Path, Path]:
         ConfigError: not one of each.
     """
     if not folder.is_dir():
-        raise ConfigError(f"--notes {folder}: is no directory; give the folder with MEDEC's files")
+        raise ConfigError(f"--notes {folder}: is not a directory; give the folder with MEDEC's files")
     files = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file())
     train, held_out = (_one(folder, files, word) for word in (TRAIN, HELD_OUT))
     return train, held_out

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from medserl.gamelog.kinds import Outcome, Row, Source, outcome, surprise
-from medserl.report.games_text import words_changed
+from medserl.report.games_text import headline, words_changed
 
 _MARKUP = re.compile(r"([\\`*_~<>#|\[\]!&])")
+_ESCAPED = r"\\\1"
 _CHANGED = {"gone": "~~", "came": "**"}
 
 
@@ -22,10 +23,7 @@ def sample(rows: Iterable[Row], each: int = 5) -> list[dict[str, Any]]:
         found += [
             {
                 "how": title,
-                "round": row["round"],
-                "mode": row["mode"],
-                "truth": row["truth"],
-                "answer": row["assessor"]["answer"],
+                "said": headline(row),
                 "note": words_changed(row["original"] or "", row["shown"] or ""),
             }
             for row in chosen[:each]
@@ -36,12 +34,12 @@ def sample(rows: Iterable[Row], each: int = 5) -> list[dict[str, Any]]:
 def sample_text(rows: Iterable[Row], each: int = 3) -> str:
     """A sample as Markdown, for TensorBoard; empty where no game was decided. Nothing in a note is markup there."""
     return "\n\n".join(
-        f"**{game['how']}**: asked for {game['mode']}, the truth is {game['truth']}, the assessor said "
-        f"{game['answer']}\n\n> {''.join(_marked(*part) for part in game['note'])}"
+        f"**{game['how']}** · {_MARKUP.sub(_ESCAPED, ' '.join(game['said'].split()))}\n\n"
+        f"> {''.join(_marked(*part) for part in game['note'])}"
         for game in sample(rows, each)
     )
 
 
 def _marked(kind: str, words: str) -> str:
-    text, mark = _MARKUP.sub(r"\\\1", " ".join(words.split())), _CHANGED.get(kind, "")
+    text, mark = _MARKUP.sub(_ESCAPED, " ".join(words.split())), _CHANGED.get(kind, "")
     return f"{mark}{text}{mark} " if text else ""

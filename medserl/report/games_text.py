@@ -152,7 +152,7 @@ def game_parts(row: Row) -> list[list[tuple[str, str]]]:
         shown = row["attempts"][-1]["modified"]
     text = shown if shown is not None else original
     note = words_changed(original, shown) if original and shown else [("same", text or "(the text was left out)")]
-    paragraphs = [[("same", _headline(row))], note]
+    paragraphs = [[("same", headline(row))], note]
     for number, attempt in enumerate(row["attempts"], 1):
         why = "accepted" if attempt["reason"] is None else f"rejected: {_plain(attempt['reason'])}"
         paragraphs.append([("same", f"  injector {number}, {why}{_took(attempt)}{_said(attempt)}")])
@@ -161,7 +161,8 @@ def game_parts(row: Row) -> list[list[tuple[str, str]]]:
     return paragraphs
 
 
-def _headline(row: Row) -> str:
+def headline(row: Row) -> str:
+    """What happened in a game, in a line: asked for, ruled, answered."""
     asked = f"asked for: {row['mode']}" if row["mode"] else row["source"]
     parts = [f"round {row['round']}", f"{asked} ({row['error_type']})" if row["error_type"] else asked]
     if row["ruling"] is not None:

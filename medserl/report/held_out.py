@@ -87,8 +87,10 @@ def _number(value: Any) -> float | None:
 
 def _half(row: Mapping[str, Any], metric: str) -> float | None:
     """Half the interval of a balanced accuracy, from its two recalls (Agresti and Coull 1998: two more successes and
-    failures each, so that a recall of 1 is not taken for certain)."""
+    failures each, so that a recall of 1 is not taken for certain), or of an AUC."""
     where, _, name = metric.rpartition("/")
+    if name == "auc":
+        return _half_of_auc(row, metric)
     if name != "balanced_accuracy":
         return None
     variance = 0.0
@@ -99,6 +101,45 @@ def _half(row: Mapping[str, Any], metric: str) -> float | None:
         share = (recall * count + 2) / (count + 4)
         variance += share * (1 - share) / (count + 4) / 4
     return LEVEL * math.sqrt(variance)
+
+
+def _half_of_auc(row: Mapping[str, Any], metric: str) -> float | None:
+    """Half the interval of an AUC, by Hanley and McNeil 1982; a perfect one is taken for one with half a pair wrong."""
+    value, counts = _number(row.get(metric)), [_number(row.get(name)) for name in TEXTS]
+    if value is None or not all(counts):
+        return None
+    sound, wrong = (count for count in counts if count)
+    area = min(max(value, 0.5 / (sound * wrong)), 1 - 0.5 / (sound * wrong))
+    pairs = area * (1 - area)
+    pairs += (wrong - 1) * (area / (2 - area) - area**2) + (sound - 1) * (2 * area**2 / (1 + area) - area**2)
+    return LEVEL * math.sqrt(pairs / (sound * wrong))
+
+
+def besides(rows: Sequence[Mapping[str, Any]], found: HeldOut | None) -> list[str]:
+    """What else a reader of the answer must know: the other way of decoding, which the log's lines show, and whether
+    the model tells the notes apart better or only answers INCORRECT more readily."""
+    where, _, name = (found.metric if found else "").rpartition("/")
+    if found is None or name != "balanced_accuracy" or len(found.points) < 2:
+        return []
+    sentences = []
+    for how, said in (("val/greedy", ", val_bal_acc in train.log,"), ("val/sampled", "")):
+        other = None if how == where else held_out(rows, f"{how}/{name}")
+        if other is not None and len(other.points) > 1:
+            start, end = other.points[0].value, other.points[-1].value
+            title = name_of(other.metric)
+            sentences.append(f"{title[0].upper()}{title[1:]}{said} went from {start:.3f} to {end:.3f}.")
+    ranked = held_out(rows, f"{where}/auc")
+    if ranked is not None and ranked.half is not None and len(ranked.points) > 1:
+        start, end = ranked.points[0].value, ranked.points[-1].value
+        only = (
+            ". So the gain may lie in how readily the model says INCORRECT, not in telling the notes apart."
+            if found.verdict == BETTER and ranked.verdict != BETTER
+            else "."
+        )
+        sentences.append(
+            f"AUC, which no threshold moves, went from {start:.3f} to {end:.3f}, a change of {_signed(ranked)}{only}"
+        )
+    return sentences
 
 
 def answer(found: HeldOut | None) -> str:
@@ -140,7 +181,8 @@ def _with(point: Value) -> str:
 def _signed(found: HeldOut) -> str:
     assert found.half is not None
     low, high = found.change - found.half, found.change + found.half
-    return f"{found.change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+    change = round(found.change, 3) + 0.0  # no -0.000
+    return f"{change:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
 
 
 def band(points: Sequence[Value]) -> list[tuple[int, float, float]]:

@@ -23,6 +23,8 @@ CHANCE = "chance"
 _STYLE = Path(__file__).with_name("medserl.mplstyle")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEGEND = 36  # letters of a line: a longer name must not push the axes away
+_COLUMNS = 2  # of the legend, which stands below the axes: beside them a phone would not show it
+_LEGEND_LINE = 17  # pixels
 _PIXELS = 72  # figure.dpi of the style
 
 
@@ -92,7 +94,7 @@ def line_plot(
         unit: Name of the vertical axis.
         limits: Lowest and highest y; values beyond are drawn at the edge. None: from the values.
         chance: What answers at random get: a dashed line.
-        size: Width and height of the whole, in pixels.
+        size: Width and height in pixels, the legend's lines below aside.
         mark: An x to mark with a dotted line, and its name in the legend.
         bands: (x, low, high) of a curve by its name: drawn as an area behind it.
     """
@@ -100,7 +102,13 @@ def line_plot(
     def draw(figure: Figure) -> None:
         draw_lines(figure, title, curves, unit=unit, limits=limits, chance=chance, mark=mark, bands=bands)
 
-    return drawn(title, _said(curves, unit, chance, mark), size, draw)
+    lines = sum(_named(name).count("\n") + 1 for name in curves) + (chance is not None) + (mark is not None)
+    whole = (size[0], size[1] + _LEGEND_LINE * -(-lines // _COLUMNS))
+    return drawn(title, _said(curves, unit, chance, mark), whole, draw)
+
+
+def _named(name: str) -> str:
+    return fill(plain(name), _LEGEND, drop_whitespace=False)
 
 
 def draw_lines(
@@ -120,7 +128,7 @@ def draw_lines(
     axes = figure.subplots()
     axes.set(title=plain(title), xlabel="round", ylabel=plain(unit))
     axes.grid(True, clip_on=False)  # clipping would be a reference inside the SVG, one a line
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     low, high = limits or (-float("inf"), float("inf"))
     handles, names = list[Any](), list[str]()
     for name, runs in curves.items():
@@ -136,7 +144,7 @@ def draw_lines(
             dot: dict[str, Any] = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
             (line,) = axes.plot([x for x, _ in points], ys, color=colour, clip_on=False, **look, **dot)
         handles.append(line)
-        names.append(fill(plain(name), _LEGEND, drop_whitespace=False))
+        names.append(_named(name))
     if chance is not None:
         handles.append(axes.axhline(chance, color=INK, linewidth=1, linestyle="--", clip_on=False))
         names.append(CHANCE)
@@ -146,7 +154,8 @@ def draw_lines(
     axes.set_xlim(left=0)
     if limits is not None:
         axes.set_ylim(*limits)
-    figure.legend(handles, names, loc="outside right upper")
+    if handles:
+        figure.legend(handles, names, loc="outside lower left", ncols=min(_COLUMNS, len(handles)))
 
 
 def bar_plot(title: str, bars: Sequence[tuple[str, float]], unit: str, size: tuple[int, int]) -> str:

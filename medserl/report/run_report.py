@@ -19,7 +19,7 @@ from medserl.game.referee.instruction import unchecked_labels
 from medserl.gamelog.parts import parts
 from medserl.report.alarms import past
 from medserl.report.convergence import PLOTS, summarise
-from medserl.report.held_out import DEFAULT_METRIC, Value, answer, band, chance, held_out, name_of
+from medserl.report.held_out import DEFAULT_METRIC, WORSE, Value, answer, band, besides, chance, held_out, name_of
 from medserl.report.pages import BASE, render
 from medserl.report.plots import bar_plot, line_plot
 from medserl.report.round_totals import rejections, seconds
@@ -29,8 +29,9 @@ from medserl.run.run_dir import CONFIG_FILE, PROVENANCE_FILE
 from medserl.run.run_log import METRICS_FILE, parse_metrics
 from medserl.words import counted
 
+_WARD = "ward"  # as in medserl.config.settings, which lies above
 PAGE, DATA = "report.html", "report.json"
-_SIZE = (880, 320)
+_SIZE = (600, 290)  # a phone shows the whole of it, its letters small but legible
 
 
 def write_report(run_dir: Path) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
         "run": run_dir.absolute().name,
         "directory": str(run_dir),
         "answer": answer(found),
+        "besides": besides(rows, found),
         "held_out": None if found is None else found.plain(),
         **summarise(rows, metric),
         "rejections": rejections(rows),
@@ -145,7 +147,7 @@ def best_sentence(report: Mapping[str, Any]) -> str:
         which = f"the newest is that of round {newest}" if newest else "there is none"
         return f"No checkpoint is marked as the best, which a run does that validates (trainer.test_freq); {which}."
     gone = "" if best["checkpoint"] else ", whose checkpoint has been removed"
-    return f"Best by {best['metric']}: round {best['step']} with {best['value']:.4f}{gone}."
+    return f"Best checkpoint by {name_of(best['metric'])}: round {best['step']}, with {best['value']:.3f}{gone}."
 
 
 def alarm_sentence(report: Mapping[str, Any]) -> str:
@@ -175,13 +177,15 @@ def summary_table(report: Mapping[str, Any]) -> Table:
     unchecked = [said] if (said := label_sentence(report)) else []
     sentences = [
         report["answer"],
+        *report["besides"],
         best_sentence(report),
         alarm_sentence(report),
         *unchecked,
         rounds,
         *(v["sentence"] for _, v in verdicts),
     ]
-    rows = [["held-out notes", "", report["answer"]], ["checkpoint", "", best_sentence(report)]]
+    rows = [["held-out notes", "", " ".join([report["answer"], *report["besides"]])]]
+    rows.append(["checkpoint", "", best_sentence(report)])
     rows += [["labels", "not checked", said] for said in unchecked]
     rows.append(["alarms", "BAD" if report["alarms"] else "", alarm_sentence(report)])
     rows += [[name, verdict["state"], verdict["sentence"].partition(": ")[2]] for name, verdict in verdicts]
@@ -208,7 +212,7 @@ def page(report: Mapping[str, Any], games: Sequence[Mapping[str, Any]] = ()) -> 
         rounds=counted(report["rounds"], "round"),
         best=best_sentence(report),
         lead=_lead(report["held_out"], mark),
-        time=bar_plot("Minutes by phase", spent, "minutes", (880, 60 + 34 * len(spent))) if spent else None,
+        time=bar_plot("Minutes by phase", spent, "minutes", (600, 60 + 34 * len(spent))) if spent else None,
         alarms=alarm_sentence(report),
         labels=label_sentence(report),
         plots=plots,
@@ -257,14 +261,32 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     run = shlex.quote(report["directory"])
     steps = [
         ("take the best model" if report["best"] else "take the newest model", f"medserl export {run} --out model"),
-        ("judge it on notes that the run has not seen", "medserl evaluate --model model --data notes.jsonl"),
+        ("judge it on notes that the run has not seen", f"medserl evaluate --model model --data {_unseen(report)}"),
+        ("train on, to twice as many rounds", _train_on(report)),
         ("look at all curves", f"tensorboard --logdir {run}"),
     ]
+    if report["held_out"] and report["held_out"]["verdict"] == WORSE:
+        del steps[2]
     if not report["newest_checkpoint"] and not report["best"]:
-        steps = steps[2:]
+        steps = steps[-1:]
     if report["games"]:
         steps.insert(0, ("see what was played, and why games were lost", f"medserl games {run}"))
     return steps
+
+
+def _unseen(report: Mapping[str, Any]) -> str:
+    """Notes to judge a model on: of the ward's the test patients, else a file that only the user can name."""
+    notes = report["configuration"]["medserl"].get("notes") or {}
+    return "ward:test" if notes.get("source") == _WARD and not notes.get("path") else "notes.jsonl"
+
+
+def _train_on(report: Mapping[str, Any]) -> str:
+    """The command of the run's last start, with twice the rounds."""
+    last, ours = report["starts"][-1], ("medserl.run_dir=", "medserl.max_rounds=")
+    known = ["--config", last["config"]] if str(last.get("config", "(python)")) != "(python)" else []
+    kept = [word for word in last.get("overrides", ()) if not word.lstrip("+").startswith(ours)]
+    rounds = ["--run-dir", report["directory"], "--max-rounds", str(2 * max(report["rounds"], 1))]
+    return shlex.join(["medserl", "train", *known, *rounds, *kept])
 
 
 def _left_out(report: Mapping[str, Any]) -> str:

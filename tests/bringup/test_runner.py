@@ -67,7 +67,7 @@ def test_what_hangs_is_ended_with_all_it_started(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    lines = run([check("a1", "hangs", patience=0.0, grace=0.5), check("a2", "passes")], environment)
+    lines = run([check("a1", "hangs", patience=0.0, grace=1.5), check("a2", "passes")], environment)
     assert lines[0]["status"] == FAILED and "no answer after" in lines[0]["why"]
     assert lines[1]["status"] == PASSED
     (pids,) = tmp_path.glob("medserl-bringup-*.pids")

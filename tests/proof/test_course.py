@@ -70,7 +70,7 @@ def test_medecs_files_are_found_by_their_names(tmp_path: Path, names: list[str],
     with pytest.raises(ConfigError, match="one file") as error:
         find_notes(tmp_path)
     assert told in str(error.value)
-    with pytest.raises(ConfigError, match="is no directory"):
+    with pytest.raises(ConfigError, match="is not a directory"):
         find_notes(tmp_path / "nowhere")
 
 

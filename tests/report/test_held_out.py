@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medserl.game import Reason
-from medserl.report.held_out import answer, held_out
+from medserl.report.held_out import answer, besides, held_out
 from medserl.report.round_totals import MEANING, REST, rejections, seconds
 
 METRIC = "val/greedy/balanced_accuracy"
@@ -58,6 +58,26 @@ def test_numbers_of_the_answer() -> None:
     assert found is not None
     assert "went from 0.600 (round 0) to 0.800 (round 30), a change of +0.200 (95 % interval" in answer(found)
     assert found.best.round == 10 and found.best.value == pytest.approx(0.85)
+
+
+def ranked(number: int, correct: float, incorrect: float, auc: float) -> dict[str, Any]:
+    return judged(number, correct, incorrect) | {
+        "val/greedy/auc": auc,
+        "val/sampled/balanced_accuracy": 0.5 + number / 100,
+    }
+
+
+def test_the_answer_says_whether_a_better_threshold_is_all_of_it() -> None:
+    rows = [ranked(0, 1.0, 0.2, 0.84), ranked(30, 0.85, 0.73, 0.84)]
+    sampled, auc = besides(rows, held_out(rows))
+    assert sampled == "Balanced accuracy (sampled) went from 0.500 to 0.800."
+    # Hanley and McNeil's standard error for 0.84 and a hundred of each is 0.0284; of a difference, 0.0401.
+    assert "AUC, which no threshold moves, went from 0.840 to 0.840, a change of +0.000 (95 % interval -0.079" in auc
+    assert auc.endswith("So the gain may lie in how readily the model says INCORRECT, not in telling the notes apart.")
+    rows[1]["val/greedy/auc"] = 0.98
+    assert besides(rows, held_out(rows))[1].endswith(" to +0.199).")
+    assert held_out(rows, "val/greedy/auc").verdict == "better"  # type: ignore[union-attr]
+    assert besides(rows[:1], held_out(rows[:1])) == [] and besides([], None) == []
 
 
 @settings(max_examples=60)

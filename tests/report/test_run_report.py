@@ -65,7 +65,7 @@ def test_the_page_needs_nothing_else_and_is_private(run: Path) -> None:
     for plot in (plots[0], *plots[2:]):
         assert "best, round 24" in "".join(ElementTree.fromstring(plot).itertext())
     assert "Entropy of the policy: not measured in this run." in text
-    assert "Best by val/greedy/balanced_accuracy: round 24" in text
+    assert "Best checkpoint by balanced accuracy (greedy): round 24, with 0.700." in text
     assert "chance" in plots[0] and "chance" not in plots[2]
     assert "too few rounds" in text and "embedded medserl.seed=5" in text
     assert text.index("balanced accuracy (greedy) on 200 held-out texts") < text.index("<svg"), "the answer leads"
@@ -156,9 +156,9 @@ def test_games_of_the_last_round_are_shown_in_the_page_alone(run: Path) -> None:
     assert sample_games(run) == [] and "Games lost and won" not in page(write_report(run))
     made_log(run)
     games = sample_games(run)
-    assert {game["round"] for game in games} == {3}
+    assert all(game["said"].startswith("round 3 · asked for: ") and "p(INCORRECT)" in game["said"] for game in games)
     assert [game["how"] for game in games] == ["lost by the assessor"] * 5 + ["won by the assessor"] * 5
-    assert all((game["truth"] == game["answer"]) == (game["how"] == "won by the assessor") for game in games)
+    assert all(("✓" in game["said"]) == (game["how"] == "won by the assessor") for game in games)
     note = "".join(text for kind, text in games[0]["note"] if kind != "gone")
     report = write_report(run)
     text = (run / PAGE).read_text()
@@ -169,6 +169,20 @@ def test_games_of_the_last_round_are_shown_in_the_page_alone(run: Path) -> None:
 
 def test_a_note_is_no_markup(run: Path) -> None:
     report = write_report(run)
-    game = {"how": "lost by the assessor", "round": 1, "mode": "error", "truth": "INCORRECT", "answer": "CORRECT"}
+    game = {"how": "lost by the assessor", "said": "round 1 · referee: <b>"}
     text = page(report, [game | {"note": [("came", "<script>alert(1)</script>")]}])
-    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "<script" not in text and "&lt;script&gt;" in text and "referee: &lt;b&gt;" in text
+
+
+def test_what_to_do_next_can_be_typed_as_it_stands(run: Path) -> None:
+    commands = dict(next_steps(write_report(run)))
+    assert commands["train on, to twice as many rounds"] == (
+        f"medserl train --config embedded --run-dir {run} --max-rounds 60 medserl.seed=5"
+    )
+    unseen = "judge it on notes that the run has not seen"
+    assert commands[unseen] == "medserl evaluate --model model --data notes.jsonl"
+    config = OmegaConf.load(run / "config.yaml")
+    OmegaConf.save(
+        OmegaConf.merge(config, {"medserl": {"notes": {"source": "ward", "path": None}}}), run / "config.yaml"
+    )
+    assert dict(next_steps(write_report(run)))[unseen] == "medserl evaluate --model model --data ward:test"
