@@ -6,6 +6,7 @@ verl's own methods run for real; workers and TransferQueue are stand-ins (tests/
 import os
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -222,6 +223,30 @@ def test_a_round_asks_again_about_what_play_has_made_so_far(made: Any) -> None:
     assert Counter(task.labelled.label for task in again) == {WRONG: 3, RIGHT: 3}
     assert len({task.name for task in again}) == 6
     assert len(trainer._next_train_batch()) == trainer.config.data.train_batch_size == 54
+
+
+def test_a_checkpoint_keeps_what_is_asked_again(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import open_dict
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    from medserl.game.explored import Edit
+
+    def save(self: Any) -> None:
+        (Path(self.config.trainer.default_local_dir) / "global_step_3" / "actor").mkdir(parents=True)
+
+    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", lambda self: None)
+    options = ["medserl.replay_batch_size=2", f"medserl.run_dir={tmp_path}"]
+    trainer = made.made_trainer(options, number=3)
+    trainer.replay.see([Edit("right", "wrong", WRONG, "1")])
+    trainer._save_checkpoint()
+    saved = tmp_path / "checkpoints" / "global_step_3"
+    assert (saved / "replay.json").stat().st_mode & 0o077 == 0
+    later = made.made_trainer(options)
+    with open_dict(later.config):  # as medserl.run.layout.choose_checkpoint does
+        later.config.trainer.resume_mode, later.config.trainer.resume_from_path = "resume_path", str(saved)
+    later._load_checkpoint()
+    assert {question.text for question in later.replay.questions(2, "x")} == {"right", "wrong"}
 
 
 # ---------------------------------------------------------------- advantages

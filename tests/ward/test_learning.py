@@ -67,13 +67,15 @@ def test_questions_are_notes_with_their_own_edits(bench: ModuleType) -> None:
 def test_play_without_a_gold_label_teaches_the_assessor_to_tell_more_notes_apart(
     bench: ModuleType, tmp_path: Path
 ) -> None:
-    """The bound is on the AUC, which a moved threshold between the two answers leaves where it is."""
+    """The AUC is what a moved threshold between the two answers leaves where it is. When this was written, after 11 124
+    questions: AUC 0.870 to 0.883, greedy 0.658 to 0.838, sampled 0.563 to 0.803."""
     before: dict[str, Any] = bench.judged(bench.Assessor(bench.model_dir()), tmp_path / "start", ["test"])["test"]
     bench.explorer(tmp_path / "explorer", 1200, 100, seed=1)
     games = list(bench.play(tmp_path / "explorer", 1200, [1.0], seed=1))
     options = argparse.Namespace(seed=1, lr=1e-3, updates=200, games=22, rule="likelihood", answers=8, entropy=0.0)
     assessor, asked = bench.learn(games, options)
     after = bench.judged(assessor, tmp_path / "after", ["test"])["test"]
-    print(asked, before, after)
-    assert after["auc"] > before["auc"] + 0.01
-    assert after["greedy"] > before["greedy"] + 0.1
+    assert asked > 10_000
+    assert after["auc"] > before["auc"] + 0.005
+    assert after["greedy"] > before["greedy"] + 0.12
+    assert after["sampled"] > before["sampled"] + 0.15
