@@ -1,11 +1,13 @@
 """A run's curves in TensorBoard, ordered by what people ask of them. No torch until the first is written.
 
 The tags of the game's metrics are their names in metrics.jsonl; what verl measures stands under ``verl/``. A metric
-that never changes is not drawn, nor is one that verl reports under a second name; metrics.jsonl has them all.
+that never changes is not drawn, nor is one that verl reports under a second name or that has been the same as another
+in every round so far; metrics.jsonl has them all.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -57,7 +59,14 @@ _COPIES = re.compile(
     r"|training/(epoch|global_step|num_turns/.*|off_policy/.*|rollout_probs_diff_valid)"
     r"|response_length_non_aborted/.*|global_seqlen/.*|actor/perf/max_memory_reserved_gb)$"
 )
-ALWAYS = re.compile(r"(vcf_acceptance_rate|mean_reward|val/(?!texts))")
+# A metric, and the one that it equals as long as every reply has a verdict, the labels are balanced, or no game's edit
+# loses a fact.
+_TWINS = (
+    (re.compile(r"(.*accuracy)_parsed$"), r"\1"),
+    (re.compile(r"(.*/)accuracy$"), r"\1balanced_accuracy"),
+    (re.compile(r"injector/contradiction_rate$"), "label_inversion_rate"),
+)
+ALWAYS = re.compile(r"(vcf_acceptance_rate|mean_reward|val/[a-z]+/(balanced_accuracy|auc|mcc|recall_(in)?correct)$)")
 """Drawn from the first point on, whether or not they change: what people look for first."""
 
 # Question, chart, tags (regular expressions that TensorBoard matches against the whole tag).
@@ -76,7 +85,7 @@ QUESTIONS: dict[str, dict[str, list[str]]] = {
     },
     "Who wins?": {
         "reward by role (zero-sum but for the format bonus)": [r"mean_reward/(injector|assessor)"],
-        "injector's wins and assessor's accuracy": [r"(injector/win_rate|assessor/accuracy)"],
+        "injector's wins and assessor's balanced accuracy": [r"(injector/win_rate|assessor/balanced_accuracy)"],
         "one answer for everything": [r"(assessor|labelled)/always_one_answer_rate"],
         "edits that contradict what was asked for": [r"(label_inversion_rate|injector/contradiction_rate)"],
     },
@@ -101,6 +110,11 @@ def tag(metric: str) -> str | None:
     return VERL + metric if _VERLS.match(metric) else metric
 
 
+def _twin(metric: str) -> str:
+    """The metric that this one may always be the same as; empty where there is none."""
+    return next((found.expand(other) for pattern, other in _TWINS if (found := pattern.match(metric))), "")
+
+
 class Curves:
     """Writes a run's TensorBoard events.
 
@@ -123,6 +137,7 @@ class Curves:
         self._writer = SummaryWriter(str(run_dir / TENSORBOARD_DIR), purge_step=0)
         self._waiting: dict[str, list[tuple[int, float]]] = {}
         self._drawn: set[str] = set()
+        self._own: set[str] = set()  # differed from their twins
         self._writer.add_custom_scalars(_layout())
         self._ended = self._describe(hyperparameters) if hyperparameters else None
         for row in earlier:
@@ -136,7 +151,8 @@ class Curves:
     def _draw(self, number: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             if (shown := tag(name)) is not None:
-                for step, point in self._see(shown, number, value):
+                other = metrics.get(_twin(name), value + 1)
+                for step, point in self._see(shown, number, value, math.isclose(value, other, abs_tol=1e-12)):
                     self._writer.add_scalar(shown, point, step)
 
     def text(self, title: str, number: int, markdown: str) -> None:
@@ -150,12 +166,14 @@ class Curves:
             self._writer.file_writer.add_summary(self._ended)
         self._writer.close()
 
-    def _see(self, name: str, number: int, value: float) -> list[tuple[int, float]]:
-        """The points that can be drawn now that this one is known."""
+    def _see(self, name: str, number: int, value: float, copied: bool) -> list[tuple[int, float]]:
+        """The points that can be drawn now that this one is known, which may be another metric's too."""
         if name in self._drawn:
             return [(number, value)]
         points = [*self._waiting.pop(name, []), (number, value)]
-        if ALWAYS.match(name) or value != points[0][1]:
+        if not copied:
+            self._own.add(name)
+        if ALWAYS.match(name) or (name in self._own and any(point != value for _, point in points)):
             self._drawn.add(name)
             return points
         self._waiting[name] = points

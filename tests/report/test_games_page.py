@@ -180,6 +180,17 @@ def test_a_game_unfolds_to_every_attempt_and_reply(opened: Opened, rows: list[Ro
     assert page.locator(".body").count() == 0
 
 
+def test_a_line_says_why_a_game_counts_for_nothing(opened: Opened, rows: list[Row]) -> None:
+    page = opened()
+    for state in ({"outcome": "all attempts rejected"}, {"ruling": "void"}):
+        first = rows[filtered(page, **state)[0]]
+        reasons = {a["reason"].replace("_", " ") for a in first["attempts"] if a["reason"]}
+        named = [f"({first['ruling_reason']})"] if first["ruling"] else sorted(reasons)
+        page.wait_for_selector("article")
+        said = page.inner_text("article .facts")
+        assert named and all(word in said for word in named), said
+
+
 def test_it_is_used_without_a_mouse(opened: Opened) -> None:
     page = opened()
     press, focused = page.keyboard.press, "document.activeElement.dataset.place"
@@ -241,12 +252,19 @@ CONTRAST = """names => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, 800, 400])
 def test_it_fits_a_phone_and_can_be_read_in_the_dark(opened: Opened, scheme: str, width: int) -> None:
     page = opened(width, scheme)
     page.locator("article .head").nth(1).click()
+    page.wait_for_selector(".body")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.getElementById('scroll').scrollWidth") <= width
+    # Whatever a line says of a game, its note is not cut off.
+    page.evaluate("page.filter({...FREE, sort: 'surprise'})")
+    cut = """[...document.querySelectorAll('.head')].filter((head) =>
+      head.querySelector('.snippet').getBoundingClientRect().bottom > head.getBoundingClientRect().bottom).length"""
+    assert page.locator(".head .snippet").count() > 3 and page.evaluate(cut) == 0
+    page.locator("article .head").nth(1).click()
     pairs = [("ink", "ground"), ("ink", "raised"), ("faint", "ground"), ("faint", "raised"), ("gone", "gone-ground")]
     pairs += [("came", "came-ground"), ("right", "ground"), ("wrong", "ground"), ("accent", "ground")]
     assert min(page.evaluate(CONTRAST, pairs)) >= 4.5  # WCAG 2.1, AA

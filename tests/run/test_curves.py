@@ -13,6 +13,7 @@ from tensorboard.summary.writer import event_file_writer
 
 from medserl.config.load import load_config
 from medserl.run.curves import COMPARED, QUESTIONS, SHOWN, VERL, Curves, hyperparameters, tag
+from medserl.run.run_dir import RunDir
 from medserl.run.run_log import RunLog
 
 # Names as a run of the embedded default reports them.
@@ -75,6 +76,32 @@ def test_a_metric_is_drawn_from_its_first_change_with_what_was_before(tmp_path: 
     assert points(tmp_path, "edit/position") == [(1, 0.0), (2, 0.0), (3, 0.5), (4, 0.5)]
     assert points(tmp_path, "vcf_acceptance_rate") == [(n, 1.0) for n in (1, 2, 3, 4)]
     assert set(events(tmp_path).Tags()["scalars"]) == {"edit/position", "vcf_acceptance_rate", "verl/actor/entropy"}
+
+
+def test_what_is_the_same_as_another_metric_is_drawn_from_where_it_differs(tmp_path: Path) -> None:
+    curves = Curves(tmp_path)
+    for number, apart in enumerate((0.0, 0.0, 0.25), 1):
+        same = number / 8
+        curves.add(number, {"val/greedy/balanced_accuracy": same, "val/greedy/accuracy": same})
+        curves.add(number, {"assessor/accuracy_parsed": same + apart, "assessor/accuracy": same})
+        curves.add(number, {"label_inversion_rate": same, "injector/contradiction_rate": same})
+        curves.add(number, {"val/greedy/strict_rate": 1.0})
+    curves.close()
+    shown = {"val/greedy/balanced_accuracy", "assessor/accuracy", "assessor/accuracy_parsed", "label_inversion_rate"}
+    assert set(events(tmp_path).Tags()["scalars"]) == shown
+    assert points(tmp_path, "assessor/accuracy_parsed") == [(1, 0.125), (2, 0.25), (3, 0.625)]
+
+
+def test_games_stand_in_the_event_file_as_text_and_it_is_private(tmp_path: Path) -> None:
+    owner = RunDir(tmp_path / "run")
+    owner.open(load_config("embedded"), "embedded", [])
+    curves = Curves(owner.path)
+    curves.text("games", 3, "**lost by the assessor**")
+    curves.close()
+    owner.close()
+    assert events(owner.path).Tags()["tensors"] == ["custom_scalars__config__", "games/text_summary"]
+    (file,) = (owner.path / "tensorboard").iterdir()
+    assert (file.stat().st_mode | file.parent.stat().st_mode) & 0o077 == 0
 
 
 @settings(max_examples=12, deadline=None)

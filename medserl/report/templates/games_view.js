@@ -41,7 +41,12 @@ function askedFor(games, game) {
 
 const plain = (word) => word.replaceAll("_", " ");
 
-function facts(games, game, sort) {
+/* Why the filter rejected attempts of a game. */
+function rejections(games, game) {
+  return games.words.reason.filter((_, i) => (games.columns.reasons[game] >> i) & 1).map(plain).join(", ");
+}
+
+function facts(games, game, sort, why) {
   const { columns } = games;
   const ruling = games.word("ruling", "ruling", game);
   const second = games.word("ruling", "second", game);
@@ -49,7 +54,11 @@ function facts(games, game, sort) {
   const truth = games.word("label", "truth", game);
   const run = games.runs.length > 1 ? `${games.runs[columns.run[game]]}, ` : "";
   const nodes = [made("span", {}, `${run}round ${columns.round[game]}`), made("b", {}, askedFor(games, game))];
-  if (ruling !== null) nodes.push(made("span", {}, "referee: ", made("b", {}, ruling)));
+  if (ruling !== null) {
+    // A game that counts for nothing says why on a phone too.
+    const said = made("span", { class: ["error", "benign"].includes(ruling) ? "aside" : "" }, why ? ` (${why})` : "");
+    nodes.push(made("span", {}, "referee: ", made("b", {}, ruling), said));
+  }
   else if (truth !== null) nodes.push(made("span", {}, "truth: ", made("b", {}, truth)));
   if (games.contradicts(game)) nodes.push(made("span", { class: "flag" }, "not as asked"));
   if (games.disagree(game)) nodes.push(made("span", { class: "flag" }, `second referee: ${second}`));
@@ -58,7 +67,10 @@ function facts(games, game, sort) {
   else if (answer !== null) {
     const p = columns.p[game] < 0 ? "" : `, p(INCORRECT) ${(columns.p[game] / 1000).toFixed(2)}`;
     nodes.push(made("span", {}, "assessor: ", made("b", {}, answer), p));
-  } else if (ruling === null) nodes.push(made("b", {}, outcome));
+  } else if (ruling === null) {
+    const rejected = rejections(games, game);
+    nodes.push(made("span", {}, made("b", {}, outcome), rejected ? `: ${rejected}` : ""));
+  }
   const reward = (name) => (columns[name][game] === null ? null : columns[name][game] / 100);
   const paid = ["injector", "assessor"].filter((name) => reward(name) !== null);
   if (paid.length) nodes.push(made("span", { class: "aside" }, "rewards: ", paid.map((name) => `${name} ${signed(reward(name))}`).join(", ")));
@@ -295,7 +307,7 @@ class Page {
       "button",
       { class: "head", type: "button", "aria-expanded": open, "data-place": place },
       made("span", { class: kind, title: outcome, role: "img", "aria-label": outcome }, MARKS[outcome] || "–"),
-      made("span", { class: "facts" }, ...facts(games, game, this.state.sort)),
+      made("span", { class: "facts" }, ...facts(games, game, this.state.sort, texts.reason)),
       made("span", {}),
       made("span", { class: "snippet" }, ...snippet(texts)),
     );
