@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medserl.ablation.cell import judge
 from medserl.game import Label, Mode, load_prompt_set
+from medserl.game.demonstrations import verdict_answer
 from medserl.game.explored import change_of
 from medserl.game.play import GameRules
 from medserl.training.rows import LEAST_RIGHT
@@ -142,10 +143,9 @@ class Assessor:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(directory)
         self.player = Player(self.model, self.tokenizer)
         self.stem = self.tokenizer.encode(STEM, add_special_tokens=False)
-        self.verdicts = [
-            self.tokenizer.encode(label.value, add_special_tokens=False)[0]
-            for label in (Label.CORRECT, Label.INCORRECT)
-        ]
+        answers = [self.tokenizer.encode(verdict_answer(label), add_special_tokens=False) for label in Label]
+        self.ends = [[*answer[len(self.stem) :], self.tokenizer.eos_token_id] for answer in answers]
+        """What follows the stem, for CORRECT and INCORRECT: the verdict's token, then the form's last ones."""
         self._ids: dict[str, list[int]] = {}
 
     def ids(self, text: str) -> list[int]:
@@ -158,7 +158,7 @@ class Assessor:
 
         Returns:
             Float (texts, 2), log-probabilities of CORRECT and INCORRECT after the form's first tokens; and (texts,),
-            that of the whole form: these tokens, then one of the two verdicts.
+            that of the whole form: these tokens, one of the two verdicts, and what follows one of them drawn at random.
         """
         packed = [self._packed(texts) for texts in groups]
         width = max(len(ids) for ids, _, _ in packed)
@@ -166,30 +166,35 @@ class Assessor:
         positions = torch.zeros((len(groups), width), dtype=torch.long)
         seen = torch.zeros((len(groups), width, width), dtype=torch.bool)
         rows, places = [], []
+        stem, end = len(self.stem), len(self.ends[0])
         for group, (tokens, numbers, parts) in enumerate(packed):
             ids[group, : len(tokens)], positions[group, : len(tokens)] = torch.tensor(tokens), torch.tensor(numbers)
             seen[group, len(tokens) :, 0] = True  # padding must see something
-            for begin, end, shared in parts:
-                seen[group, begin:end, begin:end] = torch.ones(end - begin, end - begin, dtype=torch.bool).tril()
-                seen[group, begin:end, :shared] = True
+            for begin, stop, shared in parts:
+                seen[group, begin:stop, begin:stop] = torch.ones(stop - begin, stop - begin, dtype=torch.bool).tril()
+                seen[group, begin:stop, :shared] = True
                 rows.append(group)
-                places.append(list(range(end - 1 - len(self.stem), end)))
+                places.append(list(range(stop - stem - end - 1, stop)))
         mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]
         hidden = self.model.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
         chosen = hidden.last_hidden_state[torch.tensor(rows)[:, None], torch.tensor(places)]
-        log_p = torch.log_softmax(self.model.lm_head(chosen), -1)
-        verdicts = log_p[:, -1][:, self.verdicts]
-        stem = torch.stack([log_p[:, i, token] for i, token in enumerate(self.stem)], 1).sum(1)
-        return verdicts, stem + torch.logsumexp(verdicts, 1)
+        log_p = torch.log_softmax(self.model.lm_head(chosen[:, :-1]), -1)
+        written = ids[torch.tensor(rows)[:, None], torch.tensor(places)][:, 1:]
+        verdicts = log_p[:, stem, [each[0] for each in self.ends]]
+        form = log_p.gather(2, written[..., None])[..., 0]
+        return verdicts, form[:, :stem].sum(1) + torch.logsumexp(verdicts, 1) + form[:, stem + 1 :].sum(1)
+
+    def _answered(self, text: str) -> list[int]:
+        return self.ids(text) + self.ends[int(torch.randint(2, ()))]
 
     def _packed(self, texts: Sequence[str]) -> tuple[list[int], list[int], list[tuple[int, int, int]]]:
         """Tokens of the first text, then of each other one those after its common beginning; their positions; where
         each text's own tokens begin and end, and how many of the first one's it shares."""
-        first = self.ids(texts[0])
+        first = self._answered(texts[0])
         tokens, positions, parts = list(first), list(range(len(first))), [(0, len(first), 0)]
         for text in texts[1:]:
-            own = self.ids(text)
-            most = min(len(own) - len(self.stem) - 1, len(first))
+            own = self._answered(text)
+            most = min(len(own) - len(self.stem) - len(self.ends[0]) - 1, len(first))
             shared = next((i for i in range(most) if own[i] != first[i]), most)
             parts.append((len(tokens), len(tokens) + len(own) - shared, shared))
             tokens += own[shared:]

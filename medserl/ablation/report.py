@@ -12,11 +12,12 @@ from medserl.ablation.fingerprint import made_with
 from medserl.ablation.grid import Grid
 from medserl.ablation.runner import Bench, read_result
 from medserl.files import write_atomically
-from medserl.report.plots import line_plot
+from medserl.report.plots import dot_plot, line_plot
 from medserl.report.tables import escape
 from medserl.report.tables import table as markdown_table
 
-TABLE, DATA, PLOT = "table.md", "results.json", "plot.svg"
+TABLE, DATA, PLOT, DOTS = "table.md", "results.json", "plot.svg", "dots.svg"
+DOT_PANELS = {"test greedy": ("test", "greedy"), "test sampled": ("test", "sampled"), "test AUC": ("test", "auc")}
 CURVE = "val/greedy/balanced_accuracy"
 LIMITS = (0.4, 1.0)
 CHANCE = 0.5
@@ -95,7 +96,21 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
     }
     plot = line_plot(f"{grid.title}: {CURVE}", curves, unit="balanced accuracy", limits=LIMITS, chance=CHANCE)
     write_atomically(out / PLOT, plot, 0o644)
+    write_atomically(out / DOTS, dots(grid.title, results, start), 0o644)
     return text
+
+
+def dots(title: str, results: dict[str, dict[int, dict[str, Any]]], start: dict[str, Any] | None) -> str:
+    """What the runs measure on the test patients, as a dot plot with deviations."""
+    columns = {panel: _at(*keys) for panel, keys in DOT_PANELS.items()}
+    rows = {
+        name: {
+            panel: [v for run in runs.values() if (v := column(run)) is not None] for panel, column in columns.items()
+        }
+        for name, runs in results.items()
+    }
+    before = {panel: v for panel, column in columns.items() if (v := column(start or {})) is not None}
+    return dot_plot(title, rows, list(columns), before)
 
 
 def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict[str, Any] | None) -> str:

@@ -67,6 +67,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluate, write the results, print the report."""
+    from medserl.evaluation.kept import kept_beside
     from medserl.evaluation.markdown import results_markdown
     from medserl.evaluation.results import check_out, write_results
     from medserl.evaluation.run import evaluate
@@ -77,9 +78,9 @@ def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     request = asked_of(
         options, overrides, data=tuple(options.data), count=options.count, output_format=options.output_format
     )
-    with progress_on_stderr():
-        results, scored = evaluate(request, ["medserl", *sys.argv[1:]])
-    write_results(out, results, scored, options.keep_text)
+    with progress_on_stderr(), kept_beside(out) as kept:
+        results, scored = evaluate(request, ["medserl", *sys.argv[1:]], kept)
+        write_results(out, results, scored, options.keep_text)
     show_markdown(results_markdown(results))
     print(f"results in {out}")
     return EXIT_OK

@@ -56,16 +56,17 @@ def guarded(command: Callable[[], int]) -> int:
             sys.stdout.flush()  # here, not when the interpreter ends: --help leaves by SystemExit
     except UserError as error:
         return _told(error.lines if isinstance(error, SeveralErrors) else str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
-        print("medserl: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(_plain("; ".join(("medserl: interrupted", *_notes(error)))), file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _forget_output()
         return EXIT_BROKEN_PIPE
     except OSError as error:
         return _of_system(error)
-    except MemoryError:
-        return _told("there is not enough memory for this; ask for less, or raise the limit (ulimit -v)", EXIT_FAILURE)
+    except MemoryError as error:
+        said = ("there is not enough memory for this", *_notes(error), "ask for less, or raise the limit (ulimit -v)")
+        return _told("; ".join(said), EXIT_FAILURE)
     except ImportError as error:
         if "failed to map segment" not in str(error):
             raise
@@ -93,10 +94,16 @@ def _of_system(error: OSError) -> int:
     if error.errno in _DISKS:
         if not error.filename:
             _forget_output()  # perhaps it is standard output that is full
-        return _told(f"{_where(error)}{os.strerror(error.errno)}; {_MAKE_ROOM}", EXIT_FAILURE)
+        said = (f"{_where(error)}{os.strerror(error.errno)}", *_notes(error), _MAKE_ROOM)
+        return _told("; ".join(said), EXIT_FAILURE)
     if error.errno in _PATHS and error.filename:
         return _told(f"{_where(error)}{error.strerror}; {_PATHS[error.errno]}", EXIT_USAGE)
     raise error
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way here: what is kept, for example."""
+    return list(getattr(error, "__notes__", ()))
 
 
 def _where(error: OSError) -> str:

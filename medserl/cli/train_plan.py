@@ -76,12 +76,16 @@ def prompts_line(trainer: MedSeRLTrainer) -> str:
 
 def rounds_line(trainer: MedSeRLTrainer) -> str:
     """How many rounds, and what one consists of."""
+    from medserl.config.settings import labelled_per_round
+
     config, settings = trainer.config, trainer.settings
-    labelled = config.data.train_batch_size - settings.rollout_batch_size
+    parts = [counted(settings.rollout_batch_size, "note"), counted(labelled_per_round(settings), "gold-labelled note")]
+    if settings.replay_batch_size:
+        parts.append(f"up to {counted(settings.replay_batch_size, 'question')} about earlier rounds")
     rounds = counted(trainer.planned_rounds, "round")
     if settings.max_rounds is None:
         rounds += f" ({counted(config.trainer.total_epochs, 'pass', 'passes')} over the notes)"
-    return f"{rounds} of {counted(settings.rollout_batch_size, 'note')} and {counted(labelled, 'gold-labelled note')}"
+    return f"{rounds} of {', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def time_line(trainer: MedSeRLTrainer) -> str:

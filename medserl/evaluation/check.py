@@ -6,14 +6,15 @@ import csv
 import io
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.data.records import LabelledExample
 from medserl.errors import ConfigError
 from medserl.evaluation import engine
-from medserl.evaluation.model import check_files, model_directory
+from medserl.evaluation.kept import kept_beside
+from medserl.evaluation.model import check_files, model_directory, model_sha256
 from medserl.evaluation.run import Request, check_request, engine_config, token_limit
 from medserl.evaluation.votes import Vote, majority
 from medserl.files import read_json, write_atomically
@@ -145,14 +146,17 @@ def check_notes(notes: Path, out: Path, request: Request) -> tuple[list[Finding]
     engine.prepare_device(config)
     chats = [_chat(prompts, output_format, example) for example in examples]
     counts = [len(example.sentences) for example in examples]
-    votes = engine.assess(directory, chats, counts, engine.engine_options(config), decoding)
-    findings = [finding(example, own) for example, own in zip(examples, votes, strict=True)]
+    options = engine.engine_options(config)
     heading = [
         f"{notes.name}: {len(examples)} texts, model {directory.name}, {time.strftime('%Y-%m-%d')}",
         f"Held-out accuracy of this model: {held_out_accuracy(directory)}",
         NO_DEVICE,
     ]
-    write_findings(out, findings, heading)
+    with kept_beside(out) as kept:
+        kept.take_up([model_sha256(directory), chats, options, asdict(decoding)], len(chats), decoding.samples)
+        votes = engine.assess(directory, chats, counts, options, decoding, kept)
+        findings = [finding(example, own) for example, own in zip(examples, votes, strict=True)]
+        write_findings(out, findings, heading)
     return findings, heading
 
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.model_at_hand import of_the_ward
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
+from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import text_config
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("medserl.evaluate")
 ALTERNATIVES = 20  # candidates whose log-probabilities vLLM gives at a token; its own upper limit
+_KEPT_AT_ONCE = 512  # replies: a GPU is kept busy, and a kill costs minutes at most
 TOO_LONG = "the prompt is too long for the model"
 _CACHED_SEQUENCES, _BLOCK = 4, 256  # room for this many whole sequences, each rounded up
 _LONGEST = 400  # characters of a reason
@@ -161,12 +164,13 @@ def assess(
     sentence_counts: Sequence[int],
     options: dict[str, Any],
     decoding: Decoding,
+    kept: KeptAnswers,
 ) -> list[tuple[Vote, ...]]:
     """``decoding.samples`` parsed replies per chat, in order.
 
-    A prompt that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises
-    ConfigError where none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM
-    refuses.
+    What ``kept`` holds is not asked for again, and what comes is kept there, some hundred replies at a time. A prompt
+    that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises ConfigError where
+    none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
     """
     tokenizer = _tokenizer(model, decoding.thinking)
     settings = text_config(model, f"--model {model}")
@@ -176,17 +180,22 @@ def assess(
     fitting = that_fit([len(ids) for ids in prompts], decoding.max_tokens, limit)
     votes = [(Vote(None, failure=TOO_LONG),) * decoding.samples for _ in prompts]
     longest = max(len(prompts[index]) for index in fitting) + decoding.max_tokens
-    logger.info("asking about %d texts, %d replies each", len(fitting), decoding.samples)
-    llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
-    chosen = [prompts[index] for index in fitting]
-    replies = _generate(llm, chosen, decoding)
-    drafts = [
-        [_vote(reply, decoding, sentence_counts[index], opened[index]) for reply in own]
-        for index, own in zip(fitting, replies, strict=True)
-    ]
-    found = _with_probabilities(llm, tokenizer, chosen, replies, drafts)
-    for index, own in zip(fitting, found, strict=True):
-        votes[index] = tuple(own)
+    left = [(place, index) for place, index in enumerate(fitting) if index not in kept.votes]
+    llm = None
+    if left:
+        logger.info("asking about %d texts, %d replies each", len(left), decoding.samples)
+        llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
+    for part in batched(left, max(1, _KEPT_AT_ONCE // decoding.samples)):
+        chosen = [prompts[index] for _, index in part]
+        replies = _generate(llm, chosen, decoding, [place for place, _ in part])
+        drafts = [
+            [_vote(reply, decoding, sentence_counts[index], opened[index]) for reply in own]
+            for (_, index), own in zip(part, replies, strict=True)
+        ]
+        found = _with_probabilities(llm, tokenizer, chosen, replies, drafts)
+        kept.keep({index: tuple(own) for (_, index), own in zip(part, found, strict=True)})
+    for index in fitting:
+        votes[index] = kept.votes[index]
     return votes
 
 
@@ -256,8 +265,10 @@ def refusal(error: Exception) -> str:
     return lines[0][:_LONGEST]
 
 
-def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> list[list[Any]]:
-    """vLLM's completions per prompt; each request has a seed of its own, so the batch's order plays no part."""
+def _generate(
+    llm: Any, prompts: Sequence[list[int]], decoding: Decoding, places: Sequence[int] | None = None
+) -> list[list[Any]]:
+    """vLLM's completions per prompt; each request has a seed of its own by its place, so the batch plays no part."""
     from vllm import SamplingParams
 
     params = [
@@ -266,9 +277,9 @@ def _generate(llm: Any, prompts: Sequence[list[int]], decoding: Decoding) -> lis
             temperature=decoding.temperature,
             max_tokens=decoding.max_tokens,
             # vLLM gives the request's n replies the seeds from this one on.
-            seed=None if decoding.temperature == 0 else decoding.seed + index * decoding.samples,
+            seed=None if decoding.temperature == 0 else decoding.seed + place * decoding.samples,
         )
-        for index in range(len(prompts))
+        for place in (range(len(prompts)) if places is None else places)
     ]
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=True)
     return [list(output.outputs) for output in outputs]

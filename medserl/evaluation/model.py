@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.files import read_json
+from medserl.files import read_json, sha256_of_folder
 from medserl.run import checkpoint
 from medserl.run.weights import DamagedWeights, weight_shapes
 
@@ -82,3 +82,8 @@ def text_config(directory: Path, name: str) -> dict[str, Any]:
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise ConfigError(f"{name}: {file.name} is not a model's configuration; copy the model again") from None
     return found
+
+
+def model_sha256(directory: Path) -> str:
+    """SHA-256 over names and contents of a model's configuration, weights and tokenizer."""
+    return sha256_of_folder(directory, (".json", ".safetensors", ".bin"))

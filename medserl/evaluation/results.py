@@ -16,7 +16,7 @@ from medserl.evaluation.groups import note_groups
 from medserl.evaluation.markdown import result_plots, results_markdown
 from medserl.evaluation.summary import Scored
 from medserl.evaluation.votes import Vote
-from medserl.files import PRIVATE_FOLDER, check_new_folder, create_private, regular, sha256_of_folder, whole_folder
+from medserl.files import PRIVATE_FOLDER, check_new_folder, create_private, regular, whole_folder
 from medserl.game.labels import Label
 
 RESULTS, REPORT, PREDICTIONS, PLOTS = "results.json", "results.md", "predictions.jsonl", "plots"
@@ -178,8 +178,3 @@ def _read_json(path: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not JSON ({error}); evaluate again") from None
-
-
-def model_sha256(directory: Path) -> str:
-    """SHA-256 over names and contents of a model's configuration, weights and tokenizer."""
-    return sha256_of_folder(directory, (".json", ".safetensors", ".bin"))

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from medserl.config.values import MAX_SEED
 from medserl.errors import ConfigError
 from medserl.evaluation import engine
 from medserl.evaluation.data import EvaluationData, load_examples
-from medserl.evaluation.model import check_files, model_directory
+from medserl.evaluation.kept import KeptAnswers
+from medserl.evaluation.model import check_files, model_directory, model_sha256
 from medserl.evaluation.votes import FORMATS, majority
 from medserl.game.labels import Label
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
@@ -104,8 +105,13 @@ def _model_override(request: Request) -> list[str]:
     return [f"actor_rollout_ref.model.path='{quoted}'"]
 
 
-def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], list[Scored]]:
+def evaluate(request: Request, command: Sequence[str], kept: KeptAnswers) -> tuple[dict[str, Any], list[Scored]]:
     """Run it.
+
+    Args:
+        request: What is asked for.
+        command: The command line, for the record.
+        kept: Keeps the answers until the caller has written the results.
 
     Returns:
         What results.json holds, and the scored examples.
@@ -134,8 +140,10 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
     )
     device = engine.prepare_device(config)
     options = engine.engine_options(config)
+    model = model_sha256(directory)
     started = time.monotonic()
-    replies = engine.assess(directory, chats, [len(e.sentences) for e in data.examples], options, decoding)
+    kept.take_up([model, chats, options, asdict(decoding)], len(chats), decoding.samples)
+    replies = engine.assess(directory, chats, [len(e.sentences) for e in data.examples], options, decoding, kept)
     seconds = time.monotonic() - started
 
     from medserl.evaluation.summary import Scored, summarise
@@ -157,7 +165,7 @@ def evaluate(request: Request, command: Sequence[str]) -> tuple[dict[str, Any], 
         "engine": options,
         "seconds": round(seconds, 2),
     }
-    results = {**made_by, **_what(request, directory, data, scored), "settings": settings}
+    results = {**made_by, **_what(request, directory, model, data, scored), "settings": settings}
     return {**results, **summarise(scored, request.output_format, request.seed)}, scored
 
 
@@ -188,15 +196,15 @@ def _provenance(command: Sequence[str]) -> dict[str, Any]:
     return {"format_version": FORMAT_VERSION, "command": list(command), **record}
 
 
-def _what(request: Request, directory: Path, data: EvaluationData, scored: Sequence[Scored]) -> dict[str, Any]:
-    from medserl.evaluation.results import model_sha256
-
+def _what(
+    request: Request, directory: Path, sha256: str, data: EvaluationData, scored: Sequence[Scored]
+) -> dict[str, Any]:
     too_long = sum(item.votes[0].failure == engine.TOO_LONG for item in scored)
     notes = list(data.notes)
     if too_long:
         notes.append(f"{too_long} prompts did not fit the model and count as failures")
     return {
-        "model": {"name": str(request.model), "path": str(directory), "sha256": model_sha256(directory)},
+        "model": {"name": str(request.model), "path": str(directory), "sha256": sha256},
         "data": {
             "source": data.source,
             "sha256": data.sha256,

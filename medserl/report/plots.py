@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +180,57 @@ def bar_plot(title: str, bars: Sequence[tuple[str, float]], unit: str, size: tup
 
     said = ", ".join(f"{name}: {value:.3g} ({value / whole:.0%})" for name, value in bars)
     return drawn(title, f"Bars of {unit}. {said}.", size, draw)
+
+
+def dot_plot(
+    title: str,
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    panels: Sequence[str],
+    start: Mapping[str, float] | None = None,
+    size: tuple[int, int] | None = None,
+) -> str:
+    """A dot for each run, with mean and standard deviation of each arm, as SVG; panels side by side.
+
+    Args:
+        title: The heading.
+        rows: Arms from the top; of each, the runs' values by panel.
+        panels: Names of the values.
+        start: A value of each panel to compare with: a dashed line.
+        size: Width and height of the whole, in pixels.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    start = start or {}
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(plain(title))
+        for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+            axes.set(xlabel=plain(panel))
+            axes.grid(True, clip_on=False)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            for place, values in enumerate(row.get(panel, ()) for row in rows.values()):
+                if not values:
+                    continue
+                axes.plot(values, [place] * len(values), "o", color=FILL, alpha=0.6, clip_on=False)
+                if len(values) > 1:
+                    middle, spread = fmean(values), stdev(values)
+                    axes.plot([middle - spread, middle + spread], [place] * 2, color=MARK, linewidth=2, clip_on=False)
+                    axes.plot([middle], [place], "|", color=MARK, markersize=12, markeredgewidth=2, clip_on=False)
+            if panel in start:
+                axes.axvline(start[panel], color=INK, linewidth=1, linestyle="--", clip_on=False)
+            axes.set_yticks(range(len(rows)), [plain(name) for name in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+
+    said = [f"Dots of {', '.join(panels)}, one a run; a bar is the mean with the standard deviation to both sides."]
+    for name, row in rows.items():
+        parts = [f"{panel} {_mean_and_spread(row[panel])}" for panel in panels if row.get(panel)]
+        said.append(f"{name}: {', '.join(parts) or 'no value'}.")
+    said += [f"A dashed line marks the start, {panel} {value:.3g}." for panel, value in start.items()]
+    return drawn(title, " ".join(said), size or (900, 190 + 34 * len(rows)), draw)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f} ({len(values)} runs)" if len(values) > 1 else "")
 
 
 def _mean_curve(runs: Sequence[Points]) -> list[tuple[float, float]]:

@@ -53,7 +53,8 @@ class CheckpointedTrainer(PPOTrainerSync):
         with checkpoint.saving(root, self.global_steps) as staging:
             self._write_checkpoint(root, staging, keep)
             if len(self.replay):
-                write_atomically(staging / REPLAY, json.dumps(self.replay.state_dict()))
+                folder = staging / f"{checkpoint.STEP_PREFIX}{self.global_steps}"
+                write_atomically(folder / REPLAY, json.dumps(self.replay.state_dict()))
             state = {
                 "baselines": self.advantages.state_dict(),
                 "explored": self.explored.state_dict(),

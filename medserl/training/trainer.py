@@ -301,7 +301,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
         for i, credit in credits.items():
-            advantages[i, credit.token] += credit.advantage
+            advantages[i, credit.token] = credit.advantage
         means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
         shown = zip(batch.keys, means.tolist(), strict=True)
         self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}

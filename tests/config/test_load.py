@@ -66,6 +66,8 @@ def test_values_set_on_files_read_before_are_what_hydra_makes_of_both_at_once(ov
         ("medserl.train_roles=nobody", "'nobody' is not one of both, assessor, alternate"),
         ("medserl.advantage.normalisation=batch", "is not one of global, per_role, role_baseline"),
         ("medserl.labelled_share=1.5", "labelled_share: 1.5 is more than 1"),
+        ("medserl.advantage.verdict_credit=all", "is not one of reward, likelihood"),
+        ("medserl.replay_batch_size=7", "7 is odd"),
         ("data.train_batch_size=8", "set that one instead"),
         ("medserl.max_rounds=0", "less than 1"),
     ],
@@ -75,6 +77,14 @@ def test_a_mistaken_override_is_told_in_one_sentence(override: str, told: str) -
         load_config("embedded", [override])
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_without_play_there_is_nothing_to_ask_about_again() -> None:
+    with pytest.raises(ConfigError, match="replay_batch_size: 8, but medserl.rollout_batch_size is 0"):
+        load_config(
+            "embedded",
+            ["medserl.replay_batch_size=8", "medserl.rollout_batch_size=0", "medserl.labelled_batch_size=8"],
+        )
 
 
 def test_an_unknown_key_in_a_users_file_is_an_error(tmp_path: Path) -> None:

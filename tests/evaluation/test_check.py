@@ -21,6 +21,7 @@ from medserl.cli.main import main
 from medserl.data.records import LabelledExample
 from medserl.evaluation import check, engine
 from medserl.evaluation.check import COLUMNS, NO_DEVICE, NOT_KNOWN, Finding, finding, held_out_accuracy, write_findings
+from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.labels import Label
 from medserl.run import checkpoint
@@ -111,7 +112,12 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     replies: list[str] = []
 
     def assess(
-        model: Path, chats: Sequence[Any], counts: Sequence[int], options: dict[str, Any], decoding: engine.Decoding
+        model: Path,
+        chats: Sequence[Any],
+        counts: Sequence[int],
+        options: dict[str, Any],
+        decoding: engine.Decoding,
+        _: KeptAnswers,
     ) -> list[tuple[Vote, ...]]:
         assert (model / "config.json").is_file()
         said = replies or [RIGHT]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from medserl.errors import ConfigError, DataError
-from medserl.evaluation.results import check_out, model_sha256, read_results, write_results
+from medserl.evaluation.model import model_sha256
+from medserl.evaluation.results import check_out, read_results, write_results
 from medserl.game.labels import Label
 from tests.evaluation.made import FLAG, SECRET, examples, results_of, scored, stored
 

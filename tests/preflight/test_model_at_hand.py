@@ -15,6 +15,7 @@ from medserl.config.load import load_config, load_sft_config
 from medserl.config.model_at_hand import named_model, prompts_for
 from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
 from medserl.evaluation.engine import Decoding, assess
+from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import check_files
 from medserl.evaluation.run import Request, engine_config
 from medserl.preflight.problems import Problems
@@ -72,7 +73,7 @@ def test_notes_without_gold_errors_mix_nothing_in(
     model = make_model(tmp_path / "model")
     words = ["--prompt-data", str(notes), "--model", str(model), "--run-dir", str(tmp_path / "run"), "--dry-run"]
     assert main(["train", *words]) == EXIT_OK
-    assert "8 notes, 0 labelled" in capsys.readouterr().out
+    assert "no gold labels" in capsys.readouterr().out
     assert "medserl.labelled_share is 0 instead of 0.5" in caplog.text
 
 
@@ -263,4 +264,4 @@ def test_an_evaluation_refuses_the_same_before_vllm_starts(
     model = make_model(tmp_path / "model", **changed)  # type: ignore[arg-type]
     chat = [{"role": "system", "content": "Judge."}, {"role": "user", "content": "A note."}]
     with pytest.raises(ConfigError, match=told):
-        assess(model, [chat], [1], {}, Decoding("flag", thinking=thinking))
+        assess(model, [chat], [1], {}, Decoding("flag", thinking=thinking), KeptAnswers(tmp_path))

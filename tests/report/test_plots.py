@@ -1,8 +1,10 @@
 """Plots are well-formed SVG with titles, labels and a description, and the same each time."""
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medserl.report.plots import draw_lines, line_plot
+from medserl.report.plots import dot_plot, draw_lines, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 RUN = st.dictionaries(st.integers(0, 500), st.floats(-1e6, 1e6), max_size=20).map(lambda d: sorted(d.items()))
@@ -95,3 +97,22 @@ def test_drawing_is_imported_by_who_draws_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_dots_show_every_run_and_say_their_mean_and_deviation() -> None:
+    rows = {"play & gold": {"AUC": [0.9, 0.92, 0.94]}, "alone": {"AUC": [0.87], "greedy": [0.7]}, "none": {}}
+    svg = dot_plot("t", rows, ["AUC", "greedy"], {"AUC": 0.87})
+    drawing = ElementTree.fromstring(svg)
+    assert {"play & gold", "alone", "none", "AUC", "greedy", "t"} <= set(texts(svg))
+    (said,) = (element.text or "" for element in drawing.iter(f"{SVG}desc"))
+    assert "play & gold: AUC 0.920 ± 0.020 (3 runs)." in said and "alone: AUC 0.870, greedy 0.700." in said
+    assert "none: no value." in said and "marks the start, AUC 0.87" in said
+    assert svg.count("<use") >= 5 and svg == dot_plot("t", rows, ["AUC", "greedy"], {"AUC": 0.87})
+
+
+def test_the_dots_of_the_wards_page_are_those_of_their_figures() -> None:
+    """Else: python benchmarks/ward_dots.py."""
+    file = Path(__file__).parents[2] / "docs/figures/ward_learning.json"
+    figures = json.loads(file.read_text())
+    drawn = dot_plot(figures["title"], figures["arms"], list(figures["start"]), figures["start"])
+    assert drawn == file.with_suffix(".svg").read_text()

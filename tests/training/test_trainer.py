@@ -6,6 +6,7 @@ verl's own methods run for real; workers and TransferQueue are stand-ins (tests/
 import os
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,6 +225,30 @@ def test_a_round_asks_again_about_what_play_has_made_so_far(made: Any) -> None:
     assert len(trainer._next_train_batch()) == trainer.config.data.train_batch_size == 54
 
 
+def test_a_checkpoint_keeps_what_is_asked_again(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import open_dict
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    from medserl.game.explored import Edit
+
+    def save(self: Any) -> None:
+        (Path(self.config.trainer.default_local_dir) / "global_step_3" / "actor").mkdir(parents=True)
+
+    monkeypatch.setattr(PPOTrainerSync, "_save_checkpoint", save)
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", lambda self: None)
+    options = ["medserl.replay_batch_size=2", f"medserl.run_dir={tmp_path}"]
+    trainer = made.made_trainer(options, number=3)
+    trainer.replay.see([Edit("right", "wrong", WRONG, "1")])
+    trainer._save_checkpoint()
+    saved = tmp_path / "checkpoints" / "global_step_3"
+    assert (saved / "replay.json").stat().st_mode & 0o077 == 0
+    later = made.made_trainer(options)
+    with open_dict(later.config):  # as medserl.run.layout.choose_checkpoint does
+        later.config.trainer.resume_mode, later.config.trainer.resume_from_path = "resume_path", str(saved)
+    later._load_checkpoint()
+    assert {question.text for question in later.replay.questions(2, "x")} == {"right", "wrong"}
+
+
 # ---------------------------------------------------------------- advantages
 
 
@@ -283,7 +308,7 @@ def test_the_weight_scales_the_injector_alone(made: Any, queue: Any, normalisati
 
 
 def test_verdicts_are_credited_by_how_sure_they_were(made: Any, queue: Any) -> None:
-    """The verdict's token gets its credit; what is left of the assessor's returns, here nothing, is spread as ever."""
+    """The verdict's token has its credit alone; the rest of the assessor's returns, here nothing, is spread as ever."""
     trainer = made.made_trainer(["medserl.advantage.verdict_credit=likelihood"])
     sampled = made.play(trainer, queue, [made.duel("e", reward=-0.9), made.duel("b", Mode.BENIGN, reward=1.1)])
     for key in sampled.keys:
