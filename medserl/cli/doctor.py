@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError, UserError
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from medserl.preflight.node_checks import Check
@@ -107,8 +108,8 @@ def device_check(config: Any) -> Check:
         )
     elif device == "cuda" and (visible := gpus_here()) < gpus:
         problem = (
-            f"processes here see {visible} GPUs, the configuration wants {gpus}; look at CUDA_VISIBLE_DEVICES, or at "
-            "the nodes of a job: medserl slurm submit preflight"
+            f"processes here see {counted(visible, 'GPU')}, the configuration wants {gpus}; look at "
+            "CUDA_VISIBLE_DEVICES, or at the nodes of a job: medserl slurm submit preflight"
         )
     return Check("device", device, problem)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from medserl.slurm.plan import Plan, Shape
@@ -151,7 +152,7 @@ def plan_of_request(request: JobRequest) -> Plan:
         raise ConfigError(f"--nodes: {shape.nodes}, but train_singlenode takes one; submit train_multinode")
     if request.name == "preflight" and not request.arguments:
         plan = Plan()
-        plan.add("preflight", f"{shape.nodes} nodes with {shape.gpus_per_node} GPUs each")
+        plan.add("preflight", f"{counted(shape.nodes, 'node')} with {counted(shape.gpus_per_node, 'GPU')} each")
         return plan
     if request.name == "evaluate":
         return plan_of_words(["evaluate", *request.arguments], shape)

@@ -76,7 +76,7 @@ def _head(plan: Plan) -> Table:
         ["model", f"{plan.shape.name}: {plan.shape.parameters / 1e9:.3f} G parameters ({EXACT})"],
         ["GPU", f"{plan.gpu.name}: {plan.gpu.memory / GIB:.1f} GiB, {plan.gpu.flops / 1e12:.0f} TFLOP/s bf16, "
                 f"{plan.gpu.bandwidth / 1e12:.2f} TB/s, link {plan.gpu.link / 1e9:.0f} GB/s ({plan.gpu.source})"],
-        ["layout", f"{training.nodes} x {training.gpus_per_node} GPUs = {split}{engines}{beside}"],
+        ["layout", f"{training.nodes} x {counted(training.gpus_per_node, 'GPU')} = {split}{engines}{beside}"],
         ["verdict", _verdict(plan)],
     ]  # fmt: skip
     return Table((), rows)
@@ -142,7 +142,7 @@ def _seconds(plan: Plan) -> Table:
     told = f"{seconds.trajectories:.0f} trajectories, {rate:,.0f} tokens/s, {rate / world:,.0f} a GPU"
     rows.append(["round", f"{seconds.round:.1f}", told])
     notes = "counted in the notes" if plan.counted else ASSUMED
-    run = f"{plan.hours:.1f} h on {plan.job.gpus} GPUs = {plan.hours * plan.job.gpus:.0f} GPU hours"
+    run = f"{plan.hours:.1f} h on {counted(plan.job.gpus, 'GPU')} = {plan.hours * plan.job.gpus:.0f} GPU hours"
     rows.append(["run", f"{plan.hours * 3600:.0f}", f"{plan.rounds} rounds ({notes}): {run}"])
     return Table(("phase", "seconds", f"all {ASSUMED}"), rows)
 

@@ -23,6 +23,7 @@ from medserl.files import read_json
 from medserl.preflight import nvidia
 from medserl.preflight.fit import host_memory
 from medserl.preflight.host import shared_memory_problem
+from medserl.words import counted
 
 GIB = 2**30
 OPEN_FILES_WANTED = 4096  # Ray opens some hundreds of sockets per node, vLLM its own
@@ -61,7 +62,7 @@ def gpu_checks(wanted: int, show_unasked: bool = False, least: float = 0.0) -> l
 
 def read_gpus(shown: Sequence[nvidia.Card], wanted: int, least: float = 0.0) -> list[Check]:
     """Checks on what nvidia-smi tells."""
-    problems = [f"{len(shown)} GPUs instead of {wanted}"] if len(shown) < wanted else []
+    problems = [f"{counted(len(shown), 'GPU')} instead of {wanted}"] if len(shown) < wanted else []
     problems += nvidia.guest_problems(shown)
     drivers = sorted({card.driver for card in shown})
     cuda = nvidia.cuda_of_driver()

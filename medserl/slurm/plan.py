@@ -130,7 +130,7 @@ def plan_evaluation(model: str | None, data: Sequence[str], config: DictConfig, 
     if tensor_parallel > shape.gpus_per_node:
         raise ConfigError(
             f"actor_rollout_ref.rollout.tensor_model_parallel_size: {tensor_parallel} is more than the job's "
-            f"{shape.gpus_per_node} GPUs; change it or --gpus-per-node"
+            f"{counted(shape.gpus_per_node, 'GPU')}; change it or --gpus-per-node"
         )
     plan.add("layout", f"1 node x {counted(shape.gpus_per_node, 'GPU')}, vLLM TP {tensor_parallel}")
     _check_evaluated(plan, model, shape)

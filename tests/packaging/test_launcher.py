@@ -159,13 +159,13 @@ def test_nodes_that_do_not_join_end_the_job_before_the_driver_starts(cluster: Cl
         ({"MEDSERL_VENV": "nowhere"}, "bootstrap.py setup"),
         ({"MEDSERL_TMP": "/tmp/" + "x" * 40}, "too long for socket paths"),
         ({"MEDSERL_INTERFACE": "^lo,docker0"}, "one interface by its name"),
-        ({"MEDSERL_RUNTIME": "rocket"}, "none of apptainer, docker, podman, pyxis, none"),
+        ({"MEDSERL_RUNTIME": "rocket"}, "not one of apptainer, docker, podman, pyxis, none"),
         ({"MEDSERL_RUNTIME": "apptainer"}, "needs MEDSERL_IMAGE"),
         ({"MEDSERL_RUNTIME": "apptainer", "MEDSERL_IMAGE": "no.sif"}, "MEDSERL_IMAGE=no.sif is not there"),
         ({"MEDSERL_SITE": "/nowhere/site.sh"}, "MEDSERL_SITE=/nowhere/site.sh cannot be read"),
         ({"MEDSERL_MODULES": "cuda/13.0"}, "module load cuda/13.0 failed"),
         ({"MEDSERL_MAX_REQUEUES": "many"}, "is not a number"),
-        ({"MEDSERL_PREFLIGHT": "some"}, "none of full, quick, none"),
+        ({"MEDSERL_PREFLIGHT": "some"}, "not one of full, quick, none"),
     ],
 )
 def test_what_cannot_work_is_told_before_anything_starts(

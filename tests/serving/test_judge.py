@@ -181,7 +181,7 @@ def test_the_users_server_is_asked_before_anything_starts() -> None:
             check(f"url={url}", "model=third")
     with pytest.raises(ConfigError, match=r"referee\.options\.url.*vllm serve"):
         check(f"url={url}")
-    with pytest.raises(ConfigError, match="no model directory"):
+    with pytest.raises(ConfigError, match="not a model directory"):
         check("model=/nowhere")
 
 

@@ -164,7 +164,7 @@ def test_single_node_and_evaluation(capsys: pytest.CaptureFixture[str], tmp_path
     key = "actor_rollout_ref.rollout.tensor_model_parallel_size"
     for more in ([f"{key}=4"], [f"++{key}=4"]):
         code, _, err = render(capsys, *evaluate, *more)
-        assert (code, "is more than the job's 1 GPUs" in err) == (2, True)
+        assert (code, "is more than the job's 1 GPU;" in err) == (2, True)
     code, _, err = render(capsys, *evaluate, f"{key}=two")
     assert (code, f"{key}: 'two' is not a whole number" in err) == (2, True)
     for words in (["--model", "/nowhere"], []):
