@@ -126,7 +126,7 @@ class SftRun:
     def _join(self, variables: dict[str, str]) -> Path:
         """Bring this node's workers to a training that the first node leads."""
         self.run_dir.join()
-        logger.info("node %d of %d: waiting for the first", self.place.rank, self.place.nodes)
+        print(f"node {self.place.rank} of {self.place.nodes}: waiting for the first", flush=True)  # no log of its own
         try:
             begins = self.place.wait_for_first(self.model_dir.is_dir)
         except FirstNodeAbsent as error:
