@@ -166,13 +166,18 @@ def processes() -> dict[int, str]:
 def watch_sockets(found: set[tuple[str, str, int]], ended: threading.Event, period: float = 2.0) -> None:
     """Collect the listening TCP sockets of the processes that these tests have started, until ``ended``."""
     while not ended.wait(period):
-        with contextlib.suppress(psutil.Error, OSError):  # one that has ended in between
-            started = {psutil.Process(pid) for pid in processes()}
-            # Ray's agents have another environment: they are known as raylet's children.
-            for process in started | {child for parent in started for child in parent.children(recursive=True)}:
+        seen: set[psutil.Process] = set()
+        for pid in processes():
+            with contextlib.suppress(psutil.Error, OSError):  # one that has ended in between, and that one only
+                started = psutil.Process(pid)
+                # Ray's agents have another environment: they are known as raylet's children.
+                seen |= {started, *started.children(recursive=True)}
+        for process in seen:
+            with contextlib.suppress(psutil.Error, OSError):
+                title = " ".join(process.cmdline()).strip()
                 for connection in process.net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_LISTEN:
-                        found.add((" ".join(process.cmdline()).strip(), *connection.laddr))
+                        found.add((title, *connection.laddr))
 
 
 def optimizer_state(checkpoint: Path) -> dict[str, Any]:
