@@ -116,6 +116,31 @@ def add_configuration(
         parser.add_argument(option, dest=key, type=kind, help=text)
 
 
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """How many replies a model gives to a note, and how they are drawn."""
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, decided by majority")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="sampling temperature; 0 is greedy (default: 0, or 1.0 with --samples)",
+    )
+    parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default: the configuration's limit)")
+
+
+def add_splitting(parser: argparse.ArgumentParser) -> None:
+    """Which sources go into which split."""
+    parser.add_argument(
+        "--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split; may be repeated"
+    )
+    parser.add_argument(
+        "--ratios",
+        default="0.8,0.1,0.1",
+        metavar="T,V,T",
+        help="shares of train, validation and test, if nothing else decides",
+    )
+
+
 def parse_arguments(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, list[str]]:

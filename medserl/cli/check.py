@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medserl.cli.arguments import add_decoding
 from medserl.errors import EXIT_FAILURE, EXIT_OK
 
 
@@ -26,14 +27,7 @@ def add_check(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="the CSV to write (default: NOTES_checked.csv, in the current directory)",
     )
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, decided by majority")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="sampling temperature; 0 is greedy (default: 0, or 1.0 with --samples)",
-    )
-    parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default: the configuration's limit)")
+    add_decoding(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of sampling (default: 0)")
     parser.add_argument(
         "--prompt-set", metavar="NAME", help="a shipped prompt set or a folder (default: depends on the model)"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medserl.cli.arguments import add_splitting
 from medserl.errors import EXIT_OK, ConfigError
 
 PREPARE_HELP = """Turn MEDEC's CSVs, pairs in JSON Lines or Parquet into one Parquet file per split (verl's schema)
@@ -51,15 +52,7 @@ def add_commands(commands: Any) -> None:
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", type=Path, nargs="*", metavar="SOURCE", help="a .csv, .jsonl or .parquet file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument(
-        "--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split; may be repeated"
-    )
-    parser.add_argument(
-        "--ratios",
-        default="0.8,0.1,0.1",
-        metavar="T,V,T",
-        help="shares of train, validation and test, if nothing else decides",
-    )
+    add_splitting(parser)
     parser.add_argument("--prompt-set", default="clinical", metavar="NAME", help="prompt set (default: clinical)")
     parser.add_argument(
         "--near-threshold",

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medserl.cli.arguments import add_decoding
 from medserl.errors import EXIT_OK
 
 if TYPE_CHECKING:
@@ -48,14 +49,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
         choices=("flag", "full"),
         help="flag asks for the verdict; full also for the wrong sentence's number and its correction",
     )
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="replies per note, decided by majority")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="sampling temperature; 0 is greedy (default: 0, or 1.0 with --samples)",
-    )
-    parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default: the configuration's limit)")
+    add_decoding(parser)
     parser.add_argument(
         "--prompt-set", metavar="NAME", help="a shipped prompt set or a folder (default: the configuration's)"
     )

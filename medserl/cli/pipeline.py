@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+from medserl.cli.arguments import add_splitting
 from medserl.errors import EXIT_OK
 
 DESCRIPTION = """Prepare notes, warm-start a model, train it by self-play, evaluate it against the model that self-play
@@ -43,15 +44,7 @@ def add_pipeline(commands: argparse._SubParsersAction) -> None:
         "--count", type=int, default=384, metavar="N", help="ward only: notes in each split (default: 384)"
     )
     parser.add_argument("--seed", type=int, default=7, metavar="S", help="ward only: seed of the notes (default: 7)")
-    parser.add_argument(
-        "--split", action="append", default=[], metavar="SPLIT=FILE", help="a source and its split; may be repeated"
-    )
-    parser.add_argument(
-        "--ratios",
-        default="0.8,0.1,0.1",
-        metavar="T,V,T",
-        help="shares of train, validation and test, if nothing else decides",
-    )
+    add_splitting(parser)
     leaks = parser.add_mutually_exclusive_group()
     leaks.add_argument("--allow-leaks", action="store_true", help="keep notes that are in two splits")
     leaks.add_argument("--drop-leaks", action="store_true", help="drop them from train (from validation, if in test)")

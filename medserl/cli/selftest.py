@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 from medserl.cpu.environment import gpus_here
 from medserl.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ConfigError
+from medserl.run.stop_signals import passed_on
 from medserl.words import counted
 
 CONFIGS = {"cpu": "embedded", "cuda": "embedded_gpu"}
@@ -170,19 +170,12 @@ def _train(run_dir: Path, rounds: int, device: str, gpus: int, overrides: list[s
         command += ["trainer.n_gpus_per_node=2"]
         command += [f"actor_rollout_ref.{key}.tensor_model_parallel_size=2" for key in ("actor.megatron", "rollout")]
     process = subprocess.Popen([*command, *overrides])
-
-    def pass_on(number: int, frame: object) -> None:
-        process.send_signal(number)
-
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:  # the terminal has told the child too
-        process.wait()
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with passed_on(process):
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the terminal has told the child too
+            process.wait()
+            raise
     return code if code >= 0 else 128 - code
 
 

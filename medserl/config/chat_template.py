@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
+from medserl.files import read_json
 from medserl.game.reply import opens_thinking
 
 
@@ -79,7 +79,7 @@ def end_of_reply(tokenizer: Any) -> int | None:
 def _stops(folder: Path) -> list[int]:
     """Tokens at which generation_config.json says that a reply ends."""
     try:
-        found = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id")
+        found = read_json(folder / "generation_config.json").get("eos_token_id")
     except (OSError, ValueError, AttributeError):
         return []
     return found if isinstance(found, list) else [found]

@@ -10,9 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,7 +30,7 @@ from medserl.pipeline.plan import (
     train_overrides,
 )
 from medserl.report.terminal import Table
-from medserl.run.stop_signals import STOP_SIGNALS
+from medserl.run.stop_signals import handled, passed_on
 
 logger = logging.getLogger("medserl.pipeline")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -158,7 +156,7 @@ class Pipeline:
             UserError: an input that cannot work.
             StageFailed: a command failed, or SIGTERM or SIGUSR1 came; the same pipeline goes on with its stage.
         """
-        with _handled(_stop):
+        with handled(_stop):
             self._run()
 
     def _run(self) -> None:
@@ -291,7 +289,7 @@ def _medserl(*arguments: str) -> None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
     process = subprocess.Popen([sys.executable, "-m", "medserl", *arguments], preexec_fn=end_with_this_process)
-    with _handled(partial(_pass_on, process)):
+    with passed_on(process):
         try:
             code = process.wait()
         except BaseException:  # Ctrl-C reaches the command too: let it end by itself
@@ -307,18 +305,3 @@ def _medserl(*arguments: str) -> None:
 def _stop(number: int, _: FrameType | None) -> None:
     """Between two commands, and while one is being started; it is told when this process ends."""
     raise StageFailed(128 + number)
-
-
-def _pass_on(process: subprocess.Popen[bytes], number: int, _: FrameType | None) -> None:
-    process.send_signal(number)
-
-
-@contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 go to ``handler``; may be nested."""
-    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medserl.errors import EXIT_USAGE, ConfigError, DataError
 from medserl.evaluation.readiness import Readiness
-from medserl.files import PRIVATE_FOLDER, write_atomically
+from medserl.files import PRIVATE_FOLDER, read_json, write_atomically
 from medserl.game import load_notes
 from medserl.proof.course import Course
 from medserl.proof.memory import Peak
 from medserl.proof.table import TABLE, page
-from medserl.run.stop_signals import STOP_SIGNALS
+from medserl.run.stop_signals import passed_on
 
 logger = logging.getLogger("medserl.proof")
 STAGES = "stages.json"
@@ -60,7 +58,7 @@ class Proof:
         """What was run: ``name``, ``command``, ``seconds`` and ``peak`` (bytes); more by stage."""
         about = {"model": str(course.model), "train": str(course.train), "held_out": str(course.held_out)}
         if self._file.is_file():
-            kept = json.loads(self._file.read_text(encoding="utf-8"))
+            kept = read_json(self._file)
             if kept["about"] != about:
                 raise ConfigError(f"--run-dir {course.out}: is of another model or other notes; give a new one")
             self.stages = kept["stages"]
@@ -106,7 +104,7 @@ class Proof:
         shown = "python -m medserl.evaluation.readiness " + " ".join(arguments)
         stage = self._stage(name, ["-m", "medserl.evaluation.readiness", *arguments], shown)
         if "readiness" not in stage:
-            stage["readiness"] = json.loads((self.course.out / f"{file}.json").read_text(encoding="utf-8"))
+            stage["readiness"] = read_json(self.course.out / f"{file}.json")
             self._keep()
         return Readiness(**stage["readiness"])
 
@@ -121,7 +119,7 @@ class Proof:
         process = subprocess.Popen([sys.executable, "-P", *arguments])
         peak = Peak(process.pid)
         try:
-            with _passed_on(process):
+            with passed_on(process):
                 code = process.wait()
         except BaseException:  # Ctrl-C reaches the command too: let it end by itself
             process.terminate()
@@ -143,18 +141,3 @@ class Proof:
     def _keep(self) -> None:
         write_atomically(self._file, json.dumps({"about": self._about, "stages": self.stages}, indent=1) + "\n")
         write_atomically(self.course.out / TABLE, page(self.course, self.stages))
-
-
-@contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """What tells this process to stop tells the command, whose end ends the course."""
-
-    def pass_on(number: int, frame: object) -> None:
-        process.send_signal(number)
-
-    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medserl.evaluation.readiness import Readiness
+from medserl.files import read_json
 from medserl.proof.course import Course
 from medserl.run.run_log import METRICS_FILE, read_metrics
 
@@ -64,7 +64,7 @@ def edits_and_answers(found: Readiness) -> str:
 
 def judged(folder: Path) -> str:
     """Of an evaluation's results."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = read_json(folder / "results.json")
     metrics = results["metrics"]
     told = []
     for name in ("accuracy", "balanced_accuracy"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.files import write_atomically
+from medserl.files import read_json, write_atomically
 from medserl.run.curves import tag
 from medserl.run.tracker_kinds import KINDS, Kind, Opening, Tracker
 
@@ -172,7 +172,7 @@ def _shown(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _state(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return {name: known for name, known in found.items() if isinstance(known, dict)} if isinstance(found, dict) else {}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
 from medserl.files import PRIVATE_FILE
 from medserl.run.causes import first_raised
 from medserl.run.leftovers import RUN_TOKEN, Guard
+from medserl.run.stop_signals import handled
 from medserl.sft.nodes import Place
 from medserl.sft.step_lines import STEP, figures, step_line
 
@@ -60,7 +58,7 @@ def launch(
         process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT)
         guard = Guard(variables[RUN_TOKEN], None, log.parent)
         try:
-            with _terminable():
+            with handled(_leave):
                 _follow(process, log, max(1, steps // _LINES), heard)
         except BaseException:
             process.terminate()  # torch's launcher ends its workers
@@ -95,22 +93,9 @@ def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Hear
             return
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM and SIGUSR1 raise SystemExit inside, so that the workers are ended and not left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _leave(number: int, _: FrameType | None) -> None:
+    """So that the workers are ended and not left behind."""
+    raise SystemExit(128 + number)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:
