@@ -151,8 +151,9 @@ def _model_problems(
     if usable and LONGEST_PROMPT not in asked:
         with problems.noted():
             measured, longest = settle_prompt_length(config, model)
-    with problems.noted():
-        check_lengths(config, model)
+    if usable:  # else the prompts could not be measured, and a limit that follows from them says nothing
+        with problems.noted():
+            check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
         check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
