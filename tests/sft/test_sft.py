@@ -253,7 +253,7 @@ def rows(name: str, errors: bool = True, more: str = "") -> None:
         (["trainer.nnodes=2"], "2 nodes need MASTER_ADDR"),
         (
             ["medserl.notes.path=bare.jsonl"],
-            r"bare.jsonl: the notes offer no assessor pair \(no gold error: [\d ]+ draws\); give notes that",
+            r"bare.jsonl: the notes offer no assessor pair .no gold error: [\d ]+ draws.; give notes",
         ),
         (
             ["medserl.notes.path=bare.jsonl", "medserl.mixture.assessor_pairs=0", "data.micro_batch_size_per_gpu=10"],
