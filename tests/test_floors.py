@@ -48,6 +48,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "errors": "what a user can cause, and exit codes",
         "imports": "hooks on another package's import",
+        "loopback": "where torch's stores listen",
         "words": "how sentences for people count",
     },
 )

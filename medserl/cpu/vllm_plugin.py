@@ -1,16 +1,20 @@
 """vLLM's general plug-in of this distribution (entry point group ``vllm.general_plugins``).
 
-vLLM calls `register` in its front end, engine core and workers. It returns at once unless
-``VERL_PLATFORM=cpu``. It imports vLLM only in a process that vLLM has started.
+vLLM calls `register` in its front end, engine core and workers. Torch's store is kept on loopback where the environment
+says so, on GPUs too; all else is for ``VERL_PLATFORM=cpu``. It imports vLLM only in a process that vLLM has started.
 """
 
 from __future__ import annotations
 
 import os
 
+from medserl.imports import after_import
+from medserl.loopback import RENDEZVOUS, keep_store_on_loopback
+
 
 def register() -> None:
-    """Adapts vLLM in this process to a CPU run; can be called any number of times."""
+    """Adapts vLLM in this process; can be called any number of times."""
+    after_import({RENDEZVOUS: keep_store_on_loopback})
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         return
     keep_linear_weights()

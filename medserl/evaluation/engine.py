@@ -23,6 +23,7 @@ from medserl.evaluation.model import text_config
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
+from medserl.loopback import ON_LOOPBACK
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -77,6 +78,7 @@ def prepare_device(config: DictConfig) -> str:
         )
     os.environ.update(cpu_environment(threads=_threads(config)) if device == "cpu" else common_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.update(ON_LOOPBACK)
     return device
 
 

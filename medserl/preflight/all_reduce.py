@@ -6,6 +6,7 @@ import datetime
 import time
 from typing import TYPE_CHECKING
 
+from medserl.loopback import keep_store_on_loopback
 from medserl.preflight.node_checks import Check
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def all_reduce_checks(
     import torch.distributed as dist
 
     world = len(nodes)
+    keep_store_on_loopback(dist)
     try:
         store = dist.TCPStore(
             address,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from medserl.loopback import ON_LOOPBACK
 from medserl.preflight.node_checks import Check
 
 JOIN_SECONDS = 20.0
@@ -45,6 +46,8 @@ class LocalRanks:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         if interface:
             environment |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}
+        else:
+            environment |= ON_LOOPBACK
         self._process = subprocess.Popen(
             # -P: a torch.py in the current directory is not what is meant
             [sys.executable, "-P", "-m", "medserl.preflight.local_ranks", address, str(gpus)],

@@ -13,6 +13,7 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.errors import ConfigError
+from medserl.loopback import ON_LOOPBACK
 from medserl.run.leftovers import GRACE, RUN_TOKEN, Guard, clear, end_processes, processes_of, wait_for
 
 MODULES = "VERL_USE_EXTERNAL_MODULES"
@@ -20,7 +21,7 @@ VERL_PLUGIN = "medserl.training.verl_plugin"
 RAY_WAS_SLOW = "node timed out during startup"  # Ray 2.60, _private/node.py: its 30 s cannot be changed
 # Ray 2.60, _private/ray_constants.py (ENABLE_RAY_CLUSTER): the node's address is 127.0.0.1 then, on every system, and
 # with it what Ray, TransferQueue, verl and vLLM bind their servers to.
-LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "VLLM_HOST_IP": "127.0.0.1", "MEDSERL_LOOPBACK_ONLY": "1"}
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **ON_LOOPBACK}
 logger = logging.getLogger("medserl.launch")
 
 

@@ -51,7 +51,7 @@ def launch(
         SftFailed: one of them ended with an error.
     """
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", *place.launcher_options()),
+        *(sys.executable, "-m", "medserl.sft.torch_run", *place.launcher_options()),
         *(f"--nproc-per-node={workers}", "-m", "medserl.sft.worker", str(resolved)),
     ]
     with open(os.open(log, os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:

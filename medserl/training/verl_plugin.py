@@ -28,8 +28,8 @@ from typing import Any
 
 from medserl.files import PRIVATE_UMASK
 from medserl.imports import after_import, spare_scipy
+from medserl.loopback import RENDEZVOUS, keep_store_on_loopback
 from medserl.run.leftovers import RUN_TOKEN, SOCKETS
-from medserl.training.loopback import keep_store_on_loopback
 from medserl.training.rendezvous import meet_outside_of_outgoing_ports
 
 PREFIX = f"ipc:///tmp/{SOCKETS}"
@@ -107,7 +107,7 @@ def mend_bridges(module: ModuleType) -> None:
 
 HOOKS = {
     "verl.models.mcore.mbridge": mend_bridges,
-    "torch.distributed.rendezvous": keep_store_on_loopback,
+    RENDEZVOUS: keep_store_on_loopback,
     "verl.trainer.ppo.v1.trainer_base": meet_outside_of_outgoing_ports,
     "verl.workers.rollout.router": lighten_balancer,
     "verl.workers.rollout.llm_server": open_handles,

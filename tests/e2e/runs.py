@@ -120,8 +120,10 @@ def start(
     do: Action | None = None,
     environment: Mapping[str, str] | None = None,
     enter: Callable[[], None] | None = None,
+    period: float = 2.0,
 ) -> Run:
-    """Run a command that trains in ``run_dir``, to its end and until none of its processes is left."""
+    """Run a command that trains in ``run_dir``, to its end and until none of its processes is left; its sockets are
+    looked for every ``period`` seconds."""
     log = run_dir.with_suffix(".out")
     listening: set[tuple[str, str, int]] = set()
     ended = threading.Event()
@@ -130,7 +132,7 @@ def start(
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=variables, preexec_fn=enter
         )
-        watcher = threading.Thread(target=watch_sockets, args=(listening, ended), daemon=True)
+        watcher = threading.Thread(target=watch_sockets, args=(listening, ended, period), daemon=True)
         watcher.start()
         try:
             if do is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from medserl.training.rendezvous import FIRST, port_range
-from tests.e2e.runs import Run
+from tests.e2e.runs import Run, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
@@ -40,6 +41,29 @@ def test_every_process_that_listens_is_in_the_page(uninterrupted: Run) -> None:
 def test_every_process_of_the_page_is_there(uninterrupted: Run) -> None:
     titles = " ".join(title for title, *_ in uninterrupted.listening) + " medserl train"
     assert [name for name in told() if name not in titles] == []
+
+
+COMMANDS = {
+    "a warm start": [
+        *("sft", "--run-dir", "sft", "--steps", "2", "optim.lr_warmup_steps=1", "medserl.notes.count=60"),
+        "medserl.max_demonstrations=112",
+    ],
+    "an evaluation on two workers": [
+        *("evaluate", "--model", "builtin:ward", "--data", "ward:test", "--count", "2", "--out", "found"),
+        *("--config", "embedded"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_that_start_workers_listen_on_loopback_only(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = start([sys.executable, "-m", "medserl", *COMMANDS[name]], tmp_path / "run", period=0.3)
+    assert run.code == 0, run.output
+    assert run.listening  # they were seen at all
+    assert {address for _, address, _ in run.listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, run.listening
 
 
 def test_the_workers_meet_where_no_other_connection_takes_their_port(uninterrupted: Run) -> None:
