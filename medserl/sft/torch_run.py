@@ -1,4 +1,4 @@
-"""torch's launcher (``python -m torch.distributed.run``), whose store is on loopback where the warm start has one node."""
+"""torch's launcher (``torch.distributed.run``), whose store is on loopback where the warm start has one node."""
 
 from __future__ import annotations
 
