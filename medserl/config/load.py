@@ -81,9 +81,12 @@ def load_config(
         of verl's that was never tested here, a key that has no effect, or notes that nobody named.
     """
     path = config_path(name_or_path)
+    of_sft = ConfigError(f"--config {name_or_path}: is for `medserl sft`")
+    if _is_shipped(name_or_path) and is_sft_config(name_or_path):  # before any override is said to be unknown
+        raise of_sft
     config, family = compose_training(path, overrides)
     if "engine" in config:
-        raise ConfigError(f"--config {name_or_path}: is for `medserl sft`")
+        raise of_sft
     check_supported(config, TRAIN_ONLY[family is TRAIN_FSDP])
     reject_unknown_keys(config, family)
     fsdp = family is TRAIN_FSDP
@@ -106,11 +109,14 @@ def load_sft_config(
         ConfigError: as ``load_config``.
     """
     path = config_path(name_or_path)
+    of_training = ConfigError(
+        f"--config {name_or_path}: is for `medserl train`, `medserl sft` needs one such as sft_embedded"
+    )
+    if _is_shipped(name_or_path) and not is_sft_config(name_or_path):
+        raise of_training
     config = compose(path.parent, path.stem, overrides, SFT)
     if "engine" not in config:
-        raise ConfigError(
-            f"--config {name_or_path}: is for `medserl train`, `medserl sft` needs one such as sft_embedded"
-        )
+        raise of_training
     check_supported(config, SFT_ONLY)
     reject_unknown_keys(config, SFT)
     check_values(config, SFT_RULES, verl_defaults(SFT))
@@ -135,6 +141,10 @@ def is_sft_config(name_or_path: str) -> bool:
     return "sft_base" in defaults or any(
         (configs_dir() / f"{item}.yaml").is_file() and is_sft_config(item) for item in parents
     )
+
+
+def _is_shipped(name: str) -> bool:
+    return name in available_configs()
 
 
 def _resolved(config: DictConfig, name: str) -> DictConfig:

@@ -94,7 +94,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     for text in overrides:
         key, equals, value = text.partition("=")
         name = key.lstrip("+~")
-        if not name:
+        if not all(name.split(".")):
             raise ConfigError(f"override {text!r}: names no key; write key=value")
         if key.startswith("~"):
             _check_removal(text, name)

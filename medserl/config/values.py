@@ -38,6 +38,8 @@ class Rule:
     choices: tuple[str, ...] = ()
     also: tuple[Any, ...] = ()
     """Values outside of the bounds that mean something of their own, such as -1 for off."""
+    filled: bool = False
+    """Whether a text may not be empty: an empty path is the current directory."""
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, as the end of a sentence; None where nothing is."""
@@ -47,6 +49,8 @@ class Rule:
             return None
         if not _is(self.kind, value):
             return f"{_shown(value)} is not {_NAMES[self.kind]}"
+        if self.filled and not value.strip():
+            return "an empty value is not a path; give one (. for the current directory)"
         if self.choices and value not in self.choices:
             return f"{value!r} is not one of {', '.join(self.choices)}"
         if self.kind in ("whole", "number"):
@@ -96,10 +100,10 @@ ANY = Rule()
 SHARE = Rule(least=0.0, most=1.0)
 EVERY = Rule("whole", least=1, also=(-1,))  # rounds between two of something; -1: never
 SEED = Rule("whole", least=0, most=MAX_SEED)
-FOLDER = Rule("text")
+FOLDER = Rule("text", filled=True)
 
 _OPTIM = {
-    "lr": NOT_NEGATIVE,
+    "lr": SHARE,
     "min_lr": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
     "clip_grad": NOT_NEGATIVE,

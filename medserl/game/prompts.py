@@ -162,7 +162,7 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
     folder = Path(name_or_dir)
     if str(name_or_dir) in prompt_set_names():
         folder = _SHIPPED / name_or_dir
-    elif not folder.is_dir():
+    elif not str(name_or_dir).strip() or not folder.is_dir():
         raise ConfigError(
             f"prompt set {str(name_or_dir)!r} is neither a folder nor "
             f"one of the shipped sets: {', '.join(prompt_set_names())}"

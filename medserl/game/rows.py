@@ -115,6 +115,8 @@ def read_rows(path: Path | str, *, repair: bool = False) -> Iterator[Row]:
         raise DataError(
             f"{shown_path(path)}: a spreadsheet's own file is not read; save the sheet as CSV UTF-8 and give that .csv"
         )
+    if reader is None and path.is_dir():  # an empty name is the current directory
+        raise DataError(f"{shown_path(path)}: is a folder; give a .jsonl, .csv or .parquet file")
     if reader is None:
         raise DataError(
             f"{shown_path(path)}: the ending {shown_path(path.suffix)!r} is not known; give a .jsonl, .csv or "

@@ -65,7 +65,7 @@ def test_the_quotes_that_it_names_are_right(value: str) -> None:
     check_overrides([word])
 
 
-@pytest.mark.parametrize("word", ["+=1", "=1", "++=x", "~=1"])
+@pytest.mark.parametrize("word", ["+=1", "=1", "++=x", "~=1", "..=1", "medserl..seed=1", "medserl.=1"])
 def test_an_override_without_a_key(word: str) -> None:
     assert f"override {word!r}: names no key" in refused(word)
 

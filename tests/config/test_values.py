@@ -42,6 +42,9 @@ def refused(override: str, name: str = "embedded") -> str:
     ("override", "told"),
     [
         ("trainer.total_epochs=", "an empty value is not a whole number"),
+        ("medserl.run_dir=", "an empty value is not a path"),
+        ("medserl.run_dir=' '", "an empty value is not a path"),
+        (f"{A}.optim.lr=1e30", "is more than 1"),
         ("trainer.total_epochs=two", "'two' is not a whole number"),
         ("trainer.total_epochs=0", "0 is less than 1"),
         ("trainer.total_epochs=-1", "-1 is less than 1"),

@@ -233,6 +233,12 @@ def test_parquet_without_the_columns(write_parquet: Callable[[list[dict[str, Any
         load_notes(write_parquet([{"id": "a"}]))
 
 
+def test_an_empty_name_is_a_folder_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"\.: is a folder; give a .jsonl"):
+        load_notes(Path())
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_notes(tmp_path / "n.jsonl")

@@ -177,3 +177,5 @@ def test_a_file_that_is_not_text(folder: Path) -> None:
 def test_an_unknown_set() -> None:
     with pytest.raises(ConfigError, match=r"'clinicle'.*clinical, ward"):
         load_prompt_set("clinicle")
+    with pytest.raises(ConfigError, match=r"'' is neither a folder nor"):
+        load_prompt_set("")  # no name is not the current directory

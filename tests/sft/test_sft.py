@@ -80,6 +80,10 @@ def test_configurations_of_the_two_commands_are_told_apart() -> None:
         load_sft_config("embedded")
     with pytest.raises(ConfigError, match="medserl sft"):
         load_config("sft_embedded")
+    with pytest.raises(ConfigError, match="--config embedded: is for `medserl train`"):
+        load_sft_config("embedded", ["model.path=m"])
+    with pytest.raises(ConfigError, match="--config sft_embedded: is for `medserl sft`"):
+        load_config("sft_embedded", ["actor_rollout_ref.model.path=m"])
 
 
 def test_the_gpu_configuration_resolves_and_divides() -> None:
