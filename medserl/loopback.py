@@ -1,11 +1,12 @@
 """Torch's stores of addresses listen on loopback where nothing outside this machine has to reach them.
 
 torch 2.11.0 starts a ``TCPStore``, which listens on every interface of the machine and lets anyone read and change its
-keys, in rank 0 of a process group (torch/distributed/rendezvous.py, _create_c10d_store) and in the launcher of a warm
-start (torch/distributed/elastic/rendezvous/c10d_rendezvous_backend.py, _create_tcp_store). It takes a socket that
-already listens, so here it is given one that is bound to 127.0.0.1. Loaded by medserl/training/verl_plugin.py in every
-process of a training, by medserl/cpu/vllm_plugin.py in those of vLLM alone, and by medserl/sft/torch_run.py;
-tests/training/test_loopback.py fails when torch changes one of these places.
+keys, in rank 0 of a process group (torch/distributed/rendezvous.py, _create_c10d_store) and twice in the launcher of a
+warm start (torch/distributed/elastic/rendezvous: c10d_rendezvous_backend.py, _create_tcp_store, and
+dynamic_rendezvous.py, _create_tcp_store_server). It takes a socket that already listens, so here it is given one that
+is bound to 127.0.0.1. Loaded by medserl/training/verl_plugin.py in every process of a training, by
+medserl/cpu/vllm_plugin.py in those of vLLM alone, by medserl/sft/torch_run.py and medserl/preflight/all_reduce.py;
+tests/training/test_loopback.py and tests/e2e/test_sockets.py fail when torch changes one of these places.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Place:
     def launcher_options(self) -> list[str]:
         """What torch's launcher is told of it."""
         if self.nodes == 1:
-            return ["--standalone"]
+            return ["--standalone", "--local-addr=127.0.0.1"]  # which the workers meet at
         return [
             *(f"--nnodes={self.nodes}", f"--node-rank={self.rank}"),
             *(f"--master-addr={self.address}", f"--master-port={self.port}"),
