@@ -23,6 +23,7 @@ from medserl.evaluation.model import text_config
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -183,7 +184,8 @@ def assess(
     left = [(place, index) for place, index in enumerate(fitting) if index not in kept.votes]
     llm = None
     if left:
-        logger.info("asking about %d texts, %d replies each", len(left), decoding.samples)
+        each = "" if decoding.samples == 1 else f", {decoding.samples} replies each"
+        logger.info("asking about %s%s", counted(len(left), "text"), each)
         llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
     for part in batched(left, max(1, _KEPT_AT_ONCE // decoding.samples)):
         chosen = [prompts[index] for _, index in part]
