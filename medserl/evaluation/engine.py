@@ -263,8 +263,15 @@ def refusal(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "validation error" in lines[0] and len(lines) > 1:
         found = re.sub(r"\s*\[type=.*", "", " ".join(lines[1:]))
-        return found.removeprefix("Value error, ")[:_LONGEST]
-    return lines[0][:_LONGEST]
+        return _shortened(found.removeprefix("Value error, "))
+    return _shortened(lines[0])
+
+
+def _shortened(reason: str) -> str:
+    """As many whole sentences of it as fit, at least its beginning."""
+    if len(reason) <= _LONGEST:
+        return reason
+    return reason[: reason.rfind(". ", 0, _LONGEST) + 1] or f"{reason[:_LONGEST]} …"
 
 
 def _generate(
