@@ -48,12 +48,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
         # The outer run watches over output and time.
-        options = [
-            *["-q", "-s", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:timeout", "-p", "no:xdist"],
-            "-p",
-            PLUGIN,
-        ]
-        code = pytest.main([*options, "--import-mode=importlib", "--rootdir", str(tmp_path), str(file)])
+        plugins = ("no:cacheprovider", "no:faulthandler", "no:timeout", "no:xdist", PLUGIN)
+        options = ["-q", "-s", "--import-mode=importlib", "--rootdir", str(tmp_path)]
+        code = pytest.main([*options, *(f"-p{plugin}" for plugin in plugins), str(file)])
         return Done(int(code), "".join(capsys.readouterr()))
 
     return run
