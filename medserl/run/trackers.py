@@ -21,6 +21,7 @@ from medserl.errors import ConfigError
 from medserl.files import read_json, write_atomically
 from medserl.run.curves import tag
 from medserl.run.tracker_kinds import KINDS, Kind, Opening, Tracker
+from medserl.words import counted
 
 KEY = "medserl.trackers"
 STATE_FILE = "trackers.json"
@@ -121,6 +122,9 @@ class Trackers:
         for name, line in self._lines.items():
             if line.waiting:
                 self._flush(name)
+            if line.waiting:
+                rounds = counted(len({number for number, _ in line.waiting}), "round")
+                logger.warning("%s: the numbers of %s were not sent; metrics.jsonl has them", name, rounds)
             if line.tracker is None:
                 continue
             try:
