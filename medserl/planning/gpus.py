@@ -81,4 +81,4 @@ def find_gpu(name: str) -> Gpu:
     kinds = {known.rpartition("-")[0]: known for known in reversed(GPUS)} | {known: known for known in GPUS}
     near = get_close_matches(wanted, kinds, 1, 0.5)
     hint = f"did you mean {kinds[near[0]]}? " if near else ""
-    raise ConfigError(f"--gpu {name}: is not known; {hint}known: {', '.join(sorted(GPUS))}")
+    raise ConfigError(f"--gpu {name or repr(name)}: is not known; {hint}known: {', '.join(sorted(GPUS))}")

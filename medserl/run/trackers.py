@@ -164,6 +164,16 @@ class Trackers:
         write_atomically(self._run_dir / STATE_FILE, json.dumps({**_state(self._run_dir / STATE_FILE), **state}) + "\n")
 
 
+def send_what_waits(
+    run_dir: Path, names: Collection[str], settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Send rounds of a run that has none left to play to the trackers that lack some; the others are left alone."""
+    state = _state(run_dir / STATE_FILE)
+    last = max((int(row["round"]) for row in rows), default=-1)
+    lacking = [name for name in names if int(state.get(name, {}).get("round", -1)) < last]
+    Trackers(run_dir, lacking, numbers_of(settings), rows).close()
+
+
 def _shown(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Finite numbers under TensorBoard's names."""
     named = ((tag(name), value) for name, value in metrics.items() if name != "round")

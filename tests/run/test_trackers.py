@@ -14,7 +14,7 @@ from medserl.config.load import load_config, load_sft_config
 from medserl.errors import ConfigError
 from medserl.run import trackers
 from medserl.run.tracker_kinds import HERE, KINDS, Kind, Opening, mlflow_name
-from medserl.run.trackers import STATE_FILE, Trackers, check_trackers, numbers_of, where_numbers_go
+from medserl.run.trackers import STATE_FILE, Trackers, check_trackers, numbers_of, send_what_waits, where_numbers_go
 from medserl.sft.step_lines import STEP, figures
 
 
@@ -115,6 +115,17 @@ def test_what_still_waits_at_the_end_is_said_and_sent_at_the_next_start(
     server.reachable = True
     Trackers(tmp_path, ["made"], {}, [{"round": 1, "mean_reward": 1.0}])
     assert [number for _, number, _ in server.got] == [1]
+
+
+def test_a_finished_run_sends_what_a_tracker_lacks_and_asks_no_other(tmp_path: Path, server: Server) -> None:
+    rows = [{"round": number, "mean_reward": number / 10} for number in (0, 1)]
+    send_what_waits(tmp_path, ["made"], {"lr": 0.1, "name": "x"}, rows)
+    assert [number for _, number, _ in server.got] == [0, 1]
+    opened = len(server.openings)
+    send_what_waits(tmp_path, ["made"], {}, rows)
+    assert len(server.openings) == opened
+    send_what_waits(tmp_path, ["made"], {}, [*rows, {"round": 2, "mean_reward": 0.3}])
+    assert [number for _, number, _ in server.got] == [0, 1, 2]
 
 
 def test_no_name_in_mlflow_is_a_folder_of_another() -> None:
