@@ -55,8 +55,10 @@ def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert json.loads(shown.out)["refused"] in shown.err
     assert "an update needs about 54.3 GiB of each GPU" in shown.err and shown.err.count("\n") == 1
-    assert main(["plan", "--host-memory", "64"]) == 2
-    assert "--host-memory says 64.0 GiB" in capsys.readouterr().err
+    assert main(["plan", "--host-memory", "64", "--gpu=h100-nvl-94gb"]) == 2
+    shown = capsys.readouterr()
+    assert "--host-memory says 64.0 GiB" in shown.err
+    assert "NVIDIA H100 NVL product brief; NVLink joins pairs, from memory: to be checked)" in shown.out
 
 
 @pytest.mark.parametrize(
