@@ -166,7 +166,7 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     for name, function in _OWN.items():
         added = function(games)
         if clash := added.keys() & metrics.keys():
-            raise ValueError(f"metrics {name!r}: {', '.join(sorted(clash))} is there already; choose another name")
+            raise ValueError(f"metrics {name!r}: {', '.join(sorted(clash))} already exists; choose another name")
         metrics.update({key: float(value) for key, value in added.items()})
     return metrics
 

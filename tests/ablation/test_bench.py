@@ -116,7 +116,7 @@ def test_a_damaged_result_is_told(tmp_path: Path, text: str, capsys: pytest.Capt
         ("config: 5\narms: {a: []}", [], "--config 5"),
         ("arms: {a: []}", ["--notes", "0"], "--notes: 0"),
         ("arms: {a: []}", ["--jobs", "0"], "--jobs: 0"),
-        ("arms: {a: []}", ["--seeds", "2", "2"], "--seeds: 2 stands twice"),
+        ("arms: {a: []}", ["--seeds", "2", "2"], "--seeds: 2 is given twice"),
         ("arms: {a: []}", ["--seeds", "-1"], "--seeds: -1"),
         ("grid: {a.seed: [1], b.seed: [1]}", [], "a.seed"),
         ("arms: {a: [medserl.sede=1]}", [], "arm a: .*sede"),

@@ -221,7 +221,7 @@ def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path, monk
     with pytest.raises(SftFailed, match="0 of 40 steps"):
         run._publish(MODEL_DIR)
     published(run, 20)
-    with pytest.raises(SftFailed, match="20 of 40 steps .* the same command goes on"):
+    with pytest.raises(SftFailed, match="20 of 40 steps .* the same command continues"):
         run._publish(MODEL_DIR)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
     weights = published(run, 40) / "model/huggingface/model.safetensors"
