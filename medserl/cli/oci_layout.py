@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from medserl.errors import UserError
+from medserl.files import read_json
 
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -55,7 +56,7 @@ def from_stream(stream: IO[bytes], folder: Path) -> None:
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         archive.extractall(folder, filter="data")
     manifest_file = folder / "manifest.json"
-    images: list[dict[str, Any]] = json.loads(manifest_file.read_text()) if manifest_file.is_file() else []
+    images: list[dict[str, Any]] = read_json(manifest_file) if manifest_file.is_file() else []
     if len(images) != 1:
         raise SaveError(
             f"the archive holds {len(images)} images of Docker's instead of one; save one image by its name"

@@ -194,6 +194,8 @@ def answer_metrics(answers: Iterable[tuple[Label, Label | None]], prefix: str = 
 def ranking_auc(scores: Iterable[tuple[Label, float]]) -> float:
     """The area under the ROC curve: how often a text with an error gets a greater score than one without, ties half.
 
+    Not scikit-learn's, because the game needs no library; a test compares the two.
+
     Args:
         scores: Truth and p(INCORRECT) of each text.
 

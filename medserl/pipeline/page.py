@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from medserl.files import write_atomically
+from medserl.files import read_json, write_atomically
 from medserl.pipeline.plan import PAGE, Folders, Request
 from medserl.report.pages import render
 
@@ -47,7 +46,7 @@ def write_page(folders: Folders, request: Request) -> Path:
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(path)
     return found
 
 
