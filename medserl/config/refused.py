@@ -27,7 +27,7 @@ class OneOf:
     values: tuple[Any, ...]
 
     def __str__(self) -> str:
-        return " or ".join(map(repr, self.values))
+        return " or ".join("null" if value is None else repr(value) for value in self.values)
 
 
 Only = tuple[tuple[str, Any, str], ...]
@@ -44,11 +44,17 @@ _TRAIN: Only = (
     ("trainer.val_only", False, "use `medserl evaluate` to judge a model"),
     ("reward.num_workers", 0, "the game scores its own trajectories"),
 )
+_SPLITS = (
+    ("expert_model_parallel_size", 1, "the models that MedSeRL trains have no experts"),
+    ("expert_tensor_parallel_size", None, "the models that MedSeRL trains have no experts"),
+    ("virtual_pipeline_model_parallel_size", None, "interleaved pipelines were not tested here"),
+)
 _MEGATRON: Only = (
     *((f"{part}.strategy", "megatron", _ENGINE) for part in _POLICY),
     ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL loads and exports models through mbridge only"),
     ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
     ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
+    *((f"{part}.megatron.{key}", *rest) for part in _POLICY for key, *rest in _SPLITS),
     ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
 )
 _FSDP: Only = (
@@ -62,6 +68,7 @@ SFT_ONLY: Only = (
     ("engine.strategy", "megatron", "MedSeRL fine-tunes with Megatron only"),
     ("engine.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
     ("engine.context_parallel_size", 1, "context parallelism was not tested here"),
+    *((f"engine.{key}", *rest) for key, *rest in _SPLITS),
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself, and medserl.trackers names others"

@@ -82,6 +82,13 @@ def test_what_cannot_be_planned_says_so() -> None:
     job_of(resolved())
 
 
+def test_fsdp_is_refused_where_megatron_keeps_adam_on_the_host() -> None:
+    with pytest.raises(ConfigError, match=r"^model_engine=dp: qwen3_4b_1gpu is for Megatron \("):
+        load_config("qwen3_4b_1gpu", [DP, "medserl.notes.path=notes.jsonl"])
+    config = load_config("qwen3_4b_1node", [DP, "medserl.notes.path=notes.jsonl"])
+    assert config.actor_rollout_ref.actor.strategy == "fsdp2"
+
+
 def test_rounds_without_an_update_need_micro_batches_by_tokens() -> None:
     """verl would fail in the first round's log-probabilities: "data size must be divisible by force_group_size"."""
     with pytest.raises(ConfigError, match=r"^trainer\.critic_warmup: 3 leaves rounds without an update"):

@@ -165,6 +165,7 @@ def test_notes_that_cannot_be_compared_any_more_are_refused_with_a_way_on(here: 
         "medserl.validation.best_metric=val/greedy/mcc",
         "medserl.game_log.enabled=true",
         "medserl.device=cpu",
+        "medserl.trackers=[mlflow]",
         "trainer.logger=[console]",
         "medserl.max_rounds=99",
         "actor_rollout_ref.rollout.gpu_memory_utilization=0.2",
