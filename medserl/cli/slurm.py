@@ -171,7 +171,7 @@ def plan_of_words(words: Sequence[str], shape: Shape) -> Plan:
     from medserl.slurm.plan import plan_evaluation, plan_training
 
     if not words:
-        raise ConfigError("no command; give train or evaluate with its arguments, behind --")
+        raise ConfigError("no command; give train or evaluate with its arguments, after --")
     if words[0] not in ("train", "evaluate"):
         raise ConfigError(f"medserl {words[0]}: the launchers run train and evaluate")
     parser = Parser(prog="medserl")
