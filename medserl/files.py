@@ -261,6 +261,33 @@ def read_json(path: Path) -> Any:
         raise json.JSONDecodeError("is nested too deeply", text, 0) from None
 
 
+def read_object(path: Path, mend: str, needed: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """The object that a JSON file of the project's own making holds.
+
+    Args:
+        path: The file.
+        mend: What to do about a damaged one; ends the sentence.
+        needed: Keys that it must have, with the type of their values.
+
+    Raises:
+        ConfigError: it cannot be read, is damaged (the line is named), or holds something else.
+    """
+    try:
+        found = read_json(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}, line {error.lineno}: is not JSON ({error.msg}); {mend}") from None
+    except ValueError:
+        raise ConfigError(f"{path}: is not UTF-8 text; {mend}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: is not a JSON object; {mend}")
+    for key, kind in (needed or {}).items():
+        if not isinstance(found.get(key), kind):
+            raise ConfigError(f"{path}: {key!r} is missing or damaged; {mend}")
+    return found
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from medserl.errors import ConfigError
 from medserl.files import (
     close_to_others,
     in_threads,
     open_private,
     put_in_place,
     read_json,
+    read_object,
     replacing,
     sha256_of_folder,
     sync,
@@ -175,3 +177,22 @@ def test_what_is_no_json_is_a_value_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"."):
         read_json(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{\n"a": 1,\n!', "f.json, line 3: is not JSON"),
+        (b"\xff", "f.json: is not UTF-8 text; mend it"),
+        (b"[1]", "f.json: is not a JSON object; mend it"),
+        (b"{}", "f.json: 'a' is missing or damaged; mend it"),
+        (b'{"a": "1"}', "f.json: 'a' is missing or damaged; mend it"),
+        (b"[" * 100_000, "f.json, line 1: is not JSON .is nested too deeply"),
+        (None, "f.json: cannot be read .Is a directory.; mend it"),
+    ],
+)
+def test_a_damaged_object_is_told_with_file_and_line(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "f.json"
+    path.write_bytes(content) if content is not None else path.mkdir()
+    with pytest.raises(ConfigError, match=told):
+        read_object(path, "mend it", {"a": int})

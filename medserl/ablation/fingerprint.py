@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from medserl.ablation.grid import Arm, Cell
 from medserl.config.load import is_sft_config, load_config, load_sft_config
@@ -28,7 +28,7 @@ def fingerprint(cell: Cell) -> dict[str, Any]:
     Raises:
         ConfigError: the arm's configuration cannot be composed; the sentence names the arm.
     """
-    configuration, model = _composed(cell.arm)
+    configuration, model = _hashed(cell.arm)
     commit = git_commit()
     return {
         "configuration": configuration,
@@ -53,14 +53,19 @@ def made_with(results: Iterable[dict[str, Any]]) -> str:
 
 
 @functools.cache
-def _composed(arm: Arm) -> tuple[str, str]:
-    """SHA-256 of an arm's resolved configuration, and the model directory that it starts from."""
+def composed(arm: Arm) -> DictConfig:
+    """An arm's configuration, not to be changed; ConfigError, which names the arm, where it cannot be composed."""
     load = load_sft_config if is_sft_config(arm.config) else load_config
     try:
-        found = load(arm.config, [*arm.overrides, "medserl.run_dir=run"])
+        return load(arm.config, [*arm.overrides, "medserl.run_dir=run"])
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name}: {error}") from None
-    config: Any = OmegaConf.to_container(found, resolve=True)
+
+
+@functools.cache
+def _hashed(arm: Arm) -> tuple[str, str]:
+    """SHA-256 of an arm's resolved configuration, and the model directory that it starts from."""
+    config: Any = OmegaConf.to_container(composed(arm), resolve=True)
     model = str(config["model"]["path"] if "engine" in config else config["actor_rollout_ref"]["model"]["path"])
     for section, key in _PLACES:
         config[section].pop(key, None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from medserl.ablation.fingerprint import FINGERPRINT, difference, fingerprint
 from medserl.ablation.grid import Cell, Grid
+from medserl.ablation.notes import check_all_notes
 from medserl.config.load import is_sft_config
 from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, open_private, read_json
@@ -46,11 +47,12 @@ class Bench:
         """Run what is not finished; returns the cells that failed.
 
         Raises:
-            ConfigError: a configuration that cannot be composed, or a result that was made with another one, with other
-            weights or another commit; nothing was started.
+            ConfigError: a configuration that cannot be composed, notes of one that cannot be used, or a result that was
+            made with another configuration, with other weights or another commit; nothing was started.
         """
         chosen = [cell for cell in self.grid.cells() if not only or cell.arm.name in only]
         waiting = [cell for cell in chosen if self.finished(cell) is None]
+        check_all_notes(waiting)
         (self.out / "runs").mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
         running: dict[subprocess.Popen[bytes], tuple[Cell, float]] = {}
         failed: list[Cell] = []

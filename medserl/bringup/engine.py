@@ -20,6 +20,7 @@ import torch
 from medserl.bringup.checks import CUDA
 from medserl.bringup.child import Place
 from medserl.bringup.flops import QWEN3_4B, peak, training_flops
+from medserl.files import read_object
 from medserl.ward import model_dir
 
 TOKENS = {"cuda": 24576, "cpu": 512}
@@ -68,7 +69,7 @@ def model_with_weights(place: Place, layers: int) -> Path:
 
 def fill_vocabulary(path: Path, size: int) -> None:
     """Add tokens that no text has, until a tokenizer of the `tokenizers` library has ``size``."""
-    tokenizer = json.loads(path.read_text())
+    tokenizer = read_object(path, "remove that folder to have it made again", {"model": dict, "added_tokens": list})
     there = len(tokenizer["model"]["vocab"].keys() | {token["content"] for token in tokenizer["added_tokens"]})
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
     tokenizer["added_tokens"] += [{"id": i, "content": f"\ufffd{i}\ufffd", **plain} for i in range(there, size)]
@@ -77,8 +78,7 @@ def fill_vocabulary(path: Path, size: int) -> None:
 
 def shape_of(folder: Path) -> dict[str, Any]:
     """The model's config.json."""
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return found
+    return read_object(folder / "config.json", "remove that folder to have it made again")
 
 
 def join_group(place: Place) -> None:

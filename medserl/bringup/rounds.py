@@ -3,7 +3,6 @@ as a user runs it; each in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from medserl.bringup.checks import CPU, CUDA, Unexpected
 from medserl.bringup.child import Place
 from medserl.bringup.flops import PARAMETERS, QWEN3_4B
+from medserl.run.run_log import METRICS_FILE, read_metrics
 
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
 LEAST_CORRELATION = 0.99
@@ -100,5 +100,4 @@ def _run(name: str, arguments: list[str]) -> None:
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if TRANSFER in row]
+    return [row for row in read_metrics(run_dir / METRICS_FILE) if TRANSFER in row]

@@ -299,7 +299,7 @@ def _check_sections(config: DictConfig, node: DictConfig, prefix: str) -> None:
             continue
         if not isinstance(given, DictConfig):
             raise ConfigError(
-                f"{prefix}{name}: {_shown(given)} stands for a section with keys of its own; set one of them"
+                f"{prefix}{name}: is a section with keys of its own, not {_shown(given)}; set one of them"
             )
         _check_sections(given, wanted, f"{prefix}{name}.")
 

@@ -11,7 +11,7 @@ from medserl.data.records import base_id
 from medserl.data.stats import Counter, long_notes
 from medserl.data.write import rewrite_without
 from medserl.errors import DataError
-from medserl.files import sha256_of, write_atomically
+from medserl.files import read_object, sha256_of, write_atomically
 
 
 def drop_long_notes(folder: Path, counter: Counter, limit: int) -> dict[str, int]:
@@ -30,8 +30,9 @@ def drop_long_notes(folder: Path, counter: Counter, limit: int) -> dict[str, int
 
     Raises:
         DataError: nothing is left of a split.
+        ConfigError: the manifest is damaged.
     """
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_object(folder / MANIFEST, "prepare the data again", {"splits": dict, "outputs": dict})
     reason = f"a prompt needs more than {limit} tokens"
     dropped: dict[str, int] = {}
     listed: list[dict[str, Any]] = []

@@ -30,7 +30,7 @@ NO_DEVICE = (
     "This is the output of a research model and no medical device: do not use it for the care of patients. A note that "
     "is not suspected may hold an error, and a suspected one may be right."
 )
-NOT_KNOWN = "not known: it was exported without a validation of its run"
+NOT_KNOWN = "not known: no validation of a training run came with it; measure it with `medserl evaluate`"
 NO_SENTENCE = "the model named no sentence of the note"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

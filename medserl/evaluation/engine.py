@@ -23,6 +23,7 @@ from medserl.evaluation.model import text_config
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -183,7 +184,8 @@ def assess(
     left = [(place, index) for place, index in enumerate(fitting) if index not in kept.votes]
     llm = None
     if left:
-        logger.info("asking about %d texts, %d replies each", len(left), decoding.samples)
+        each = "" if decoding.samples == 1 else f", {decoding.samples} replies each"
+        logger.info("asking about %s%s", counted(len(left), "text"), each)
         llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
     for part in batched(left, max(1, _KEPT_AT_ONCE // decoding.samples)):
         chosen = [prompts[index] for _, index in part]
@@ -261,8 +263,15 @@ def refusal(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "validation error" in lines[0] and len(lines) > 1:
         found = re.sub(r"\s*\[type=.*", "", " ".join(lines[1:]))
-        return found.removeprefix("Value error, ")[:_LONGEST]
-    return lines[0][:_LONGEST]
+        return _shortened(found.removeprefix("Value error, "))
+    return _shortened(lines[0])
+
+
+def _shortened(reason: str) -> str:
+    """As many whole sentences of it as fit, at least its beginning."""
+    if len(reason) <= _LONGEST:
+        return reason
+    return reason[: reason.rfind(". ", 0, _LONGEST) + 1] or f"{reason[:_LONGEST]} …"
 
 
 def _generate(

@@ -20,6 +20,7 @@ from medserl.game.referee.canonical import shipped_lexicon
 from medserl.game.referee.rules import RulesReferee
 from medserl.game.sentences import sentence_texts
 from medserl.game.vcf import apply_vcf
+from medserl.words import counted
 
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
 
@@ -203,7 +204,8 @@ def note_batches(
                 return filled
             note = notes[rng.randrange(len(notes))]
             filled += maker.assessor_pair(note, rng) if mode is None else maker.injector_turn(note, mode, rng)
-        raise ValueError(f"the notes offer no {make}: {dict(maker.left_out)}")
+        reasons = ", ".join(f"{reason}: {counted(times, 'draw')}" for reason, times in maker.left_out.most_common())
+        raise ValueError(f"the notes offer no {make} ({reasons})")
 
     while True:
         half = injector_turns // 2

@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.files import read_json
-from medserl.pipeline.plan import DONE, SETTINGS, WRITTEN, Folders, Request, differing
+from medserl.files import read_object
+from medserl.pipeline.plan import AGAIN, DONE, RECORDED, SETTINGS, WRITTEN, Folders, Request, differing
 from medserl.preflight.host import check_writable
 
 
@@ -19,7 +18,7 @@ def check_directory(folders: Folders, request: Request) -> None:
     """Raise ConfigError where ``--out`` cannot be this request's: another's, damaged, or not to be written."""
     out = folders.out
     if os.path.lexists(out / SETTINGS):
-        found = differing(_record(out, SETTINGS), request.record())
+        found = differing(read_object(out / SETTINGS, AGAIN), request.record())
         if found:
             raise ConfigError(f"--out {out}: belongs to another pipeline ({'; '.join(found)}); give another --out")
     elif os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
@@ -32,25 +31,12 @@ def check_directory(folders: Folders, request: Request) -> None:
 
 def _check_done(out: Path, stage: str) -> None:
     """What a stage that is marked done has written must still be there."""
-    _record(out, f"{stage}/{DONE}")
+    read_object(out / stage / DONE, AGAIN, RECORDED[stage])
     if gone := [name for name in WRITTEN[stage] if not (out / stage / name).is_file()]:
         raise ConfigError(
             f"--out {out}: the stage {stage} is marked done, but {stage}/{gone[0]} is gone; put it back, or remove "
             f"{stage}/{DONE} to have the stage done again"
         )
-
-
-def _record(out: Path, name: str) -> dict[str, Any]:
-    """A JSON object that a pipeline wrote; ConfigError where it is none any more."""
-    try:
-        found = read_json(out / name)
-        why = "not what a pipeline writes"
-    except (OSError, ValueError) as error:
-        found = None
-        why = (error.strerror if isinstance(error, OSError) else None) or "no JSON"
-    if not isinstance(found, dict):
-        raise ConfigError(f"--out {out}: its {name} cannot be read ({why}); restore it, or give another --out")
-    return found
 
 
 @contextmanager

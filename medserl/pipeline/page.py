@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from medserl.files import write_atomically
-from medserl.pipeline.plan import PAGE, Folders, Request
+from medserl.errors import ConfigError
+from medserl.files import read_object, write_atomically
+from medserl.pipeline.plan import AGAIN, DONE, PAGE, RECORDED, Folders, Request
 from medserl.report.pages import render
 
 _METRICS = ("accuracy", "balanced_accuracy", "mcc", "recall_correct", "recall_incorrect")
@@ -22,15 +22,14 @@ _LINKS = {
 
 def write_page(folders: Folders, request: Request) -> Path:
     """Write the page (mode 0600) from the stages' last files; stages that are not done are said to be so."""
-    done = {stage: _read(folders.done(stage)) for stage in request.stages}
+    done = {stage: _done(folders, stage) for stage in request.stages}
     links = {
         stage: {name: target for name, target in _LINKS[stage].items() if (folders.out / target).exists()}
         for stage in done
     }
     comparison = None
     if done["report"] is not None:
-        comparison = _read(folders.out / "report" / "comparison.json")
-        assert comparison is not None, "the report stage writes it before its last file"
+        comparison = _comparison(folders.out / "report" / "comparison.json")
     page = render(
         Path(__file__).with_name("templates"),
         "pipeline.html",
@@ -44,10 +43,18 @@ def write_page(folders: Folders, request: Request) -> Path:
     return folders.out / PAGE
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _done(folders: Folders, stage: str) -> dict[str, Any] | None:
+    path = folders.done(stage)
+    return read_object(path, AGAIN, RECORDED[stage]) if path.is_file() else None
+
+
+def _comparison(path: Path) -> dict[str, Any]:
+    """What the report stage writes before its last file."""
+    mend = f"remove {path.with_name(DONE)} to have it made again"
+    found = read_object(path, mend, {"texts": int, "first": dict, "second": dict})
+    for side in ("first", "second"):
+        if not all(isinstance(found[side].get(name), int | float) for name in _METRICS):
+            raise ConfigError(f"{path}: {side!r} lacks a metric; {mend}")
     return found
 
 

@@ -23,6 +23,15 @@ WRITTEN = {
     "report": ("comparison.json", "comparison.md"),
 }
 """What a stage has written when its last file is there, and a later stage or the page reads."""
+RECORDED: dict[str, dict[str, type]] = {
+    "prepare": {"splits": dict, "dropped": dict},
+    "sft": {},
+    "train": {"rounds": int, "checkpoint": str, "sentences": list},
+    "evaluate": {},
+    "report": {"sentence": str},
+}
+"""What the page reads of a stage's last file."""
+AGAIN = "restore it, or give another --out"
 TEST_FREQ = 5
 """Rounds between validations where the training configuration does not validate."""
 _OVERRIDE = re.compile(r"(train|sft):(.+=.*)", re.DOTALL)

@@ -16,10 +16,11 @@ from types import FrameType
 from typing import Any
 
 from medserl.errors import ConfigError
-from medserl.files import PRIVATE_FOLDER, put_in_place, write_atomically
+from medserl.files import PRIVATE_FOLDER, put_in_place, read_object, write_atomically
 from medserl.pipeline.directory import check_directory, empty, removed_on_failure
 from medserl.pipeline.page import write_page
 from medserl.pipeline.plan import (
+    AGAIN,
     PAGE,
     SETTINGS,
     SPLITS,
@@ -229,7 +230,7 @@ class Pipeline:
         if request.max_prompt_tokens is not None:
             counter = prompt_counter(request.config, None, self._train_overrides(beside, self.config_model), beside)
             facts["too_long"] = drop_long_notes(beside, counter, request.max_prompt_tokens)
-        manifest = json.loads((beside / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_object(beside / "manifest.json", AGAIN, {"splits": dict, "dropped": dict})
         put_in_place(beside, folder / "data")
         return {**facts, "splits": manifest["splits"], "dropped": manifest["dropped"]["counts"]}
 

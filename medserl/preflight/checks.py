@@ -151,8 +151,9 @@ def _model_problems(
     if usable and LONGEST_PROMPT not in asked:
         with problems.noted():
             measured, longest = settle_prompt_length(config, model)
-    with problems.noted():
-        check_lengths(config, model)
+    if usable:  # else the prompts could not be measured, and a limit that follows from them says nothing
+        with problems.noted():
+            check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
         check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
@@ -250,7 +251,8 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
             f"{settings.rollout_batch_size} (medserl.labelled_share {settings.labelled_share:g}); raise "
             "medserl.labelled_share or set medserl.labelled_batch_size, or leave the path out"
         )
-    if labelled_per_round(settings) and not labelled_notes(settings, list(notes)):
+    gold = labelled_notes(settings, list(notes)) if labelled_per_round(settings) else None
+    if gold is not None and not any(note.error_text is not None for note in gold):
         raise DataError(
             f"{settings.notes.labelled_path or source}: no note has an error variant, so there is nothing to "
             "mix in; set medserl.labelled_batch_size=0 or medserl.notes.labelled_path"

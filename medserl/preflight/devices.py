@@ -108,15 +108,15 @@ def check_ray(config: DictConfig) -> None:
     logical = ray.get("num_gpus")
     if logical is not None and logical < devices:
         raise ConfigError(
-            f"ray_kwargs.ray_init.num_gpus: {logical} is less than the {devices} workers of trainer.n_gpus_per_node "
-            "and the served models; raise it"
+            f"ray_kwargs.ray_init.num_gpus: {logical} is less than the {counted(devices, 'worker')} of "
+            "trainer.n_gpus_per_node and the served models; raise it"
         )
     cpus, least = ray.get("num_cpus"), CPUS_PER_WORKER * devices + CPUS_BESIDE
     there = cpus if cpus is not None else os.cpu_count() or 1
     if there < least:
         raise ConfigError(
-            f"ray_kwargs.ray_init.num_cpus: {there} is less than the {least} logical CPUs that {devices} workers ask "
-            f"Ray for; set ray_kwargs.ray_init.num_cpus={least} or more"
+            f"ray_kwargs.ray_init.num_cpus: {there} is less than the {least} logical CPUs that a run of "
+            f"{counted(devices, 'worker')} asks Ray for; set ray_kwargs.ray_init.num_cpus={least} or more"
         )
 
 

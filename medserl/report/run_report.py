@@ -83,7 +83,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
 
 def _rounds(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """The rows of metrics.jsonl, and the numbers of its lines that are none; the last may be under way."""
-    content = path.read_bytes()
+    content = regular(path).read_bytes()
     rows, bad = parse_metrics(content)
     if not rows and bad:
         raise ConfigError(f"{path}: holds no line that is a round's; restore it")

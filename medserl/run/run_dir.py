@@ -198,6 +198,9 @@ class RunDir:
 
     def _check_same(self, where: str, before: Any, config: DictConfig) -> None:
         recorded = read_inputs(self.path)
+        split = differences(before, config, FREE_KEYS, recorded)
+        if not split:
+            return
         differing = differences(before, config, (*FREE_KEYS, *LAYOUT_KEYS), recorded)
         if differing:
             shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
@@ -205,8 +208,7 @@ class RunDir:
                 f"{where}: belongs to another configuration ({shown}); go on with what its {CONFIG_FILE} says, or give "
                 "another --run-dir"
             )
-        split = differences(before, config, FREE_KEYS, recorded)
-        if split and (reason := why_not_resharded(self.checkpoints)):
+        if reason := why_not_resharded(self.checkpoints):
             raise ConfigError(
                 f"{where}: another layout ({'; '.join(split)}), but {reason}; give that layout or another --run-dir"
             )

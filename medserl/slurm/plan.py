@@ -195,7 +195,7 @@ def _check_cpus(plan: Plan, shape: Shape) -> None:
     if shape.cpus_per_node < least:
         raise ConfigError(
             f"--cpus-per-task: {shape.cpus_per_node} logical CPUs on a node are less than the {least} that "
-            f"{shape.gpus_per_node} workers ask Ray for; ask for more, or set MEDSERL_RAY_CPUS"
+            f"{counted(shape.gpus_per_node, 'worker')} need; ask for more, or set MEDSERL_RAY_CPUS"
         )
     plan.add("cpus", f"{shape.cpus_per_node} a node for Ray, {least} of them for the workers")
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 import yaml
 
 from medserl.errors import ConfigError
+from medserl.files import regular
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -98,7 +99,7 @@ def read_yaml(path: Path) -> tuple[Located, bytes]:
     Raises `ConfigError` where the file is missing, not UTF-8 or not YAML.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a ward table.") from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast

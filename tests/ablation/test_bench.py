@@ -16,6 +16,7 @@ from medserl.cli.main import main
 from medserl.errors import ConfigError
 
 LIMIT = "medserl.max_rounds=1"
+NOTE = '{"note_id": "a", "text": "He is well."}\n'
 RATE = "actor_rollout_ref.actor.optim.lr=1e-3"
 
 
@@ -131,6 +132,39 @@ def test_what_cannot_run_is_told_and_nothing_is_written(
     grid.write_text(text)
     assert main(["ablate", str(grid), "--out", str(tmp_path / "o"), *words]) == 2
     assert re.search(told, capsys.readouterr().err)
+    assert not (tmp_path / "o").exists()
+
+
+SFT = "{config: sft_embedded, overrides: [medserl.notes.path=FILE], only: true}"
+
+
+@pytest.mark.parametrize(
+    ("last", "content", "told"),
+    [
+        ("[medserl.notes.path=FILE]", None, "FILE: no such file"),
+        ("[medserl.notes.path=FILE]", "{}\n", "FILE, row 1: 'note_id' is missing"),
+        ("[medserl.notes.path=FILE]", NOTE, "FILE: 1 notes are fewer than one round's"),
+        ("[medserl.notes.labelled_path=FILE]", NOTE, "FILE: no note has an error variant"),
+        ("[medserl.validation.path=FILE]", None, "FILE: no such file"),
+        ("[medserl.validation.path=FILE]", NOTE, "FILE: no note has an error variant, so there is nothing to find"),
+        (SFT, None, "FILE: no such file"),
+    ],
+)
+def test_notes_of_the_last_arm_are_looked_at_before_the_first_begins(
+    tmp_path: Path,
+    last: str,
+    content: str | None,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Bench, "_start", lambda *_: pytest.fail("a run began"))
+    grid, file = tmp_path / "g.yaml", tmp_path / "notes.jsonl"
+    grid.write_text(f"arms:\n  a: [medserl.notes.count=32]\n  last: {last.replace('FILE', str(file))}\nseeds: [1, 2]\n")
+    if content is not None:
+        file.write_text(content)
+    assert main(["ablate", str(grid), "--out", str(tmp_path / "o")]) == 2
+    assert f"error: arm last: {told.replace('FILE', str(file))}" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
 

@@ -77,5 +77,44 @@ def test_a_command_that_fails_and_another_archive_are_told(tmp_path: Path) -> No
     other = tmp_path / "other.tar"
     with tarfile.open(other, "w") as archive:
         archive.add(__file__, "x")
-    with pytest.raises(SaveError, match="holds 0 images"):
+    with pytest.raises(SaveError, match="holds no image of Docker's"):
         from_command(["cat", str(other)], tmp_path / "b")
+
+
+def changed(name: str, content: bytes) -> bytes:
+    """A saved image with another content of one of its files."""
+    before, after = io.BytesIO(saved(["a/layer.tar", "b/layer.tar"])), io.BytesIO()
+    with tarfile.open(fileobj=before) as archive, tarfile.open(fileobj=after, mode="w") as other:
+        for member in archive:
+            data = content if member.name == name else archive.extractfile(member).read()  # type: ignore[union-attr]
+            member.size = len(data)
+            other.addfile(member, io.BytesIO(data))
+    return after.getvalue()
+
+
+OUTSIDE = json.dumps([{"Config": "../../secret", "Layers": []}]).encode()
+ABOVE = json.dumps({"rootfs": {"diff_ids": ["sha256:../../up", "sha256:" + "0" * 64]}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("manifest.json", b"[", "manifest.json is damaged"),
+        ("manifest.json", b"{}", "manifest.json is damaged"),
+        ("manifest.json", b"[7]", "manifest.json is damaged"),
+        ("manifest.json", b"\xff", "manifest.json is damaged"),
+        ("manifest.json", b'[{"Config": "config.json"}]', "config.json is damaged"),
+        ("manifest.json", OUTSIDE, "it names a file outside of the archive"),
+        ("config.json", b"", "config.json is damaged"),
+        ("config.json", b"null", "config.json is damaged"),
+        ("config.json", b'{"rootfs": {"diff_ids": []}}', "its layers and its diff_ids do not go together"),
+        ("config.json", ABOVE, "its layers and its diff_ids do not go together"),
+    ],
+)
+def test_a_damaged_archive_is_told_and_reaches_nothing_outside(
+    name: str, content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("x")
+    with pytest.raises(SaveError, match=told):
+        from_stream(io.BytesIO(changed(name, content)), tmp_path / "deep/layout")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "secret"]

@@ -105,9 +105,9 @@ def refused(override: str, name: str = "embedded") -> str:
         (f"{A}.tau_pos=x", "'x' is not a number"),
         ("critic.optim.lr=abc", "'abc' is not a number"),
         (f"{A}.checkpoint.save_contents=model", "'model' is not a list"),
-        ("trainer=abc", "stands for a section"),
-        ("actor_rollout_ref=null", "stands for a section"),
-        (f"{A}.optim=3", "stands for a section"),
+        ("trainer=abc", "is a section with keys of its own, not"),
+        ("actor_rollout_ref=null", "is a section with keys of its own, not"),
+        (f"{A}.optim=3", "is a section with keys of its own, not"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_its_key(override: str, told: str) -> None:

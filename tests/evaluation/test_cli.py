@@ -144,6 +144,8 @@ def test_what_vllm_refuses_is_told_by_its_reason() -> None:
         refusal(RuntimeError("Engine core initialization failed.\nSee above.")) == "Engine core initialization failed."
     )
     assert refusal(RuntimeError()) == "RuntimeError"
+    long = refusal(ValueError("It does not know `foobar`. " + "Perhaps it is too old. " * 30))
+    assert long.startswith("It does not know `foobar`.") and long.endswith("too old.") and len(long) <= 400
 
 
 def test_a_name_from_the_hub_is_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from medserl.cli.main import main
 from medserl.errors import ConfigError
 from medserl.pipeline.directory import check_directory, removed_on_failure
-from medserl.pipeline.plan import DONE, SETTINGS, STAGES, WRITTEN, Folders, Request
+from medserl.pipeline.page import write_page
+from medserl.pipeline.plan import DONE, RECORDED, SETTINGS, STAGES, WRITTEN, Folders, Request
 
 
 def request(out: Path, **more: Any) -> Request:
@@ -32,13 +33,18 @@ def write_stage(out: Path, stage: str) -> None:
             path.write_text("{}")
 
 
+def written(stage: str) -> dict[str, Any]:
+    """What it puts into its last file."""
+    return {key: kind() for key, kind in RECORDED[stage].items()}
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     """A pipeline that came to its end."""
     out = tmp_path / "out"
     for stage in STAGES:
         write_stage(out, stage)
-        (out / stage / DONE).write_text("{}")
+        (out / stage / DONE).write_text(json.dumps(written(stage)))
     (out / SETTINGS).write_text(json.dumps(request(out).record()))
     check(out)
     return out
@@ -66,8 +72,30 @@ def test_a_damaged_record_is_named(finished: Path, name: str, content: bytes | N
         (finished / name).mkdir()
     else:
         (finished / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=f"its {name} cannot be read .*; restore it, or give another --out"):
+    with pytest.raises(ConfigError, match=f"{finished / name}[:,].*; restore it, or give another --out"):
         check(finished)
+
+
+@pytest.mark.parametrize(("stage", "key"), [(stage, key) for stage in STAGES for key in RECORDED[stage]])
+def test_a_record_without_what_the_page_shows_is_named(finished: Path, stage: str, key: str) -> None:
+    record = {**written(stage), key: None}
+    (finished / stage / DONE).write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=f"{stage}/{DONE}: '{key}' is missing or damaged; restore it"):
+        check(finished)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{\n"texts": 1,,', "line 2: is not JSON"),
+        ('{"texts": 1, "first": {}, "second": []}', "'second' is missing or damaged"),
+        ('{"texts": 1, "first": {}, "second": {}}', "'first' lacks a metric"),
+    ],
+)
+def test_a_damaged_comparison_is_named_by_the_page(finished: Path, content: str, told: str) -> None:
+    (finished / "report/comparison.json").write_text(content)
+    with pytest.raises(ConfigError, match=f"report/comparison.json.*{told}.*remove .*report/done.json to have it made"):
+        write_page(Folders(finished), request(finished))
 
 
 @pytest.mark.parametrize(("stage", "name"), [(stage, name) for stage in STAGES for name in WRITTEN[stage]])

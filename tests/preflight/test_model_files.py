@@ -107,6 +107,8 @@ def test_what_cannot_be_trained_is_refused(name: str, model: Path, capsys: pytes
     first, *others = error.splitlines()
     assert told in error and (not others or first.endswith("things stand in the way of a start:"))
     assert not run.exists()
+    if name == "tokenizer empty":  # nothing can be measured without one, so nothing is said of lengths
+        assert not others
 
 
 @pytest.mark.parametrize("value", ["null", "[a]", "''"])

@@ -31,9 +31,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# What the tests here change, and what stands beside it: of a thousand keys, most concern none of them.
+SECTIONS = ("medserl", "trainer", "algorithm", "data")
+MODEL_SECTIONS = ("model.path", "actor.optim", "actor.megatron", "rollout.gpu_memory_utilization")
+
+
 @functools.cache
 def composed() -> DictConfig:
-    return load_config("embedded", ["medserl.run_dir=run"])
+    whole = load_config("embedded", ["medserl.run_dir=run"])
+    part = OmegaConf.masked_copy(whole, SECTIONS)
+    for key in (f"actor_rollout_ref.{section}" for section in MODEL_SECTIONS):
+        OmegaConf.update(part, key, OmegaConf.select(whole, key), force_add=True)
+    return part
 
 
 def start(*overrides: str) -> None:

@@ -251,7 +251,10 @@ def rows(name: str, errors: bool = True, more: str = "") -> None:
     [
         (["medserl.device=cpu", "trainer.device=cuda"], "medserl.device is cpu and trainer.device cuda"),
         (["trainer.nnodes=2"], "2 nodes need MASTER_ADDR"),
-        (["medserl.notes.path=bare.jsonl"], "bare.jsonl: the notes offer no assessor pair"),
+        (
+            ["medserl.notes.path=bare.jsonl"],
+            r"bare.jsonl: the notes offer no assessor pair .no gold error: [\d ]+ draws.; give notes",
+        ),
         (
             ["medserl.notes.path=bare.jsonl", "medserl.mixture.assessor_pairs=0", "data.micro_batch_size_per_gpu=10"],
             "bare.jsonl: the notes offer no error",
