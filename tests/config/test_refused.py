@@ -60,9 +60,6 @@ def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
 
 def test_each_estimator_is_refused_for_a_reason_of_its_own() -> None:
     for name, reason in (("gae", "without a critic: verl"), ("grpo", "compares several answers to one prompt, of")):
-        ("gae", "without a critic: verl"),
-        ("grpo", "; it compares several answers to one prompt, of"),
-    ):
         with pytest.raises(ConfigError, match=reason):
             load_config("embedded", [f"algorithm.adv_estimator={name}"])
 
