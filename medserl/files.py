@@ -151,18 +151,18 @@ def check_new_folder(path: Path, option: str) -> None:
     path = pointed_to(path)
     try:
         if os.path.ismount(path):
-            raise ConfigError(f"{option} {path}: is where a disk is mounted; give a new folder in it")
+            raise ConfigError(f"{option} {path}: is a mount point; give a new folder in it")
         if path.is_dir() and not any(path.iterdir()):
             return
         if os.path.lexists(path):
-            raise ConfigError(f"{option} {path}: is there already; give another one")
+            raise ConfigError(f"{option} {path}: already exists; give another one")
         above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
             raise ConfigError(f"{option} {path}: {above} is not a folder; give another one")
         if not os.access(above, os.W_OK | os.X_OK):
             raise ConfigError(f"{option} {path}: nothing can be written in {above}; give another one")
     except OSError as error:
-        raise ConfigError(f"{option} {path}: cannot be made ({error.strerror}); give another one") from None
+        raise ConfigError(f"{option} {path}: cannot be created ({error.strerror}); give another one") from None
 
 
 def pointed_to(path: Path) -> Path:
@@ -259,7 +259,7 @@ def regular(path: Path) -> Path:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "Is no regular file", str(path))
+        raise OSError(errno.EINVAL, "Is not a regular file", str(path))
     return path
 
 

@@ -53,8 +53,14 @@ def peak(device: str) -> float | None:
 def training_flops(model: Mapping[str, Any], lengths: Sequence[int]) -> float:
     """Of one forward and one backward pass over sequences of these lengths; a forward pass alone is a third.
 
-    Two for each parameter of a matrix and token, forwards, and twice that backwards; attention the same for each pair
-    of tokens that the mask leaves. Recomputation is not counted: it is no work that the model asks for.
+    A product of a token with a matrix takes two for each of its elements, a multiplication and an addition; backwards
+    there are two such products, for the input's gradient and the matrix's: 6 N a token, N the elements of all matrices
+    (the output layer among them, the embedding's look-up not). Attention has two more products in each layer and head,
+    queries with keys and weights with values, of 2 Q a pair of tokens each, Q the elements of a head: forwards and
+    backwards 3 * 4 L H Q a pair. That is PaLM's 6 N + 12 L H Q T a token (arXiv 2204.02311, appendix B), which counts
+    T * T pairs of a sequence of T tokens; a causal mask leaves T (T + 1) / 2, which is what is counted here, so that
+    an MFU by this count is not flattered by pairs that no kernel computes. Recomputation is not counted: it is no work
+    that the model asks for.
 
     Args:
         model: A config.json.

@@ -181,11 +181,11 @@ def _check(config: DictConfig, job: Job, shape: Shape) -> None:
     from medserl.planning.shapes import check_divides
     from medserl.preflight.layout import check_layout
 
+    check_context(job, shape)
     if job.rollout is not None:
         check_layout(config)
     check_divides(shape, job.training.tp, job.training.pp, job.rollout.tp if job.rollout else None)
     job.training.layers(shape)
-    check_context(job, shape)
 
 
 def _rounds(config: DictConfig) -> int | None:

@@ -165,15 +165,16 @@ def plan_of_words(words: Sequence[str], shape: Shape) -> Plan:
     """The plan of a ``medserl train`` or ``medserl evaluate``, whose own parser and configuration count."""
     from medserl.cli.arguments import add_train, parse_arguments
     from medserl.cli.evaluate import add_evaluate
+    from medserl.cli.words import Parser
     from medserl.config.load import load_config
     from medserl.evaluation.run import Request, engine_config
     from medserl.slurm.plan import plan_evaluation, plan_training
 
     if not words:
-        raise ConfigError("no command; give train or evaluate with its arguments, behind --")
+        raise ConfigError("no command; give train or evaluate with its arguments, after --")
     if words[0] not in ("train", "evaluate"):
         raise ConfigError(f"medserl {words[0]}: the launchers run train and evaluate")
-    parser = argparse.ArgumentParser(prog="medserl")
+    parser = Parser(prog="medserl")
     commands = parser.add_subparsers(dest="command", required=True)
     add_train(commands)
     add_evaluate(commands)

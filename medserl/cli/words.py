@@ -19,19 +19,22 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 _MOST = 3
 _COLUMN, _WIDTH = 12, 88
+_NO_NUMBER = re.compile(r"^argument (\S+): invalid (int|float) value: '(.*)'$", re.DOTALL)
+_NUMBERS = {"int": "whole number", "float": "number"}
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's, with suggestions for a mistyped word, and with commands in groups where there are many."""
 
     def error(self, message: str) -> NoReturn:
-        """argparse's own, in one sentence with what may have been meant."""
+        """One sentence with what may have been meant, and where the options are listed; argparse prints them all."""
         choice = re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL)
         if choice is not None:
             known = re.findall(r"'([^']*)'", choice[2])
             kind = "command" if set(known) <= set(_commands(self)) else "choice"
             message = f"{choice[1]!r} is not a {kind}; {meant(choice[1], known) or 'known: ' + ', '.join(known)}"
-        super().error(message)
+        message = _NO_NUMBER.sub(lambda m: f"{m[1]} {m[3]!r}: is not a {_NUMBERS[m[2]]}", message)
+        self.exit(2, f"medserl: error: {message}; `{self.prog} --help` lists what there is\n")
 
     def format_help(self) -> str:
         """The top's commands by group, as far as they are listed there; other parsers as argparse has them."""

@@ -17,6 +17,7 @@ MEGATRON, FSDP = "megatron", "dp"
 _PART = "+fsdp=train"
 _SECTIONS = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 # Of Megatron's optimizer: what verl's FSDP does by itself.
+_MEGATRONS_ADAM = ("use_precision_aware_optimizer", "main_grads_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
 _OPTIMIZER = "use_checkpoint_opt_param_scheduler"
 
 
@@ -39,7 +40,18 @@ def compose_training(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, 
             section.pop("megatron", None)
             if "optim" in section:
                 section.optim.pop(_OPTIMIZER, None)
+                _check_optimizer(path, section.optim)
     return config, TRAIN_FSDP
+
+
+def _check_optimizer(path: Path, optimizer: DictConfig) -> None:
+    """A file that keeps Adam on the host by Megatron's means would not fit where FSDP leaves them out."""
+    for key in _MEGATRONS_ADAM:
+        if key in optimizer:
+            raise ConfigError(
+                f"model_engine=dp: {path.stem} is for Megatron (actor_rollout_ref.actor.optim.{key} has no "
+                "counterpart in FSDP); leave it out, or choose another configuration"
+            )
 
 
 def megatrons(key: str) -> bool:

@@ -170,6 +170,8 @@ def stats_table(stats: dict[str, Any]) -> str:
     for name, file in stats["files"].items():
         lines += ["", f"{name}: {file['rows']} texts of {file['notes']} notes, {file['dropped_rows']} rows dropped"]
         lines += [_shares("classes", file["labels"]), _shares("errors", file["error_types"])]
+        if set(file["labels"]) == {Label.CORRECT.value}:
+            lines.append("  no row says that its text has an error: all count as CORRECT")
         names = [column for column in _COLUMNS if column != "over_limit" or limit is not None]
         heads = [f"> {limit}" if column == "over_limit" else column for column in names]
         lines.append(f"  {'tokens needed':<24}" + "".join(f"{head:>9}" for head in heads))

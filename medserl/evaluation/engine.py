@@ -24,6 +24,7 @@ from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
 from medserl.game.reply import PROMPT_TAIL, opens_thinking
 from medserl.loopback import ON_LOOPBACK
+from medserl.words import counted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -185,7 +186,8 @@ def assess(
     left = [(place, index) for place, index in enumerate(fitting) if index not in kept.votes]
     llm = None
     if left:
-        logger.info("asking about %d texts, %d replies each", len(left), decoding.samples)
+        each = "" if decoding.samples == 1 else f", {decoding.samples} replies each"
+        logger.info("asking about %s%s", counted(len(left), "text"), each)
         llm = _start(model, fit_to_prompts(options, settings, longest), decoding.seed)
     for part in batched(left, max(1, _KEPT_AT_ONCE // decoding.samples)):
         chosen = [prompts[index] for _, index in part]
@@ -255,7 +257,7 @@ def _start(model: Path, options: dict[str, Any], seed: int) -> Any:
     try:
         return LLM(model=str(model), tokenizer=str(model), seed=seed, **options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise ConfigError(f"--model {model}: vLLM does not start it ({refusal(error)})") from error
+        raise ConfigError(f"--model {model}: vLLM cannot start it ({refusal(error)})") from error
 
 
 def refusal(error: Exception) -> str:
@@ -325,7 +327,7 @@ def _with_probabilities(
                 stems.append({"prompt_token_ids": prompt + ids[: place.token]})
     if not stems:
         return found
-    logger.info("probabilities of %d verdicts", len(stems))
+    logger.info("computing the probabilities of %d verdicts", len(stems))
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=ALTERNATIVES)
     outputs = llm.generate(stems, params, use_tqdm=True)
     for (row, column, before), output in zip(asked, outputs, strict=True):

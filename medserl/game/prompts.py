@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medserl.errors import ConfigError
+from medserl.files import regular
 from medserl.game.labels import ERROR_TYPES, Mode
 from medserl.game.sentences import sentence_texts
 
@@ -184,7 +185,10 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
 def _version(path: Path) -> str:
     if not path.exists():
         return ""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = regular(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     if not lines[0].strip() or any(line.strip() for line in lines[1:]):
         raise ConfigError(f"{path}: expected one line, the version of the prompt set")
     return lines[0].strip()
@@ -201,7 +205,7 @@ def _section(sections: dict[tuple[str, str | None], str], role: str, output_form
 
 def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: this file of the prompt set is missing") from None
     except (OSError, UnicodeDecodeError) as error:

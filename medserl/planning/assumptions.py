@@ -4,6 +4,7 @@ GPU; ``--assume NAME=VALUE`` puts a measured one in its place."""
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -62,10 +63,12 @@ def assume(given: Sequence[str]) -> Assumptions:
             value = float(text)
         except ValueError:
             value = 0.0
-        if not 0 < value < float("inf"):
+        if not sys.float_info.min <= value < float("inf"):
             raise ConfigError(f"--assume {word}: {text!r} is not a number above 0")
         if name in _SHARES and value > 1:
             raise ConfigError(f"--assume {word}: {text} is a share; give a number between 0 and 1")
+        if name == "rounds" and value != int(value):
+            raise ConfigError(f"--assume {word}: {text!r} is not a whole number above 0")
         changes[name] = value
     return dataclasses.replace(Assumptions(), **changes)
 

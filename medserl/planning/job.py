@@ -142,7 +142,10 @@ def unplanned(config: DictConfig) -> str | None:
     if "engine" in config:
         return None
     if "megatron" not in config.actor_rollout_ref.actor:
-        return "model_engine: memory and time are worked out for Megatron only; leave model_engine=dp out"
+        return (
+            "model_engine: memory and time are worked out for Megatron only, not for FSDP's shards; "
+            "leave model_engine=dp out"
+        )
     return None
 
 

@@ -75,7 +75,7 @@ def _head(plan: Plan) -> Table:
         ["configuration", plan.config],
         ["model", f"{plan.shape.name}: {plan.shape.parameters / 1e9:.3f} G parameters ({EXACT})"],
         ["GPU", f"{plan.gpu.name}: {plan.gpu.memory / GIB:.1f} GiB, {plan.gpu.flops / 1e12:.0f} TFLOP/s bf16, "
-                f"{plan.gpu.bandwidth / 1e12:.2f} TB/s, link {plan.gpu.link / 1e9:.0f} GB/s ({plan.gpu.source})"],
+                f"{plan.gpu.bandwidth / 1e12:.2f} TB/s, link {plan.gpu.link / 1e9:.0f} GB/s ({plan.gpu.told})"],
         ["layout", f"{training.nodes} x {counted(training.gpus_per_node, 'GPU')} = {split}{engines}{beside}"],
         ["verdict", _verdict(plan)],
     ]  # fmt: skip

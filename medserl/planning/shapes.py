@@ -212,6 +212,13 @@ def shape_of(model: Mapping[str, Any], where: str) -> Shape:
     if model.get("head_dim") is None and hidden % heads:
         raise ConfigError(f"{where}: hidden_size {hidden} cannot be divided by num_attention_heads {heads}")
     context = model.get("max_position_embeddings")
+    if context is not None:
+        context = _number(model, "max_position_embeddings", where)
+    tied = model.get("tie_word_embeddings")
+    if tied is not None and not isinstance(tied, bool):
+        raise ConfigError(
+            f"{where}: tie_word_embeddings is {tied!r}, true or false is needed; copy the model's own file"
+        )
     return Shape(
         name=where,
         layers=numbers["num_hidden_layers"],
@@ -221,10 +228,10 @@ def shape_of(model: Mapping[str, Any], where: str) -> Shape:
         groups=groups,
         head=_number(model, "head_dim", where, hidden // heads),
         vocab=numbers["vocab_size"],
-        tied=bool(model.get("tie_word_embeddings")),
+        tied=bool(tied),
         qk_norm=family.qk_norm,
         qkv_bias=family.qkv_bias,
-        context=context if isinstance(context, int) and not isinstance(context, bool) else None,
+        context=context,
     )
 
 
@@ -248,6 +255,10 @@ def find_shape(name: str, option: str) -> Shape:
     Raises:
         ConfigError: there is no such model, or its file is none.
     """
+    if not name:
+        raise ConfigError(
+            f"{option} '': is empty; give a model's folder, its config.json, or one of {', '.join(KNOWN)}"
+        )
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"

@@ -7,6 +7,13 @@ from omegaconf import DictConfig
 from medserl.errors import ConfigError
 from medserl.run.layout import parallel_of
 
+# Tokens of a micro-batch, where it is filled by tokens: key, section, and whether it is.
+_TOKENS = (
+    ("ppo_max_token_len_per_gpu", "actor", "use_dynamic_bsz"),
+    ("log_prob_max_token_len_per_gpu", "ref", "log_prob_use_dynamic_bsz"),
+    ("log_prob_max_token_len_per_gpu", "rollout", "log_prob_use_dynamic_bsz"),
+)
+
 
 def check_layout(config: DictConfig) -> None:
     """Devices, parallel sizes and batch sizes must divide each other."""
@@ -70,10 +77,28 @@ def check_layout(config: DictConfig) -> None:
                 f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
             )
     longest = config.data.max_prompt_length + config.data.max_response_length
+    if trainer.device == "cuda":
+        for key, part, dynamic in _TOKENS:
+            section = config.actor_rollout_ref[part]
+            if section[dynamic]:
+                check_takes_longest(f"actor_rollout_ref.{part}.{key}", section[key], longest)
     if longest > rollout.max_model_len:
         raise ConfigError(
             f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
             f"data.max_prompt_length + data.max_response_length = {longest}"
+        )
+
+
+def check_takes_longest(key: str, tokens: int, longest: int) -> None:
+    """Raise ConfigError where a micro-batch, filled up to ``tokens``, cannot take the longest row.
+
+    verl 0.9.1 asserts it in ``rearrange_micro_batches`` (verl/utils/seqlen_balancing.py), after vLLM's start and the
+    games of a round; ``medserl/cpu/micro_batches.py``, which replaces that on CPUs, makes such a row one of its own.
+    """
+    if tokens < longest:
+        raise ConfigError(
+            f"{key}: {tokens} is less than the {longest} tokens that a prompt and its reply may have together "
+            "(data.max_prompt_length + data.max_response_length); raise it"
         )
 
 

@@ -35,6 +35,7 @@ FREE_KEYS = (
     "medserl.allow_plain_http",
     "medserl.validation",
     "medserl.alarms",
+    "medserl.trackers",
     "trainer.total_epochs",
     "trainer.total_training_steps",
     "trainer.save_freq",

@@ -24,23 +24,38 @@ RUN_TOKEN = "MEDSERL_RUN_TOKEN"
 SOCKETS = "rl-colocate-zmq-"  # medserl.training.verl_plugin: in /tmp, with the token behind it
 GRACE = 5.0  # seconds to end by themselves
 DONE = b"done"
+STATE, PARENT, START = 0, 1, 19  # places in what stands behind the name in /proc/PID/stat
 
 
 def processes_of(token: str) -> list[int]:
-    """Process ids of the run with this token, but neither this process nor its guard; those of this user only."""
+    """Process ids of the run with this token, but neither this process nor its guard; those of this user only.
+
+    What they started is the run's as well: Ray's agents hide the environment that they were given.
+    """
     marked = f"{RUN_TOKEN}={token}".encode()
-    found = []
+    found, parents = set(), dict[int, int]()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if marked in (entry / "environ").read_bytes().split(b"\0") and not _is_zombie(entry):
-                found.append(int(entry.name))
+            status = _status(int(entry.name))
+            if status is None:
+                continue
+            parents[int(entry.name)] = int(status[PARENT])
+            if marked in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
     return sorted(found)
 
 
-def _is_zombie(process: Path) -> bool:
-    return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z"
+def _status(pid: int) -> list[str] | None:
+    """What /proc/PID/stat says behind the name, from the state on; None where the process is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[STATE] == "Z" else fields
 
 
 def _is_tracker(pid: int) -> bool:
@@ -56,16 +71,25 @@ def end_processes(token: str, grace: float = GRACE) -> int:
     Returns:
         How many there were.
     """
-    found = processes_of(token)
+    known: dict[int, str] = {}
+
+    def left() -> list[int]:
+        """The run's processes, and those seen before, whose parents may have gone since."""
+        seen = ((pid, _status(pid)) for pid in processes_of(token))
+        known.update({pid: status[START] for pid, status in seen if status})
+        now = {pid: _status(pid) for pid in known}
+        return [pid for pid, began in known.items() if (status := now[pid]) and status[START] == began]
+
+    count = len(left())
     for number, chosen in (
         (signal.SIGTERM, lambda pid: not _is_tracker(pid)),
         (signal.SIGKILL, lambda pid: not _is_tracker(pid)),
         (signal.SIGKILL, lambda pid: True),
     ):
-        _signal(filter(chosen, processes_of(token)), number)
-        if wait_for(lambda: not processes_of(token), grace):
+        _signal(filter(chosen, left()), number)
+        if wait_for(lambda: not left(), grace):
             break
-    return len(found)
+    return count
 
 
 def _signal(pids: Iterable[int], number: int) -> None:
@@ -152,8 +176,8 @@ def main(arguments: list[str]) -> int:
     count = end_processes(token)
     clear(token, Path(ray_folder) if ray_folder else None, Path(log_dir))
     print(
-        f"medserl: the run's main process ended without a word; its {count} other processes were ended, their output "
-        f"is in {log_dir}; the same command resumes after the last checkpoint",
+        f"medserl: the run's main process ended without a message; its {count} other processes were ended, their "
+        f"output is in {log_dir}; the same command resumes after the last checkpoint",
         file=sys.stderr,
         flush=True,
     )

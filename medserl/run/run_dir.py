@@ -131,7 +131,7 @@ class RunDir:
         _check_no_other_checkpoint(config)
         if not existing.exists():
             if self.path.is_dir() and any(p.name not in _OURS_FIRST for p in self.path.iterdir()):
-                raise ConfigError(f"{where}: not empty and not of MedSeRL; give another --run-dir")
+                raise ConfigError(f"{where}: is not empty, and MedSeRL did not make it; give another --run-dir")
             return
         self._check_contents(where)
         self._check_resume_mode(where, config)
@@ -198,6 +198,9 @@ class RunDir:
 
     def _check_same(self, where: str, before: Any, config: DictConfig) -> None:
         recorded = read_inputs(self.path)
+        split = differences(before, config, FREE_KEYS, recorded)
+        if not split:
+            return
         differing = differences(before, config, (*FREE_KEYS, *LAYOUT_KEYS), recorded)
         if differing:
             shown = "; ".join(differing[:3]) + (f"; and {len(differing) - 3} more" if len(differing) > 3 else "")
@@ -205,8 +208,7 @@ class RunDir:
                 f"{where}: belongs to another configuration ({shown}); go on with what its {CONFIG_FILE} says, or give "
                 "another --run-dir"
             )
-        split = differences(before, config, FREE_KEYS, recorded)
-        if split and (reason := why_not_resharded(self.checkpoints)):
+        if reason := why_not_resharded(self.checkpoints):
             raise ConfigError(
                 f"{where}: another layout ({'; '.join(split)}), but {reason}; give that layout or another --run-dir"
             )

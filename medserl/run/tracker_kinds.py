@@ -20,6 +20,7 @@ PROJECT = "medserl"
 HERE = "files on this machine"
 _AT_ONCE = 1000  # MLflow takes no more metrics in one request
 _NO_NAME = re.compile(r"[^\w/.\- ]")  # what MLflow takes in no name of a metric
+_UNGROUPED = "round"
 # Before the library is imported: no usage statistics of its own, no minutes of retries within a round.
 _MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -92,6 +93,13 @@ class _Wandb:
         self._wandb.teardown()  # its service is a process of its own
 
 
+def mlflow_name(name: str) -> str:
+    """A metric's name there. MLflow's file store, which may also be behind a server, makes a path of a name, and
+    ``mean_reward`` cannot be a file where ``mean_reward/assessor`` makes it a folder."""
+    allowed = _NO_NAME.sub("_", name)
+    return allowed if "/" in allowed else f"{_UNGROUPED}/{allowed}"
+
+
 class _Mlflow:
     def __init__(self, opening: Opening) -> None:
         uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -127,7 +135,7 @@ class _Mlflow:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [Metric(_NO_NAME.sub("_", name), value, now, number) for name, value in metrics.items()]
+        points = [Metric(mlflow_name(name), value, now, number) for name, value in metrics.items()]
         for first in range(0, len(points), _AT_ONCE):
             self._client.log_batch(self.id, metrics=points[first : first + _AT_ONCE])
 

@@ -21,6 +21,7 @@ from medserl.errors import ConfigError
 from medserl.files import read_json, write_atomically
 from medserl.run.curves import tag
 from medserl.run.tracker_kinds import KINDS, Kind, Opening, Tracker
+from medserl.words import counted
 
 KEY = "medserl.trackers"
 STATE_FILE = "trackers.json"
@@ -121,6 +122,9 @@ class Trackers:
         for name, line in self._lines.items():
             if line.waiting:
                 self._flush(name)
+            if line.waiting:
+                rounds = counted(len({number for number, _ in line.waiting}), "round")
+                logger.warning("%s: the numbers of %s were not sent; metrics.jsonl has them", name, rounds)
             if line.tracker is None:
                 continue
             try:
@@ -158,6 +162,16 @@ class Trackers:
     def _remember(self) -> None:
         state = {name: {"run": line.known, "round": line.sent} for name, line in self._lines.items()}
         write_atomically(self._run_dir / STATE_FILE, json.dumps({**_state(self._run_dir / STATE_FILE), **state}) + "\n")
+
+
+def send_what_waits(
+    run_dir: Path, names: Collection[str], settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Send rounds of a run that has none left to play to the trackers that lack some; the others are left alone."""
+    state = _state(run_dir / STATE_FILE)
+    last = max((int(row["round"]) for row in rows), default=-1)
+    lacking = [name for name in names if int(state.get(name, {}).get("round", -1)) < last]
+    Trackers(run_dir, lacking, numbers_of(settings), rows).close()
 
 
 def _shown(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -37,9 +37,10 @@ from medserl.run.deadline import Deadline, read_deadline
 from medserl.run.launch import Cluster, prepare_environment
 from medserl.run.layout import choose_checkpoint
 from medserl.run.run_dir import RunDir
-from medserl.run.run_log import RunLog
+from medserl.run.run_log import METRICS_FILE, RunLog, read_metrics
 from medserl.run.stop_signals import StopSignals
 from medserl.run.surroundings import Surroundings, environment_kept
+from medserl.run.trackers import send_what_waits
 from medserl.run.watch import Watch
 from medserl.training.game_rows import open_log
 
@@ -346,6 +347,8 @@ class MedSeRLTrainer:
         if done >= self.planned_rounds and checkpoint.latest_step(self.run_dir.checkpoints) == done:
             print(f"complete: {done} rounds; for more, raise --max-rounds or --max-epochs, or give a new --run-dir")
             self._stop.received = None  # it ends nothing
+            rows = read_metrics(self.run_dir.path / METRICS_FILE)
+            send_what_waits(self.run_dir.path, self.settings.trackers, hyperparameters(self.config), rows)
             return metrics
         if self._stop.received is not None:
             print(self._stop.too_early, flush=True)

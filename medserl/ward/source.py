@@ -1,6 +1,7 @@
 """The ward as a note source."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from medserl.game.records import Note
@@ -30,18 +31,23 @@ class WardNotes(NoteSource):
         self._held_out = (held_out_count, held_out_seed)
 
     def training(self) -> list[Note]:
-        return ward_notes("train", self._count, self._seed)
+        return list(_notes("train", self._count, self._seed))
 
     def gold(self, training: Sequence[Note]) -> Sequence[Note]:
         if self._conditions is None:
             return super().gold(training)
-        table = load_table()
-        known = some_conditions(table, self._conditions)
-        return ward_notes("train", self._count, self._seed, table, known)
+        return _notes("train", self._count, self._seed, some_conditions(load_table(), self._conditions))
 
     def held_out(self) -> list[Note]:
-        return ward_notes("validation", *self._held_out)
+        return list(_notes("validation", *self._held_out))
 
     @property
     def where(self) -> str:
         return "the synthetic ward"
+
+
+@lru_cache(maxsize=8)
+def _notes(split: str, count: int, seed: int, conditions: frozenset[str] | None = None) -> tuple[Note, ...]:
+    """The ward's notes, made once: the checks, the plan and the rounds of one start all ask for them, and a thousand
+    take half a second."""
+    return tuple(ward_notes(split, count, seed, conditions=conditions))

@@ -27,6 +27,21 @@ def test_attention_is_counted_under_its_mask() -> None:
     assert difference == pytest.approx(3 * 36 * 32 * 128 * 4 * pairs)
 
 
+def test_the_count_of_qwen3_4b_by_hand() -> None:
+    """Not by the code's own shapes: the numbers are Qwen3-4B's config.json, multiplied out."""
+    attention = 2 * 2560 * 4096 + 2 * 2560 * 1024  # queries and output, keys and values
+    assert attention == 26_214_400
+    mlp = 3 * 2560 * 9728
+    assert mlp == 74_711_040
+    matrices = 36 * 100_925_440 + 151_936 * 2560
+    assert matrices == 4_022_272_000
+    # 1 000 tokens: 6 N each, and 3 * 4 * 36 layers * 32 heads * 128 for each of 500 500 pairs.
+    assert training_flops(QWEN3_4B, [1000]) == 24_133_632_000_000 + 885_620_736_000
+    # PaLM counts every pair of tokens: 12 L H Q T a token.
+    palm = 6 * matrices + 12 * 36 * 32 * 128 * 1000
+    assert training_flops(QWEN3_4B, [1000]) / 1000 == pytest.approx(palm - 12 * 36 * 32 * 128 * 499.5)
+
+
 @pytest.mark.parametrize(
     ("name", "flops"),
     [

@@ -1,13 +1,18 @@
 """`medserl plan` at the command line: tables, JSON, and one sentence for what cannot be planned."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from medserl.bringup.flops import QWEN3_4B
 from medserl.cli.main import main
 from medserl.config.family import config_path, leaves_open
+from medserl.errors import ConfigError
+from medserl.planning.shapes import shape_of
 
+ACTOR = "actor_rollout_ref.actor"
 TENSOR = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
 PIPELINE = "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size"
 
@@ -21,9 +26,10 @@ def test_tables_of_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     for phase in ("log-probs", "update", "transfer", "rollout", "save", "load"):
         assert phase in out
     assert "100 rounds (assumed)" in out and "the fastest that fits" in out
-    for line in out.splitlines():  # every figure of memory says how it is known
-        if line.startswith(("weights ", "logits ", "KV cache  ", "node at a save")):
-            assert " exact " in line or " assumed " in line
+    memory = [line for line in out.splitlines() if line.startswith(("weights ", "logits ", "KV cache  ", "node at a"))]
+    assert len(memory) >= 4
+    for line in memory:  # every figure says how it is known
+        assert " exact " in line or " assumed " in line
     assert "\x1b" not in out and out.count("\n64 ") == 2
 
 
@@ -50,8 +56,10 @@ def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert json.loads(shown.out)["refused"] in shown.err
     assert "an update needs about 54.3 GiB of each GPU" in shown.err and shown.err.count("\n") == 1
-    assert main(["plan", "--host-memory", "64"]) == 2
-    assert "--host-memory says 64.0 GiB" in capsys.readouterr().err
+    assert main(["plan", "--host-memory", "64", "--gpu=h100-nvl-94gb"]) == 2
+    shown = capsys.readouterr()
+    assert "--host-memory says 64.0 GiB" in shown.err
+    assert "NVIDIA H100 NVL product brief; NVLink joins pairs, from memory: to be checked)" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -73,6 +81,15 @@ def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[st
         (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not there; give a file of notes, or leave it out"),
         (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path: /nowhere: no such file"),
         (["data.max_response_length=40000"], "is more than the model's max_position_embeddings 40960"),
+        (["--gpu="], "--gpu '': is not known"),
+        (["--model="], "--model '': is empty; give a model's folder"),
+        (["--assume", "rounds=1.5"], "'1.5' is not a whole number above 0"),
+        (["--assume", "mfu=1e-320"], "is not a number above 0"),
+        (["model_engine=dp"], "model_engine: memory and time are worked out for Megatron only"),
+        ([f"{ACTOR}.ppo_max_token_len_per_gpu=3583"], "3583 is less than the 3584 tokens that a prompt and its reply"),
+        ([f"{ACTOR}.megatron.expert_model_parallel_size=2"], "expert_model_parallel_size: 2 is not supported, only 1"),
+        ([f"{ACTOR}.megatron.virtual_pipeline_model_parallel_size=3"], "3 is not supported, only null; interleaved"),
+        (["--config=sft_qwen3_4b", "engine.virtual_pipeline_model_parallel_size=2"], "only null; interleaved"),
         (["medserl.referee.name=judge", "--gpus-per-node=8"], "needs 1 GPU in addition to the training's"),
     ],
 )
@@ -80,6 +97,36 @@ def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], words: li
     assert main(["plan", *words]) == 2
     shown = capsys.readouterr()
     assert sentence in shown.err and shown.err.count("\n") == 1 and not shown.out
+
+
+NO_COUNTS = (0, -1, "4096", 1.5, True, [], math.nan, 1e30)
+NUMBERS = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+NUMBERS += ("head_dim", "vocab_size", "max_position_embeddings")
+
+
+@pytest.mark.parametrize("key", [*NUMBERS, "tie_word_embeddings"])
+def test_a_config_json_with_a_value_that_is_none_is_refused(key: str) -> None:
+    for value in NO_COUNTS if key != "tie_word_embeddings" else ("true", 0, 1.5, []):
+        with pytest.raises(ConfigError, match=rf"^folder: {key} is .*; copy the model's own file$") as error:
+            shape_of({**QWEN3_4B, key: value}, "folder")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_config_json_without_a_value_is_refused_or_takes_what_transformers_would(key: str) -> None:
+    model = {name: value for name, value in QWEN3_4B.items() if name != key}
+    if key in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
+        shape_of(model, "folder")
+    else:
+        with pytest.raises(ConfigError, match=f"^folder: {key} is missing"):
+            shape_of(model, "folder")
+
+
+def test_sizes_of_a_config_json_that_do_not_divide_are_named() -> None:
+    with pytest.raises(ConfigError, match="num_attention_heads 30 cannot be divided by num_key_value_heads 8"):
+        shape_of({**QWEN3_4B, "num_attention_heads": 30}, "folder")
+    with pytest.raises(ConfigError, match="hidden_size 2561 cannot be divided by num_attention_heads 32"):
+        shape_of({**QWEN3_4B, "hidden_size": 2561, "head_dim": None}, "folder")
 
 
 def test_notes_that_a_configuration_leaves_to_the_user() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -78,6 +79,9 @@ PATHS = (
     *("bad/loop.jsonl", "bad/unreadable.jsonl", "bad/list.jsonl/below", "bad/closed/new", "bad/dangling.yaml/new"),
     *("/dev/full", "/proc/nowhere", "", "x" * 300, "a\nb", "\udcff.jsonl", "${x}", "???", "~nobody/x", "-"),
 )
+
+
+MOST_MEMORY = 16 << 30  # bytes of addresses, of which torch and its like reserve many
 
 
 class Started(Exception):
@@ -231,6 +235,8 @@ def sweep(
     """What went wrong with the options of a command, ``only`` with some of the values."""
     before, umask, faults = set(world.rglob("*")), os.umask(0o022), []
     signal.signal(signal.SIGALRM, too_long)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, limits[1]))  # a device that is read has no end
     try:
         for action in LEAVES[command]._actions:
             for value in values(action):
@@ -246,6 +252,7 @@ def sweep(
     finally:
         signal.alarm(0)
         os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
     return faults
 
 
@@ -254,7 +261,7 @@ FEW = ("-1", "nan", "bad/directory.jsonl", "bad/deep.yaml", "bad/pipe.jsonl", "a
 
 @pytest.mark.usefixtures("cut_off")
 @pytest.mark.parametrize(
-    "command", [("report",), ("export",), ("health",), ("slurm", "step", "free-port")], ids=" ".join
+    "command", [("report",), ("export",), ("health",), ("data", "ward"), ("slurm", "step", "free-port")], ids=" ".join
 )
 def test_a_few_bad_values_end_in_a_sentence(
     command: tuple[str, ...], world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -34,10 +34,16 @@ def test_medserl_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> No
         (["slurm", "render", "--tiem=1", "preflight"], "'--tiem=1' is not an option; did you mean --time"),
         (["train", "rounds"], "'rounds' is not an option; overrides look like key=value"),
         (["evaluate", "--format", "fulll"], "'fulll' is not a choice; did you mean full?"),
+        (["plan", "--nodes", "1.5"], "--nodes '1.5': is not a whole number"),
+        (["plan", "--host-memory=much"], "--host-memory 'much': is not a number"),
+        (["games"], "required: RUN"),
     ],
 )
-def test_a_mistyped_word_gets_a_suggestion(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_word_gets_a_sentence_and_a_suggestion(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1 and " --help` lists what there is" in said

@@ -54,8 +54,8 @@ def test_fsdp_keeps_what_the_configuration_says_of_the_training() -> None:
         (["model_engine=veomni"], "only 'megatron' or 'dp'"),
         (["model_engine=torchtitan"], "only 'megatron' or 'dp'"),
         (["model_engine=nonsense"], "model_engine"),
-        ([GAE, "critic.optim.lr=1e-5"], "gae needs a critic"),
-        ([DP, GAE], "where flash-attn is installed only"),
+        ([GAE, "critic.optim.lr=1e-5"], "MedSeRL trains without a critic"),
+        ([DP, GAE], "with FSDP without flash-attn; leave it out"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_a_sentence(overrides: list[str], told: str) -> None:
@@ -80,6 +80,13 @@ def test_what_cannot_be_planned_says_so() -> None:
     with pytest.raises(ConfigError, match="are worked out"):
         job_of(resolved(DP))
     job_of(resolved())
+
+
+def test_fsdp_is_refused_where_megatron_keeps_adam_on_the_host() -> None:
+    with pytest.raises(ConfigError, match=r"^model_engine=dp: qwen3_4b_1gpu is for Megatron \("):
+        load_config("qwen3_4b_1gpu", [DP, "medserl.notes.path=notes.jsonl"])
+    config = load_config("qwen3_4b_1node", [DP, "medserl.notes.path=notes.jsonl"])
+    assert config.actor_rollout_ref.actor.strategy == "fsdp2"
 
 
 def test_rounds_without_an_update_need_micro_batches_by_tokens() -> None:

@@ -80,7 +80,7 @@ def test_the_wards_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["data", "ward", "--out", str(tmp_path), "--count", "4"]) == 0
     first = (tmp_path / "WARD-TestSet.csv").read_bytes()
     assert main(["data", "ward", "--out", str(tmp_path), "--count", "4"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["data", "ward", "--out", str(tmp_path), "--count", "4", "--overwrite"]) == 0
     assert (tmp_path / "WARD-TestSet.csv").read_bytes() == first
     assert main(["data", "ward", "--out", str(tmp_path / "x"), "--count", "1"]) == 2
@@ -124,6 +124,10 @@ def test_any_file_of_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     )
     file = stats(capsys, path, "--model", model_dir())["files"]["n.jsonl"]
     assert (file["rows"], file["notes"], file["dropped_rows"]) == (3, 2, 1)
+    unlabelled = write_jsonl(tmp_path / "own.jsonl", [{"note_id": "b", "text": "Fine."}])
+    for file_, expected in ((path, False), (unlabelled, True)):
+        assert main(["data", "stats", str(file_), "--model", str(model_dir())]) == 0
+        assert ("no row says that its text has an error: all count as CORRECT" in capsys.readouterr().out) is expected
     lonely = [*error_row("a", 1)[:8], "NA"]
     path = write_csv(tmp_path / "n.csv", [lonely, clean_row("b", note_text(2))])
     file = stats(capsys, path, "--config", "qwen3_4b_1node", "--model", model_dir())["files"]["n.csv"]

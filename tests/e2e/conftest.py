@@ -14,5 +14,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(home: Path) -> Run:
-    """Three rounds under TP=2 in one go."""
-    return train(home / "uninterrupted", "--max-rounds", "3")
+    """Three rounds under TP=2 in one go, whose numbers go to a folder of MLflow's too."""
+    store = {"MLFLOW_TRACKING_URI": f"file:{home / 'mlflow'}"}
+    arguments = ("--max-rounds", "3", "medserl.trackers=[mlflow]")
+    return train(home / "uninterrupted", *arguments, environment=store)

@@ -177,6 +177,8 @@ def watch_sockets(found: set[tuple[str, str, int]], ended: threading.Event, peri
         for process in seen:
             with contextlib.suppress(psutil.Error, OSError):
                 title = " ".join(process.cmdline()).strip()
+                if not title:  # it is ending: its memory is gone, its sockets not yet; it was seen before
+                    continue
                 for connection in process.net_connections(kind="tcp"):
                     if connection.status == psutil.CONN_LISTEN:
                         found.add((title, *connection.laddr))

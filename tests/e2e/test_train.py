@@ -5,13 +5,15 @@ import json
 import math
 import re
 import stat
+from pathlib import Path
 
 import pytest
 
 from medserl.gamelog.kinds import Source
 from medserl.gamelog.read import read_games
 from medserl.planning.shapes import find_shape
-from medserl.run.curves import ALWAYS
+from medserl.run.curves import ALWAYS, tag
+from medserl.run.tracker_kinds import mlflow_name
 from medserl.ward import model_dir
 from tests.e2e.runs import Run, train
 
@@ -178,6 +180,47 @@ def test_tensorboard_draws_what_moves(uninterrupted: Run) -> None:
     still = {name for name in tags if len({point.value for point in events.Scalars(name)}) == 1}
     assert not [name for name in still if not ALWAYS.match(name)]
     assert "custom_scalars__config__" in events.Tags()["tensors"]
+
+
+def test_tensorboard_shows_games_of_each_round(uninterrupted: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted.path / "tensorboard"))
+    events.Reload()
+    written = {point.step: point.tensor_proto.string_val[0].decode() for point in events.Tensors("games/text_summary")}
+    assert sorted(written) == [1, 2, 3]
+    for number, text in written.items():
+        assert f"round {number} · " in text and "by the assessor**" in text
+        # Every game's edit shows: words that went, words that came.
+        assert all(re.search(r"~~.+~~|\*\*.+\*\*", quoted) for quoted in re.findall("^> (.*)$", text, re.MULTILINE))
+    played = {" ".join(row["shown"].split()[:8]) for row in uninterrupted.games(1) if row["shown"]}
+    assert any(start in written[1].replace("\\", "") for start in played)
+
+
+def test_a_tracker_gets_every_number_of_every_round(
+    uninterrupted: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow.tracking import MlflowClient
+
+    assert "numbers to files on this machine (mlflow)" in uninterrupted.output
+    client = MlflowClient(f"file:{home / 'mlflow'}")
+    known = json.loads((uninterrupted.path / "trackers.json").read_text())["mlflow"]
+    assert known["round"] == 3
+    run = client.get_run(known["run"])
+    assert run.info.status == "FINISHED" and run.info.run_name == "uninterrupted"
+    wanted: dict[str, dict[int, float]] = {}
+    for row in (*uninterrupted.validations, *uninterrupted.metrics):
+        for name, value in row.items():
+            shown = tag(name) if name != "round" else None
+            if shown is not None and isinstance(value, int | float):
+                wanted.setdefault(mlflow_name(shown), {})[row["round"]] = value
+    got = {
+        name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
+        for name in run.data.metrics
+    }
+    assert len(got) > 100 and got == wanted
+    assert all(math.isfinite(float(value)) for value in run.data.params.values())
 
 
 def test_the_log_can_be_grepped(uninterrupted: Run) -> None:

@@ -1,11 +1,13 @@
-"""A run with CI=true fails on a skip that nobody allowed, and names the test. In subprocesses: exit codes count."""
+"""A run with CI=true fails on a skip that nobody allowed, and names the test: seen at runs within this one."""
 
-import os
-import subprocess
-import sys
+import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from tests.conftest import __name__ as PLUGIN
 
 ALLOWED = "@pytest.mark.medec\ndef test_medec(): pass\n"
 CASES = {
@@ -24,45 +26,55 @@ FINE = {
     "expected failure, inside": "def test_it(): pytest.xfail('known')\n",
     "MEDEC": ALLOWED,
 }
-# By hand, because an installed package may be called `tests`, too.
-CONFTEST = """
-import sys, types
-sys.modules["tests"] = tests = types.ModuleType("tests")
-tests.__path__ = [{folder!r}]
-pytest_plugins = ["tests.conftest"]
-"""
 PASSED = "def test_other(): pass\n"
+NUMBER = itertools.count()  # no two files of the same name, because Python imports a name once
 
 
-def run(folder: Path, root: Path, body: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_made.py").write_text("import pytest\n" + body + PASSED)
-    (folder / "conftest.py").write_text(CONFTEST.format(folder=str(root / "tests")))
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = medec\n  quick\n")
-    env = {key: value for key, value in os.environ.items() if key not in ("CI", "MEDSERL_MEDEC_DIR")}
-    env |= {"PYTHONPATH": str(root), **environment}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
+class Done(NamedTuple):
+    code: int
+    shown: str
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs a file of tests with the project's conftest.py and an environment."""
+
+    def run(body: str, **environment: str) -> Done:
+        file = tmp_path / f"test_made_{next(NUMBER)}.py"
+        file.write_text("import pytest\n" + body + PASSED)
+        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = medec\n  quick\n")
+        for key in ("CI", "MEDSERL_MEDEC_DIR"):
+            monkeypatch.delenv(key, raising=False)
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        # The outer run watches over output and time.
+        plugins = ("no:cacheprovider", "no:faulthandler", "no:timeout", "no:xdist", PLUGIN)
+        options = ["-q", "-s", "--import-mode=importlib", "--rootdir", str(tmp_path)]
+        code = pytest.main([*options, *(f"-p{plugin}" for plugin in plugins), str(file)])
+        return Done(int(code), "".join(capsys.readouterr()))
+
+    return run
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_skip_fails_ci_and_is_named(tmp_path: Path, root: Path, case: str) -> None:
-    done = run(tmp_path, root, CASES[case], CI="true")
-    assert done.returncode == 1, done.stdout + done.stderr
-    told = done.stdout.partition("CI=true does not allow")[2]
-    assert "test_made.py" in told and "test_other" not in told, done.stdout
+def test_a_skip_fails_ci_and_is_named(run: Callable[..., Done], case: str) -> None:
+    done = run(CASES[case], CI="true")
+    assert done.code == 1, done.shown
+    told = done.shown.partition("CI=true does not allow")[2]
+    assert "test_made_" in told and "test_other" not in told, done.shown
 
 
 @pytest.mark.parametrize("case", FINE)
-def test_what_is_no_skip_or_allowed_passes_ci(tmp_path: Path, root: Path, case: str) -> None:
-    done = run(tmp_path, root, FINE[case], CI="true")
-    assert done.returncode == 0 and "does not allow" not in done.stdout, done.stdout + done.stderr
+def test_what_is_no_skip_or_allowed_passes_ci(run: Callable[..., Done], case: str) -> None:
+    done = run(FINE[case], CI="true")
+    assert done.code == 0 and "does not allow" not in done.shown, done.shown
 
 
-def test_elsewhere_a_skip_is_a_skip(tmp_path: Path, root: Path) -> None:
-    done = run(tmp_path, root, CASES["skipped"])
-    assert done.returncode == 0 and "1 skipped" in done.stdout, done.stdout + done.stderr
+def test_elsewhere_a_skip_is_a_skip(run: Callable[..., Done]) -> None:
+    done = run(CASES["skipped"])
+    assert done.code == 0 and "1 skipped" in done.shown, done.shown
 
 
-def test_medec_named_but_not_there_fails_ci(tmp_path: Path, root: Path) -> None:
-    done = run(tmp_path, root, ALLOWED, CI="true", MEDSERL_MEDEC_DIR=str(tmp_path / "nothing"))
-    assert done.returncode == 1 and "test_made.py::test_medec" in done.stdout, done.stdout + done.stderr
+def test_medec_named_but_not_there_fails_ci(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run(ALLOWED, CI="true", MEDSERL_MEDEC_DIR=str(tmp_path / "nothing"))
+    assert done.code == 1 and ".py::test_medec" in done.shown, done.shown

@@ -156,5 +156,6 @@ def test_gpus_by_name() -> None:
 def test_every_gpu_has_plausible_figures_and_a_source() -> None:
     for name, gpu in GPUS.items():
         assert gpu.name == name and gpu.source
+        assert gpu.told.endswith("to be checked") is not gpu.compared
         assert abs(gpu.memory / 1e9 - float(name.rpartition("-")[2].removesuffix("gb"))) < 13
         assert 1e14 < gpu.flops < 3e15 and 2e11 < gpu.bandwidth < 1e13 and gpu.host <= gpu.link <= 1e12

@@ -17,7 +17,7 @@ def play(run_dir: Path, name: str, numbers: range) -> str:
     rows = [{"round": number, "mean_reward": number / 10} for number in range(numbers.start)]
     lines = Trackers(run_dir, [name], {"lr": 0.001}, rows)
     for number in numbers:
-        lines.send(number, {"mean_reward": number / 10, "actor/entropy": 1.5})
+        lines.send(number, {"mean_reward": number / 10, "mean_reward/assessor": 0.5, "actor/entropy": 1.5})
     lines.close()
     run: str = json.loads((run_dir / STATE_FILE).read_text())[name]["run"]
     return run
@@ -37,15 +37,15 @@ def test_mlflow_keeps_one_run_over_two_starts_and_numbers_only(tmp_path: Path, m
     run = client.get_run(first)
     assert run.info.status == "FINISHED" and run.info.run_name == "run_a"
     assert run.data.params == {"lr": "0.001"} and run.data.tags == {"mlflow.runName": "run_a"}
-    assert [(m.step, m.value) for m in client.get_metric_history(first, "mean_reward")] == [
+    assert [(m.step, m.value) for m in client.get_metric_history(first, "round/mean_reward")] == [
         (number, number / 10) for number in range(5)
     ]
-    assert set(run.data.metrics) == {"mean_reward", "verl/actor/entropy"}
+    assert set(run.data.metrics) == {"round/mean_reward", "mean_reward/assessor", "verl/actor/entropy"}
     assert run.info.user_id == "unknown"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / STATE_FILE).write_text(json.dumps({"mlflow": {"run": "0" * 32, "round": 9}}))
     new = play(tmp_path / "other", "mlflow", range(1, 3))
-    assert len(client.get_metric_history(new, "mean_reward")) == 3, (
+    assert len(client.get_metric_history(new, "round/mean_reward")) == 3, (
         "a run that is gone there begins anew, with all rounds"
     )
 

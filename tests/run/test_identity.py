@@ -31,9 +31,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# What the tests here change, and what stands beside it: of a thousand keys, most concern none of them.
+SECTIONS = ("medserl", "trainer", "algorithm", "data")
+MODEL_SECTIONS = ("model.path", "actor.optim", "actor.megatron", "rollout.gpu_memory_utilization")
+
+
 @functools.cache
 def composed() -> DictConfig:
-    return load_config("embedded", ["medserl.run_dir=run"])
+    whole = load_config("embedded", ["medserl.run_dir=run"])
+    part = OmegaConf.masked_copy(whole, SECTIONS)
+    for key in (f"actor_rollout_ref.{section}" for section in MODEL_SECTIONS):
+        OmegaConf.update(part, key, OmegaConf.select(whole, key), force_add=True)
+    return part
 
 
 def start(*overrides: str) -> None:
@@ -156,6 +165,7 @@ def test_notes_that_cannot_be_compared_any_more_are_refused_with_a_way_on(here: 
         "medserl.validation.best_metric=val/greedy/mcc",
         "medserl.game_log.enabled=true",
         "medserl.device=cpu",
+        "medserl.trackers=[mlflow]",
         "trainer.logger=[console]",
         "medserl.max_rounds=99",
         "actor_rollout_ref.rollout.gpu_memory_utilization=0.2",

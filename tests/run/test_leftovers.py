@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from medserl.run.leftovers import Guard, end_processes, processes_of
+from medserl.run.leftovers import Guard, end_processes, processes_of, wait_for
 from medserl.run.watch import part_name
 
 SCRIPT = Path(__file__).with_name("ray_victim.py")
@@ -123,7 +123,7 @@ def test_nothing_survives(ended: dict[str, Ended], fault: str) -> None:
     [
         ("gcs_server", 1, "Ray's gcs_server died; the run cannot go on"),
         ("raylet", 1, "Ray's raylet died; the run cannot go on"),
-        ("main", -signal.SIGKILL, "the run's main process ended without a word; its "),
+        ("main", -signal.SIGKILL, "the run's main process ended without a message; its "),
     ],
 )
 def test_the_fault_is_named_and_the_run_ends(ended: dict[str, Ended], fault: str, code: int, sentence: str) -> None:
@@ -164,6 +164,32 @@ def test_only_the_runs_own_processes_end_and_stubborn_ones_too() -> None:
             process.communicate()
 
 
+def test_children_that_hide_their_environment_end_too_even_where_their_parent_ends_first() -> None:
+    """As Ray's agents do, whose parent is the raylet."""
+    token = f"hidden{os.getpid()}"
+    child = (
+        "[sys.executable, '-c', 'import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True);"
+        " time.sleep(600)']"
+    )
+    code = (
+        f"import subprocess, sys; child = subprocess.Popen({child}, env={{}}, stdout=subprocess.PIPE);"
+        "child.stdout.readline(); print(child.pid, end='')"
+    )
+    parent = spawn(token, code)
+    assert parent.stdout is not None
+    hidden = int(parent.stdout.readline())
+    try:
+        assert processes_of(token) == sorted([parent.pid, hidden])
+        assert end_processes(token, grace=1.0) == 2
+        assert parent.wait(5) == -signal.SIGTERM
+        assert wait_for(lambda: not Path(f"/proc/{hidden}/cmdline").exists(), 5)
+    finally:
+        parent.kill()
+        parent.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(hidden, signal.SIGKILL)
+
+
 def test_a_guard_that_is_dismissed_does_nothing(tmp_path: Path) -> None:
     token = f"dismissed{os.getpid()}"
     process = spawn(token, "pass")
@@ -194,7 +220,7 @@ def test_a_guard_whose_main_process_is_killed_ends_the_run(tmp_path: Path) -> No
         main.stdout.readline()
         main.kill()
         said = main.stderr.read()  # until the guard has ended too
-        assert "main process ended without a word; its 1 other processes were ended" in said
+        assert "main process ended without a message; its 1 other processes were ended" in said
         assert part.wait(5) == -signal.SIGTERM
         assert not (tmp_path / "ray").exists() and (tmp_path / "logs/worker-1.out").read_text() == "said"
     finally:

@@ -13,8 +13,8 @@ import pytest
 from medserl.config.load import load_config, load_sft_config
 from medserl.errors import ConfigError
 from medserl.run import trackers
-from medserl.run.tracker_kinds import HERE, KINDS, Kind, Opening
-from medserl.run.trackers import STATE_FILE, Trackers, check_trackers, numbers_of, where_numbers_go
+from medserl.run.tracker_kinds import HERE, KINDS, Kind, Opening, mlflow_name
+from medserl.run.trackers import STATE_FILE, Trackers, check_trackers, numbers_of, send_what_waits, where_numbers_go
 from medserl.sft.step_lines import STEP, figures
 
 
@@ -104,14 +104,38 @@ def test_numbers_wait_while_a_tracker_is_out_of_reach_and_one_line_says_so(
     ]
 
 
-def test_what_still_waits_at_the_end_is_sent_at_the_next_start(tmp_path: Path, server: Server) -> None:
+def test_what_still_waits_at_the_end_is_said_and_sent_at_the_next_start(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     server.reachable = False
     lines = Trackers(tmp_path, ["made"], {})
     lines.send(1, {"mean_reward": 1.0})
     lines.close()
+    assert caplog.messages[-1] == "made: the numbers of 1 round were not sent; metrics.jsonl has them"
     server.reachable = True
     Trackers(tmp_path, ["made"], {}, [{"round": 1, "mean_reward": 1.0}])
     assert [number for _, number, _ in server.got] == [1]
+
+
+def test_a_finished_run_sends_what_a_tracker_lacks_and_asks_no_other(tmp_path: Path, server: Server) -> None:
+    rows = [{"round": number, "mean_reward": number / 10} for number in (0, 1)]
+    send_what_waits(tmp_path, ["made"], {"lr": 0.1, "name": "x"}, rows)
+    assert [number for _, number, _ in server.got] == [0, 1]
+    opened = len(server.openings)
+    send_what_waits(tmp_path, ["made"], {}, rows)
+    assert len(server.openings) == opened
+    send_what_waits(tmp_path, ["made"], {}, [*rows, {"round": 2, "mean_reward": 0.3}])
+    assert [number for _, number, _ in server.got] == [0, 1, 2]
+
+
+def test_no_name_in_mlflow_is_a_folder_of_another() -> None:
+    """A path in its file store: mean_reward cannot stand beside mean_reward/assessor."""
+    known = ["mean_reward", "mean_reward/assessor", "label_inversion_rate", "label_inversion_rate/second_referee"]
+    known += ["vcf_acceptance_rate", "vcf_acceptance_rate/benign", "games", "val/greedy/auc", "verl/timing_s/step"]
+    names = {mlflow_name(name) for name in known}
+    assert len(names) == len(known)
+    assert not [name for name in names if any(other.startswith(f"{name}/") for other in names)]
+    assert mlflow_name("mine (50 %)") == "round/mine _50 __"
 
 
 def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:
