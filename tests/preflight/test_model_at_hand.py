@@ -77,19 +77,26 @@ def test_notes_without_gold_errors_mix_nothing_in(
     assert "medserl.labelled_share is 0 instead of 0.5" in caplog.text
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "max_position_embeddings 512"),
+        # Then no prompt can be measured, and a limit that follows from the prompts says nothing.
+        (["medserl.thinking=true"], "has no enable_thinking"),
+    ],
+)
+def test_all_problems_are_told_at_once(
+    tmp_path: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = make_model(tmp_path / "model", max_position_embeddings=512, num_hidden_layers=3)
-    words = ["--model", str(model), "--rollout-batch-size", "40", "medserl.thinking=true"]
-    assert start(tmp_path, *words) == EXIT_USAGE
+    assert start(tmp_path, "--model", str(model), "--rollout-batch-size", "40", *words) == EXIT_USAGE
     error = capsys.readouterr().err
-    told = (
+    others = (
         "num_hidden_layers 3 cannot be divided by pipeline_model_parallel_size 2",
-        "max_position_embeddings 512",
-        "has no enable_thinking",
         "12 notes are fewer than one round's medserl.rollout_batch_size 40",
     )
-    assert all(sentence in error for sentence in told)
-    assert "4 things stand in the way" in error and len(error.split("stand in the way")[1].splitlines()) == 5
+    assert all(sentence in error for sentence in (told, *others))
+    assert "3 things stand in the way" in error and len(error.split("stand in the way")[1].splitlines()) == 4
 
 
 def test_a_problem_is_told_once_and_alone_as_it_is() -> None:
