@@ -56,15 +56,31 @@ def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
     with suppress(FileNotFoundError):
         regular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _named(path, temporary):
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            replace_durably(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """An OSError of the block names the file that was asked for: a full disk's names none, others the temporary one."""
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        replace_durably(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        given = error.filename2 or error.filename
+        if given is None:
+            error.filename = str(path)
+        elif os.fsdecode(given).startswith(str(temporary)):
+            error.filename = str(path) + os.fsdecode(given).removeprefix(str(temporary))
+            error.filename2 = None
         raise
 
 
@@ -184,7 +200,7 @@ def whole_folder(out: Path, mode: int = PRIVATE_FOLDER, overwrite: bool = False)
     """
     out = pointed_to(out)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
-    with made_folder(out.parent):
+    with made_folder(out.parent), _named(out, beside):
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(mode=mode)
         try:

@@ -5,6 +5,7 @@ Left alone, a run that names one of them would pass every check and then train s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,14 @@ from medserl.errors import ConfigError
 
 _POLICY = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 _CRITIC = (
-    "verl 0.9.1 makes a critic of the policy's weights, with Megatron of models with an output layer of their own only "
-    "(mbridge looks for lm_head.weight, and Qwen3's small ones have none), with FSDP where flash-attn is installed only"
+    "MedSeRL trains without a critic: verl 0.9.1 would make one of the policy's weights, which fails with Megatron "
+    "where a model has no output layer of its own (lm_head.weight; Qwen3 up to 4B) and with FSDP without flash-attn"
 )
-_ESTIMATOR = f"gae needs a critic, and {_CRITIC}; the others compare answers to one prompt, of which a game has one"
+_ESTIMATORS = {
+    "gae": f"{_CRITIC}; leave it out",
+    None: "it compares several answers to one prompt, of which a game has one; leave it out",
+}
+"""By estimator; None: every other one."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +35,15 @@ class OneOf:
         return " or ".join("null" if value is None else repr(value) for value in self.values)
 
 
-Only = tuple[tuple[str, Any, str], ...]
-"""Key, the value or values that were tested here, why there is no other."""
+Why = str | Mapping[Any, str]
+Only = tuple[tuple[str, Any, Why], ...]
+"""Key, the value or values that were tested here, why there is no other (by value where the reasons differ)."""
 _ENGINE = "MedSeRL trains with Megatron, or with FSDP (model_engine=dp)"
 _TRAIN: Only = (
     ("model_engine", OneOf(("megatron", "dp")), _ENGINE),
     ("actor_rollout_ref.rollout.name", "vllm", "MedSeRL generates with vLLM only"),
     ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
-    ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATOR),
+    ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),
     ("critic.enable", False, _CRITIC),
     ("trainer.use_v1", True, "MedSeRL works with verl's v1 trainer only"),
     ("trainer.v1.trainer_mode", "sync", "MedSeRL trains on-policy, round by round, only"),
@@ -120,7 +126,8 @@ def check_supported(config: DictConfig, only: Only) -> None:
         given = OmegaConf.select(config, key)
         several = works if isinstance(works, OneOf) else OneOf((works,))
         if given is not None and given not in several.values:
-            raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {several}; {why}")
+            reason = why if isinstance(why, str) else why.get(given, why[None])
+            raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {several}; {reason}")
 
 
 def check_effects(
@@ -138,7 +145,7 @@ def check_effects(
         ConfigError: names the key and what to use instead.
     """
     if "critic" in config and (key := _other(config.critic, defaults.critic, "critic")):
-        raise ConfigError(f"{key}: has no effect, as there is no critic; {_CRITIC}")
+        raise ConfigError(f"{key}: has no effect; {_CRITIC}")
     for key, instead in without_effect:
         given = _written(config, key)
         if given != _written(base, key, _written(defaults, key)):

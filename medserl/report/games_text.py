@@ -85,6 +85,9 @@ class Tally:
         if row["assessor"] is not None:
             self.count[f"asked, {row['source']}"] += 1
             self.count[f"right, {row['source']}"] += outcome(row) is Outcome.RIGHT
+            if row["truth"] is not None:
+                self.count[f"asked {row['truth']}"] += 1
+                self.count[f"wrong {row['truth']}"] += outcome(row) is Outcome.WRONG
 
     @property
     def rows(self) -> list[list[str]]:
@@ -97,6 +100,10 @@ class Tally:
         ]
         asked = sorted(name.removeprefix("asked, ") for name in self.count if name.startswith("asked, "))
         found += [(f"assessor right, {source}", f"right, {source}", f"asked, {source}") for source in asked]
+        found += [
+            ("error that the assessor overlooked", "wrong INCORRECT", "asked INCORRECT"),
+            ("sound note that it called INCORRECT", "wrong CORRECT", "asked CORRECT"),
+        ]
         return [
             [name, f"{int(100 * self.count[part] / self.count[whole] + 0.5)} %", f"of {self.count[whole]:,}"]
             for name, part, whole in found

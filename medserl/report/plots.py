@@ -20,6 +20,18 @@ Points = Sequence[Sequence[float]]
 """(x, y) pairs, x ascending."""
 INK, FILL, MARK = "#222222", "#4477aa", "#cc6677"
 CHANCE = "chance"
+DARK = {
+    "#ffffff": "#16181c",
+    INK: "#e4e6ea",
+    "#dddddd": "#3a3d44",
+    FILL: "#77aadd",
+    MARK: "#ee99aa",
+    "#228833": "#66bb77",
+    "#aa3377": "#dd77aa",
+    "#666666": "#aaaaaa",
+    "#000000": "#ffffff",
+}
+"""Colours of the style, and what takes their place on a dark page; others can be read on both."""
 _STYLE = Path(__file__).with_name("medserl.mplstyle")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEGEND = 36  # letters of a line: a longer name must not push the axes away
@@ -66,13 +78,24 @@ def _labelled(svg: str, title: str, description: str) -> str:
     own = "plot-" + hashlib.sha256(f"{title}\0{body}".encode()).hexdigest()[:8]
     body = re.sub(r'(width|height)="([0-9.]+)pt"', r'\1="\2"', body, count=2)
     body = re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[1]}{own}-", body)
-    body = body.replace('<style type="text/css">*{', f'<style type="text/css">#{own} *{{')
+    body = body.replace('<style type="text/css">*{', f'<style type="text/css">{_dark(own)}\n#{own} *{{')
     names = f'id="{own}" role="img" aria-labelledby="{own}-title {own}-desc"'
     head, rest = body.split(">", 1)
     return (
         f'{head.replace("<svg", f"<svg {names}", 1)}>\n <title id="{own}-title">{escape(title)}</title>'
         f'\n <desc id="{own}-desc">{escape(description)}</desc>{rest.rstrip()}\n'
     )
+
+
+def _dark(own: str) -> str:
+    """CSS for a dark page. matplotlib writes a colour into each element's style, where a rule has to ask for it;
+    the background changes with it, because the page around a picture of its own may be of the other kind."""
+    rules = " ".join(
+        f'#{own} [style*="{what}: {light}"]{{{what}: {dark} !important}}'
+        for light, dark in DARK.items()
+        for what in ("fill", "stroke")
+    )
+    return f"@media screen and (prefers-color-scheme: dark){{ {rules} }}"
 
 
 def line_plot(

@@ -18,7 +18,7 @@ from medserl.gamelog.rows import Turn, played
 from medserl.training.rows import uid_of
 
 if TYPE_CHECKING:
-    from medserl.training.trainer import RoundState
+    from medserl.training.round_state import RoundState
 
 TAIL = 48
 """So many of a reply's last tokens are looked at: a verdict in the strict form ends it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,16 +18,17 @@ import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl import DataProto
 from verl.trainer.ppo.core_algos import FixedKLController
+from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions, log_seqlen_unbalance
-from verl.workers.utils.padding import response_to_nested
 
 from medserl.config.load import game_settings
 from medserl.config.settings import make_setup
 from medserl.data.rounds import Round, RoundSource, planned_rounds, validation_notes
-from medserl.game import Game, Role, draw_error_type
+from medserl.game import Role, draw_error_type
 from medserl.game.wire import decode_game
 from medserl.gamelog.kinds import Row as GameRow
 from medserl.report.round_metrics import referee_complaint
@@ -37,6 +38,7 @@ from medserl.training.agent_loop import AGENT_NAME, GAME_FIELD, NoteTask
 from medserl.training.checkpoints import CheckpointedTrainer
 from medserl.training.exploration import accepted_edits, explored_by
 from medserl.training.game_rows import round_rows
+from medserl.training.round_state import RoundState
 from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of, verdict_credits
 from medserl.training.validate import Validator
 
@@ -48,19 +50,6 @@ STEPS = "medserl/optimizer_steps"
 
 class RolloutFailed(RuntimeError):
     """More games of a round failed technically than ``medserl.max_failed_share`` allows."""
-
-
-@dataclass
-class RoundState:
-    """What the trainer knows of the round being trained: tasks and games by note, roles by trajectory key."""
-
-    tasks: dict[str, NoteTask] = field(default_factory=dict)
-    games: dict[str, Game] = field(default_factory=dict)
-    rows: dict[str, Row] = field(default_factory=dict)
-    roles: dict[str, str] = field(default_factory=dict)
-    advantages: dict[str, float] = field(default_factory=dict)
-    """Mean over a trajectory's tokens, by key."""
-    nothing_trains: bool = False
 
 
 class SelfPlayTrainer(CheckpointedTrainer):
@@ -279,19 +268,35 @@ class SelfPlayTrainer(CheckpointedTrainer):
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles."""
-        batch = self._compute_returns(batch, metrics)
-        if self.round.nothing_trains:
-            return batch
-        fields = ["returns", "response_mask"]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        mask = data["response_mask"]
-        padded = data.to_padded_tensor()
-        roles = [self.round.roles.get(key, PADDING) for key in batch.keys]
-        returns, credits = padded["returns"], verdict_credits(batch.keys, self.round, self.settings.advantage)
+        """KL and returns by verl; advantages by role, with the weights of the roles, in place of verl's.
+
+        verl computes between one read from the TransferQueue and one write to it (verl 0.9.1, trainer_base.py,
+        ``compute_advantage_for_multi_trajectories``); ours stand there too, so that no row travels twice.
+        """
+        upstream = trainer_base.compute_advantage_for_multi_trajectories
+
+        def by_role(data: DataProto, batch_keys: list[str], **rule: Any) -> DataProto:
+            data = upstream(data, batch_keys=batch_keys, **rule)
+            if not self.round.nothing_trains:
+                returns, mask = data.batch["returns"].clone(), data.batch["response_mask"]
+                data.batch["advantages"] = self._advantages_by_role(batch_keys, returns, mask, metrics)
+            return data
+
+        trainer_base.compute_advantage_for_multi_trajectories = by_role
+        try:
+            return self._compute_returns(batch, metrics)
+        finally:
+            trainer_base.compute_advantage_for_multi_trajectories = upstream
+
+    def _advantages_by_role(
+        self, keys: list[str], returns: torch.Tensor, mask: torch.Tensor, metrics: dict[str, Any]
+    ) -> torch.Tensor:
+        """From returns, which are changed, and the mask of response tokens: both (rows, response length)."""
+        roles = [self.round.roles.get(key, PADDING) for key in keys]
+        credits = verdict_credits(keys, self.round, self.settings.advantage)
         for i, credit in credits.items():
             returns[i] -= credit.reward
-        advantages = self.advantages(returns, padded["response_mask"], roles)
+        advantages = self.advantages(returns, mask, roles)
         for role in sorted(set(self.round.roles.values())):
             left_out = role in self.advantages.left_out and not (credits and role == Role.ASSESSOR.value)
             metrics[f"medserl/left_out/{role}"] = float(left_out)
@@ -304,11 +309,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)
         for i, credit in credits.items():
             advantages[i, credit.token] = credit.advantage
-        means = advantages.sum(-1) / padded["response_mask"].sum(-1).clamp(min=1)  # zero outside the mask
-        shown = zip(batch.keys, means.tolist(), strict=True)
+        means = advantages.sum(-1) / mask.sum(-1).clamp(min=1)  # zero outside the mask
+        shown = zip(keys, means.tolist(), strict=True)
         self.round.advantages = {key: mean for key, mean in shown if key in self.round.roles}
-        output = TensorDict({"advantages": response_to_nested(advantages, mask)}, batch_size=len(batch))
-        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=output)
+        return advantages
 
     def _compute_returns(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's own, but for the mean KL: verl's is over padding too, whose KL is 0. The one over real rows is shown,

@@ -14,6 +14,7 @@ from medserl.gamelog.log import GameLog
 from medserl.gamelog.read import read_games
 from medserl.report.games_page import write_games
 from medserl.report.games_text import Choice, Tally
+from medserl.report.plots import line_plot
 from tests.gamelog.made import HOSTILE, game, made_log
 from tests.report.browser import browser
 
@@ -341,3 +342,40 @@ def test_a_run_without_games_writes_nothing(run: Path, tmp_path: Path) -> None:
     assert not out.exists()
     with pytest.raises(ConfigError, match="cannot be written"):
         write_games([run], tmp_path / "no" / "page.html")
+
+
+# ---------------------------------------------------------------- plots of the other pages, in the same browser
+
+COLOURS = """() => [...document.querySelectorAll('svg text, svg path, svg use')].map(element => {
+  const style = getComputedStyle(element)
+  return [element.tagName, style.fill, style.stroke].join('|')
+})"""
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours as a browser writes them; 21 is black on white (WCAG 2.2, "contrast ratio")."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_plot_has_the_readers_colours(chromium: Any) -> None:
+    """Ten curves, one of each colour: text, curves and ground change together, and are told apart on both grounds."""
+    svg = line_plot("t", {f"c{i}": [[(0, i), (1, i + 1)]] for i in range(10)}, unit="u", chance=0.5)
+    grounds = {}
+    for scheme, least in (("light", 1.8), ("dark", 4.5)):
+        page = chromium.new_page(color_scheme=scheme)
+        page.set_content(f"<body>{svg}</body>")
+        found = [entry.split("|") for entry in page.evaluate(COLOURS)]
+        ground = grounds[scheme] = next(fill for tag, fill, _ in found if tag == "path" and fill != "none")
+        assert all(contrast(fill, ground) > 12 for tag, fill, _ in found if tag == "text")
+        curves = {stroke for tag, fill, stroke in found if tag == "path" and fill == "none" and stroke != "none"}
+        seen = sorted(contrast(stroke, ground) for stroke in curves)
+        assert len(seen) >= 12 and seen[2] > least, (scheme, seen)  # the two faintest are the grid and the axes
+        page.close()
+    assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 28)"}

@@ -1,5 +1,6 @@
 """Plots are well-formed SVG with titles, labels and a description, and the same each time."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from medserl.report.plots import dot_plot, draw_lines, line_plot
 
+ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 RUN = st.dictionaries(st.integers(0, 500), st.floats(-1e6, 1e6), max_size=20).map(lambda d: sorted(d.items()))
 NAMES = st.text("ab<&'\" é_$\\{^|\0\n漢", min_size=1, max_size=12)
@@ -110,9 +112,21 @@ def test_dots_show_every_run_and_say_their_mean_and_deviation() -> None:
     assert svg.count("<use") >= 5 and svg == dot_plot("t", rows, ["AUC", "greedy"], {"AUC": 0.87})
 
 
-def test_the_dots_of_the_wards_page_are_those_of_their_figures() -> None:
-    """Else: python benchmarks/ward_dots.py."""
-    file = Path(__file__).parents[2] / "docs/figures/ward_learning.json"
-    figures = json.loads(file.read_text())
-    drawn = dot_plot(figures["title"], figures["arms"], list(figures["start"]), figures["start"])
-    assert drawn == file.with_suffix(".svg").read_text()
+@pytest.mark.parametrize("name", ["ward_learning", "ward_evidence"])
+def test_a_picture_of_the_documents_is_that_of_its_figures(name: str) -> None:
+    """Else: python tools/figures.py docs/figures/NAME.json docs/figures/NAME.svg."""
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "tools" / "figures.py")
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    file = ROOT / "docs" / "figures" / f"{name}.json"
+    assert tool.drawn(json.loads(file.read_text())) == file.with_suffix(".svg").read_text()
+
+
+def test_every_picture_of_the_documents_can_be_read_on_a_dark_page() -> None:
+    pictures = sorted((ROOT / "docs" / "figures").glob("*.svg"))
+    assert len(pictures) >= 5
+    for picture in pictures:
+        svg = picture.read_text()
+        assert "(prefers-color-scheme: dark)" in svg and svg.count("<svg") == 1, picture.name
+        assert picture.name == "embedded_run.svg" or picture.with_suffix(".json").is_file()

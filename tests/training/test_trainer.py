@@ -275,6 +275,27 @@ def test_global_is_what_verl_makes_of_the_whole_batch(made: Any, queue: Any) -> 
     assert torch.allclose(data["advantages"], expected, atol=1e-6)
 
 
+def test_advantages_travel_once(made: Any, queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """verl reads what it needs once and writes returns and advantages once; its own function is in place again."""
+    from verl.trainer.ppo.v1 import trainer_base
+
+    upstream = trainer_base.compute_advantage_for_multi_trajectories
+    trainer = made.made_trainer()
+    batch, metrics = balanced(trainer, made, queue, mixed(made))
+    trips = []
+    for name in ("kv_batch_get", "kv_batch_put"):
+        way = getattr(trainer_base.tq, name)
+
+        def counted(*args: Any, name: str = name, way: Any = way, **kwargs: Any) -> Any:
+            trips.append(name)
+            return way(*args, **kwargs)
+
+        monkeypatch.setattr(trainer_base.tq, name, counted)
+    trainer._compute_advantage(batch, metrics)
+    assert trips == ["kv_batch_get", "kv_batch_put"]
+    assert trainer_base.compute_advantage_for_multi_trajectories is upstream
+
+
 def test_per_role_is_verls_whitening_of_each_role_alone(made: Any, queue: Any) -> None:
     import torch
     from verl.trainer.ppo.core_algos import compute_reinforce_plus_plus_outcome_advantage as reinforce

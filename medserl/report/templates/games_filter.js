@@ -86,6 +86,7 @@ function holds(games, game, wanted) {
 function figures(games, found) {
   const { columns } = games;
   const count = { played: 0, accepted: 0, ruled: 0, against: 0, benign: 0, spoilt: 0, both: 0, apart: 0 };
+  const wrong = new Map([["INCORRECT", [0, 0]], ["CORRECT", [0, 0]]]); // by truth: how many, how many answered wrongly
   const asked = new Map(); // by kind: how many, how many of them right
   const outcomes = games.words.outcome;
   for (const game of found) {
@@ -107,6 +108,11 @@ function figures(games, found) {
       const source = games.word("source", "source", game);
       const [all, right] = asked.get(source) || [0, 0];
       asked.set(source, [all + 1, right + (outcome === "assessor right")]);
+      const truth = wrong.get(games.word("label", "truth", game));
+      if (truth) {
+        truth[0]++;
+        if (outcome === "assessor wrong") truth[1]++;
+      }
     }
     if (columns.second[game] >= 0) {
       count.both++;
@@ -119,6 +125,9 @@ function figures(games, found) {
   if (count.ruled) rows.push(["edit was not what was asked for", share(count.against, count.ruled)]);
   if (count.benign) rows.push(["benign edit was an error", share(count.spoilt, count.benign)]);
   for (const [source, [all, right]] of [...asked].sort()) rows.push([`assessor right, ${source}`, share(right, all)]);
+  const [[errors, overlooked], [sound, accused]] = wrong.values();
+  if (errors) rows.push(["error that the assessor overlooked", share(overlooked, errors)]);
+  if (sound) rows.push(["sound note that it called INCORRECT", share(accused, sound)]);
   if (count.both) rows.push(["referees disagree", share(count.apart, count.both)]);
   return rows;
 }
