@@ -24,4 +24,4 @@ def test_the_game_imports_nothing_heavy() -> None:
 
 
 def _is_light(module: str) -> bool:
-    return module in ("medserl.errors", "medserl.files") or module.startswith("medserl.game")
+    return module == "medserl.errors" or module.startswith("medserl.game")
