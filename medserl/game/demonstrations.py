@@ -20,7 +20,6 @@ from medserl.game.referee.canonical import shipped_lexicon
 from medserl.game.referee.rules import RulesReferee
 from medserl.game.sentences import sentence_texts
 from medserl.game.vcf import apply_vcf
-from medserl.words import counted
 
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
 
@@ -204,7 +203,7 @@ def note_batches(
                 return filled
             note = notes[rng.randrange(len(notes))]
             filled += maker.assessor_pair(note, rng) if mode is None else maker.injector_turn(note, mode, rng)
-        reasons = ", ".join(f"{reason}: {counted(times, 'draw')}" for reason, times in maker.left_out.most_common())
+        reasons = ", ".join(f"{reason}: {times} draws" for reason, times in maker.left_out.most_common())
         raise ValueError(f"the notes offer no {make} ({reasons})")
 
     while True:
