@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from medserl.run.run_log import read_metrics
+
 PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
 
 
@@ -60,6 +62,12 @@ def outside(row: dict[str, Any]) -> float:
     return float(row["timing_s/step"] - sum(row.get(f"timing_s/{phase}", 0.0) for phase in worked))
 
 
+def played(metrics: Path) -> list[dict[str, Any]]:
+    """Rows of rounds; those of a validation before the first one, or after the last, are none."""
+    rows = read_metrics(metrics) if metrics.exists() else []
+    return [row for row in rows if not row.get("validation")]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -83,7 +91,7 @@ def main() -> int:
             used, large = memory(process.pid)
             peak, processes = max(peak, used), max(processes, large)
             metrics = run / "metrics.jsonl"
-            if not first and metrics.exists() and metrics.stat().st_size:
+            if not first and played(metrics):
                 first = time.perf_counter() - began
             time.sleep(2.0)  # reading the memory maps of a dozen processes is slow
         total = time.perf_counter() - began
@@ -91,9 +99,12 @@ def main() -> int:
         if process.returncode:
             print(log, file=sys.stderr)
             return process.returncode
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows = played(run / "metrics.jsonl")
+        start = json.loads((run / "provenance.json").read_text())["starts"][0]
         ready = re.search(r"ready after (\d+) s", log)
     print("| what | value |\n| --- | --- |")
+    print(f"| configuration | {' '.join([start['config'], *rest])} |")
+    print(f"| commit | {start['git_commit'] or 'no checkout'} |")
     print(f"| command to first round finished | {first:.0f} s |")
     print(f"| of which until Ray, Megatron and vLLM are ready | {ready[1] if ready else '?'} s |")
     print(f"| whole run of {options.rounds} rounds | {total:.0f} s |")

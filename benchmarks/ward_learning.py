@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from medserl.ablation.cell import judge
 from medserl.game import Label, Mode, load_prompt_set
@@ -38,12 +37,11 @@ from medserl.ward.demonstrations import Mixture, demonstration_batches
 from medserl.ward.generator import benign_edit, ward_cases
 from medserl.ward.heldout import seen_table
 from medserl.ward.oracle import OracleReferee
-from medserl.ward.player import Player
+from medserl.ward.player import STEM, Player
 from medserl.ward.table import load_table
 
 PROMPTS = load_prompt_set("ward")
 NOTE_SEED, TEST_PATIENTS = 7, 200
-STEM = 'final_answer: "'
 RULES = ("reward", "divided", "likelihood", "supervised")
 FORM_WEIGHT = 0.3
 GROUPS = 11  # notes in one pass through the model, of like length
@@ -64,8 +62,8 @@ def explorer(folder: Path, notes: int, steps: int, seed: int) -> None:
     """Train the shipped model to draw a wrong fact at random where it has learnt the usual one, in all kinds of
     sentences alike; supervised, on the table's edits of training notes, injector's turns alone."""
     torch.manual_seed(seed)
-    model: Any = AutoModelForCausalLM.from_pretrained(model_dir(), dtype=torch.float32)
-    player = Player(model, AutoTokenizer.from_pretrained(model_dir()))
+    player = Player.load(model_dir())
+    model = player.model
     mixture = Mixture(assessor_pairs=0, injector_turns=48, habit=0.0, thinking=0.0)
     batches = demonstration_batches(load_table(), ward_cases("train", notes, NOTE_SEED), PROMPTS, mixture, seed + 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
@@ -133,15 +131,15 @@ class Assessor:
     """A model of the ward with what its verdict reads.
 
     Texts that share their beginning, as a note and its edits do, share its place in the model too: half the tokens.
+    It is for learning; `medserl.ward.player.verdict_probabilities`, which judges, says the same of each text.
 
     Args:
         directory: The model.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-        self.player = Player(self.model, self.tokenizer)
+        self.player = Player.load(directory)
+        self.model, self.tokenizer = self.player.model, self.player.tokenizer
         self.stem = self.tokenizer.encode(STEM, add_special_tokens=False)
         answers = [self.tokenizer.encode(verdict_answer(label), add_special_tokens=False) for label in Label]
         self.ends = [[*answer[len(self.stem) :], self.tokenizer.eos_token_id] for answer in answers]

@@ -56,15 +56,31 @@ def replacing(path: Path, mode: int = PRIVATE_FILE) -> Iterator[BinaryIO]:
     with suppress(FileNotFoundError):
         regular(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _named(path, temporary):
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            replace_durably(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """An OSError of the block names the file that was asked for: a full disk's names none, others the temporary one."""
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        replace_durably(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        given = error.filename2 or error.filename
+        if given is None:
+            error.filename = str(path)
+        elif os.fsdecode(given).startswith(str(temporary)):
+            error.filename = str(path) + os.fsdecode(given).removeprefix(str(temporary))
+            error.filename2 = None
         raise
 
 
@@ -135,18 +151,18 @@ def check_new_folder(path: Path, option: str) -> None:
     path = pointed_to(path)
     try:
         if os.path.ismount(path):
-            raise ConfigError(f"{option} {path}: is where a disk is mounted; give a new folder in it")
+            raise ConfigError(f"{option} {path}: is a mount point; give a new folder in it")
         if path.is_dir() and not any(path.iterdir()):
             return
         if os.path.lexists(path):
-            raise ConfigError(f"{option} {path}: is there already; give another one")
+            raise ConfigError(f"{option} {path}: already exists; give another one")
         above = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
         if not above.is_dir():
             raise ConfigError(f"{option} {path}: {above} is not a folder; give another one")
         if not os.access(above, os.W_OK | os.X_OK):
             raise ConfigError(f"{option} {path}: nothing can be written in {above}; give another one")
     except OSError as error:
-        raise ConfigError(f"{option} {path}: cannot be made ({error.strerror}); give another one") from None
+        raise ConfigError(f"{option} {path}: cannot be created ({error.strerror}); give another one") from None
 
 
 def pointed_to(path: Path) -> Path:
@@ -184,7 +200,7 @@ def whole_folder(out: Path, mode: int = PRIVATE_FOLDER, overwrite: bool = False)
     """
     out = pointed_to(out)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
-    with made_folder(out.parent):
+    with made_folder(out.parent), _named(out, beside):
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(mode=mode)
         try:
@@ -243,7 +259,7 @@ def regular(path: Path) -> Path:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "Is no regular file", str(path))
+        raise OSError(errno.EINVAL, "Is not a regular file", str(path))
     return path
 
 

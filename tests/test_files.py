@@ -155,13 +155,13 @@ def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_what_is_no_file_is_neither_replaced_nor_waited_for(no_file: Path) -> None:
     held = {path: path.lstat().st_ino for path in no_file.parent.iterdir()}
-    with pytest.raises(OSError, match="Is no regular file|Is a directory"):
+    with pytest.raises(OSError, match="Is not a regular file|Is a directory"):
         write_atomically(no_file, "text")
-    with pytest.raises(OSError, match="Is no regular file|Is a directory"):
+    with pytest.raises(OSError, match="Is not a regular file|Is a directory"):
         read_json(no_file)
     assert held == {path: path.lstat().st_ino for path in no_file.parent.iterdir()}
     if no_file.is_fifo():
-        with pytest.raises(OSError, match="Is no regular file"):
+        with pytest.raises(OSError, match="Is not a regular file"):
             open_private(no_file)
 
 

@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     model, out = MODELS[options.name], options.directory.absolute()
     if (out / "config.json").is_file():
-        print(f"{out} is there already")
+        print(f"{out} already exists")
         return
     if out.exists() and any(out.iterdir()):
         raise SystemExit(f"small_models: {out} is not empty; give a new directory")

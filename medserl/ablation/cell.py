@@ -117,10 +117,9 @@ def judge(model: Path, split: str, count: int, conditions: Collection[str] | Non
         conditions: Judge only those of them who have one of these.
     """
     import torch
-    from sklearn.metrics import roc_auc_score
 
-    from medserl.game import Label, labelled_from_notes, load_prompt_set
-    from medserl.game.metrics import answer_metrics, mean
+    from medserl.game import labelled_from_notes, load_prompt_set
+    from medserl.game.metrics import answer_metrics, mean, ranking_auc
     from medserl.ward.demonstrations import PROMPT_SET
     from medserl.ward.generator import ward_notes
     from medserl.ward.player import Player, ask_assessor, verdict_probabilities
@@ -137,8 +136,7 @@ def judge(model: Path, split: str, count: int, conditions: Collection[str] | Non
         found[f"{name}_recall_incorrect"] = figures["recall_incorrect"]
     probabilities = verdict_probabilities(player, prompts, labelled)
     found["mean_min_p"] = mean(min(p, 1 - p) for p in probabilities)
-    # Chance that a wrong note gets a higher p(INCORRECT) than a right one.
-    found["auc"] = float(roc_auc_score([note.label is Label.INCORRECT for note in labelled], probabilities))
+    found["auc"] = ranking_auc((note.label, p) for note, p in zip(labelled, probabilities, strict=True))
     return found
 
 

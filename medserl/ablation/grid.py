@@ -82,7 +82,7 @@ def read_grid(path: Path) -> Grid:
     arms = [_arm(path, str(name), value, config, common) for name, value in named.items()]
     arms += _combinations(path, _mapping(path, "grid", found.get("grid")), config, common)
     if not arms:
-        raise ConfigError(f"{path}: neither arms nor grid name a run")
+        raise ConfigError(f"{path}: neither arms nor grid names a run")
     names = [arm.name for arm in arms]
     if double := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{path}: two arms are called {double!r}")
@@ -102,7 +102,7 @@ def check_seeds(seeds: Sequence[Any], where: str) -> tuple[int, ...]:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
             raise ConfigError(f"{where}: {seed!r} is not a seed; give whole numbers from 0 to {2**32 - 1}")
     if double := next((seed for seed in seeds if list(seeds).count(seed) > 1), None):
-        raise ConfigError(f"{where}: {double} stands twice; two runs of one arm would share a folder")
+        raise ConfigError(f"{where}: {double} is given twice; two runs of one arm would share a folder")
     return tuple(seeds)
 
 
@@ -112,7 +112,7 @@ class _NoDoubles(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if double := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.YAMLError(f"{double!r} stands twice, line {node.start_mark.line + 1} and below")
+            raise yaml.YAMLError(f"{double!r} is given twice, line {node.start_mark.line + 1} and below")
         return super().construct_mapping(node, deep)
 
 
@@ -132,7 +132,7 @@ def _strings(path: Path, where: str, value: Any) -> tuple[str, ...]:
 
 def _arm(path: Path, name: str, value: Any, config: str, common: tuple[str, ...]) -> Arm:
     if not name.replace("_", "").replace("-", "").isalnum():
-        raise ConfigError(f"{path}: the arm {name!r} names a folder; use letters, digits, - and _")
+        raise ConfigError(f"{path}: the arm {name!r} is also the name of a folder; use only letters, digits, - and _")
     if isinstance(value, list) or value is None:
         return Arm(name, common + _strings(path, f"arms.{name}", value or []), config)
     if not isinstance(value, dict):

@@ -11,7 +11,7 @@ from medserl.ablation.cell import ACCEPTANCE, UNLABELLED
 from medserl.ablation.fingerprint import made_with
 from medserl.ablation.grid import Grid
 from medserl.ablation.runner import Bench, read_result
-from medserl.files import write_atomically
+from medserl.files import made_folder, write_all_atomically
 from medserl.report.plots import dot_plot, line_plot
 from medserl.report.tables import escape
 from medserl.report.tables import table as markdown_table
@@ -86,17 +86,15 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
     text = table(grid, results, start)
     if line := made_with(result for runs in results.values() for result in runs.values()):
         text += f"\n{line}\n"
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / TABLE, text, 0o644)
     data = {"title": grid.title, "start": start, "arms": results}
-    write_atomically(out / DATA, json.dumps(data, indent=1) + "\n", 0o644)
     curves = {
         name: [run["curves"][CURVE] for run in runs.values() if run.get("curves", {}).get(CURVE)]
         for name, runs in results.items()
     }
     plot = line_plot(f"{grid.title}: {CURVE}", curves, unit="balanced accuracy", limits=LIMITS, chance=CHANCE)
-    write_atomically(out / PLOT, plot, 0o644)
-    write_atomically(out / DOTS, dots(grid.title, results, start), 0o644)
+    pages = {TABLE: text, DATA: json.dumps(data, indent=1) + "\n", PLOT: plot, DOTS: dots(grid.title, results, start)}
+    with made_folder(out):
+        write_all_atomically({out / name: page for name, page in pages.items()}, 0o644)
     return text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from medserl.ablation.notes import check_all_notes
 from medserl.config.load import is_sft_config
 from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, open_private, read_json
+from medserl.run.stop_signals import handled
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -59,22 +59,18 @@ class Bench:
         total = len(waiting)
         logger.info("%d runs, %d at a time", total, self.jobs)
         try:
-            for number in (signal.SIGTERM, signal.SIGUSR1):
-                signal.signal(number, _leave)  # so that the runs below are ended too
-            while waiting or running:
-                while waiting and len(running) < self.jobs:
-                    cell = waiting.pop(0)
-                    logger.info("%s begins", cell.name)
-                    running[self._start(cell)] = (cell, time.monotonic())
-                for process in [p for p in running if p.poll() is not None]:
-                    cell, began = running.pop(process)
-                    seconds = time.monotonic() - began
-                    good = process.returncode == 0
-                    if not good:
-                        failed.append(cell)
-                    end = "finished" if good else f"FAILED with code {process.returncode}, see {self._log(cell)}"
-                    logger.info("%s %s after %.0f s; %d to go", cell.name, end, seconds, len(waiting) + len(running))
-                time.sleep(_POLL)
+            with handled(_leave):  # so that the runs below are ended too
+                while waiting or running:
+                    while waiting and len(running) < self.jobs:
+                        cell = waiting.pop(0)
+                        logger.info("%s begins", cell.name)
+                        running[self._start(cell)] = (cell, time.monotonic())
+                    for process in [p for p in running if p.poll() is not None]:
+                        cell, began = running.pop(process)
+                        if process.returncode != 0:
+                            failed.append(cell)
+                        self._tell_end(cell, process.returncode, time.monotonic() - began, len(waiting) + len(running))
+                    time.sleep(_POLL)
         finally:
             for process in running:
                 process.terminate()
@@ -94,6 +90,10 @@ class Bench:
                 f"{self.folder(cell) / RESULT}: {reason}; give another --out, or remove that folder to run it again"
             )
         return result
+
+    def _tell_end(self, cell: Cell, code: int, seconds: float, left: int) -> None:
+        end = "finished" if code == 0 else f"FAILED with code {code}, see {self._log(cell)}"
+        logger.info("%s %s after %.0f s; %d to go", cell.name, end, seconds, left)
 
     def _log(self, cell: Cell) -> Path:
         return self.out / "runs" / f"{cell.name}.log"

@@ -31,7 +31,7 @@ def group_sum(place: Place) -> dict[str, Any]:
     x = torch.arange(1024.0, device=place.device)
     torch.distributed.all_reduce(x)
     if not torch.equal(x.cpu(), torch.arange(1024.0)):
-        raise Unexpected("other numbers came back", {})
+        raise Unexpected("different numbers came back", {})
     return {"backend": "nccl " + ".".join(map(str, torch.cuda.nccl.version())) if place.device == CUDA else "gloo"}
 
 
@@ -41,7 +41,7 @@ def triton_sum(place: Place) -> dict[str, Any]:
 
     x, y = (torch.randn(10_000, device=place.device) for _ in range(2))
     if not torch.equal(add(x, y), x + y):
-        raise Unexpected("another sum than torch's", {})
+        raise Unexpected("the sum differs from torch's", {})
     return {}
 
 

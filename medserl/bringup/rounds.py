@@ -78,7 +78,7 @@ def _transfer(rows: list[dict[str, Any]], parameters: int | None) -> dict[str, A
         found |= {"gb_per_s": round(2e-9 * parameters / seconds, 2), "aim_s": TRANSFER_AIM}
         found["aim_met"] = seconds <= TRANSFER_AIM
     if not found["correlation"] > LEAST_CORRELATION:
-        raise Unexpected("vLLM's probabilities are not those of the trainer: it has other weights", found)
+        raise Unexpected("vLLM's probabilities are not those of the trainer: its weights differ", found)
     return found
 
 

@@ -58,7 +58,7 @@ class Child:
         line = self._line(time.monotonic() + seconds)
         if line is None:
             self._kill()
-            return {"status": FAILED, "why": f"no answer after {seconds:.0f} s; it was ended"}
+            return {"status": FAILED, "why": f"no answer after {seconds:.0f} s; the check was stopped"}
         if not line:
             return {"status": FAILED, "why": self._obituary()}
         answer: dict[str, Any] = json.loads(line)

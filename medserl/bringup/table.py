@@ -25,7 +25,7 @@ def summary(machine: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     end = [f"{machine['device']}: {told or 'nothing to run'}"]
     if lines and lines[0]["device"] == CPU:
-        end.append("without a GPU: what passed says nothing of CUDA kernels, speed or memory")
+        end.append("without a GPU: what passed says nothing about CUDA kernels, speed or memory")
     return "\n".join([*rows, *end])
 
 

@@ -34,14 +34,19 @@ TRAIN_OPTIONS: tuple[Option, ...] = (
         "the model directory to start from (default: the ward's tiny model)",
     ),
     ("--rollout-batch-size", "medserl.rollout_batch_size", int, "notes per round"),
-    ("--vcf-min-jaccard", "medserl.vcf.min_jaccard", float, "least shingle similarity of an accepted edit"),
+    ("--vcf-min-jaccard", "medserl.vcf.min_jaccard", float, "minimum shingle similarity of an accepted edit"),
     (
         "--vcf-max-jaccard",
         "medserl.vcf.max_jaccard",
         float,
-        "greatest shingle similarity of an accepted edit",
+        "maximum shingle similarity of an accepted edit",
     ),
-    ("--vcf-max-word-edits", "medserl.vcf.max_word_edits", int, "most word edits of an accepted edit"),
+    (
+        "--vcf-max-word-edits",
+        "medserl.vcf.max_word_edits",
+        int,
+        "maximum number of words that an accepted edit changes",
+    ),
     ("--max-epochs", "trainer.total_epochs", int, "passes over the notes"),
     ("--max-rounds", "medserl.max_rounds", int, "stop after this many rounds in total"),
     ("--run-dir", "medserl.run_dir", str, "where the run writes; with the same directory it resumes"),
@@ -125,7 +130,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="sampling temperature; 0 is greedy (default: 0, or 1.0 with --samples)",
     )
-    parser.add_argument("--max-tokens", type=int, help="most tokens of a reply (default: the configuration's limit)")
+    parser.add_argument("--max-tokens", type=int, help="maximum tokens per reply (default: the configuration's limit)")
 
 
 def add_splitting(parser: argparse.ArgumentParser) -> None:

@@ -51,6 +51,6 @@ def run_check(options: argparse.Namespace, overrides: list[str]) -> int:
     print("\n".join(heading))
     print(f"{suspected} of {len(findings)} texts suspected, {unread} without a verdict; {out} (only you can read it)")
     if unread == len(findings):
-        print("medserl: no reply could be read; the model does not keep the form: warm-start it first (medserl sft)")
+        print("medserl: no reply could be read; the model misses the format: warm-start it first (medserl sft)")
         return EXIT_FAILURE
     return EXIT_OK

@@ -38,7 +38,7 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
     from medserl.preflight.stack_checks import tool_checks
     from medserl.report.terminal import show
 
-    print("looking at this machine, which takes some seconds", file=sys.stderr, flush=True)
+    print("checking this machine, which takes a few seconds", file=sys.stderr, flush=True)
     found = machine_checks(options, overrides)
     show(machine_table(found, tool_checks()))
     for check in found:
@@ -47,7 +47,7 @@ def doctor(options: argparse.Namespace, overrides: list[str]) -> int:
     bad = [check for check in found if check.problem]
     for check in bad:
         print(f"bad: {check.name}: {check.problem}", file=sys.stderr)
-    print(f"{len(bad)} of {len(found)} checks are bad" if bad else f"all {len(found)} checks are well", flush=True)
+    print(f"{len(bad)} of {len(found)} checks failed" if bad else f"all {len(found)} checks passed", flush=True)
     return EXIT_FAILURE if bad else EXIT_OK
 
 

@@ -33,7 +33,7 @@ def add_games(commands: argparse._SubParsersAction) -> None:
         "--show",
         type=int,
         metavar="N",
-        help=f"how many games to show here (default: {DEFAULT_SHOWN}, or none into a pipe)",
+        help=f"how many games to show here (default: {DEFAULT_SHOWN}, or none if the output is piped)",
     )
     chosen = parser.add_argument_group("games to show here (the page has filters of its own)")
     chosen.add_argument("--rounds", metavar="N or M-N", help="games of these rounds")

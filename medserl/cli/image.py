@@ -76,8 +76,10 @@ def add_image(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_container_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bind", action="append", default=[], metavar="HOST[:IMAGE]", help="a folder to show inside")
-    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable to set inside")
+    parser.add_argument("--bind", action="append", default=[], metavar="HOST[:IMAGE]", help="a folder to mount inside")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="an environment variable to set inside"
+    )
     parser.add_argument(
         "--userns", action="store_true", help="run in a user namespace, if the runtime has no setuid part"
     )
@@ -136,7 +138,7 @@ def _existing(sif: Path) -> str:
 
 def _no_overrides(overrides: Sequence[str]) -> None:
     if overrides:
-        raise ConfigError(f"{overrides[0]}: medserl image takes overrides only behind `run SIF train`")
+        raise ConfigError(f"{overrides[0]}: medserl image takes overrides only after `run SIF train`")
 
 
 # ------------------------------------------------------------------------------------------------ build, inspect
@@ -184,7 +186,7 @@ def layout_of(kind: str, name: str) -> Iterator[tuple[str, str]]:
                 with open(name, "rb") as stream:
                     oci_layout.from_stream(stream, layout)
             except tarfile.TarError as error:
-                raise ImageError(f"{name}: no archive of `docker save` ({error})") from None
+                raise ImageError(f"{name}: is not an archive made by `docker save` ({error})") from None
         yield "oci", str(layout)
 
 

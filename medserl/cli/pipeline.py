@@ -96,7 +96,7 @@ def run_pipeline(options: argparse.Namespace, overrides: list[str]) -> int:
         pipeline.run()
     except StageFailed as error:
         code = int(error.args[0])
-        print(f"medserl: a stage ended with code {code}; the same command goes on with it", file=sys.stderr)
+        print(f"medserl: a stage ended with code {code}; the same command continues with that stage", file=sys.stderr)
         return code
     print(f"report in {pipeline.folders.out / PAGE}")
     return EXIT_OK

@@ -129,7 +129,7 @@ def run_real(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.real is None or options.notes is None:
         raise ConfigError("--real MODEL and --notes DIR go together: a model directory and the folder of MEDEC's files")
     if overrides:
-        raise ConfigError(f"{overrides[0]}: --real takes no overrides; its commands stand in its table, to be changed")
+        raise ConfigError(f"{overrides[0]}: --real takes no overrides; change the commands that its table lists")
     train, held_out = find_notes(options.notes)
     course = Course(options.real, train, held_out, options.run_dir or REAL_OUT)
     proof = Proof(course)
@@ -138,7 +138,7 @@ def run_real(options: argparse.Namespace, overrides: list[str]) -> int:
         try:
             proof.run()
         except StageFailed as error:
-            return _failed(f"{error}; the same command goes on with it")
+            return _failed(f"{error}; the same command continues from there")
     print((course.out / TABLE).read_text(encoding="utf-8"))
     checks = look_at(course.out / "game", course.rounds)
     for check in checks:

@@ -171,7 +171,7 @@ def plan_of_words(words: Sequence[str], shape: Shape) -> Plan:
     from medserl.slurm.plan import plan_evaluation, plan_training
 
     if not words:
-        raise ConfigError("no command; give train or evaluate with its arguments, behind --")
+        raise ConfigError("no command; give train or evaluate with its arguments, after --")
     if words[0] not in ("train", "evaluate"):
         raise ConfigError(f"medserl {words[0]}: the launchers run train and evaluate")
     parser = Parser(prog="medserl")
@@ -236,6 +236,7 @@ def run_wait_for_nodes(options: argparse.Namespace, overrides: list[str]) -> int
 
 def run_plan(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print the plan of this job, and leave what the preflight looks for."""
+    from medserl.files import write_atomically
     from medserl.planning.memory import GIB
     from medserl.preflight import fit
     from medserl.slurm.plan import GIVEN, Shape
@@ -249,7 +250,7 @@ def run_plan(options: argparse.Namespace, overrides: list[str]) -> int:
         options.nodes, options.gpus_per_node, options.cpus_per_node, gpu_memory_gb=given, gpu_memory_from=said
     )
     plan = plan_of_words([*words, *overrides], shape)
-    options.out.write_text(plan.to_json(), encoding="utf-8")
+    write_atomically(options.out, plan.to_json(), 0o644)
     print("\n".join(line for line in plan.lines if not line.startswith("time ")))
     return EXIT_OK
 

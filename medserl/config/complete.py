@@ -150,7 +150,7 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
             raise ConfigError(f"medserl.notes.{key}: fine-tuning learns from medserl.notes alone; leave it out")
     if sft.batch_size(settings) == 0:
         raise ConfigError(
-            "medserl.mixture: assessor_pairs 0 and injector_turns 0 make a batch of nothing; raise one of them"
+            "medserl.mixture: assessor_pairs 0 and injector_turns 0 make an empty batch; raise one of them"
         )
     if settings.max_demonstrations < sft.batch_size(settings):
         raise ConfigError(
@@ -159,7 +159,7 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
         )
     late = settings.late_mixture
     if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft.batch_size(settings):
-        raise ConfigError("medserl.late_mixture: must make as many demonstrations a batch as medserl.mixture")
+        raise ConfigError("medserl.late_mixture: must make as many demonstrations per batch as medserl.mixture")
     if config.optim.min_lr > config.optim.lr:
         raise ConfigError(f"optim.min_lr: {config.optim.min_lr} is more than optim.lr {config.optim.lr}")
     if (config.optim.lr_warmup_steps or 0) >= settings.steps:
@@ -188,7 +188,9 @@ def check_choices(settings: GameSettings) -> None:
             "(medserl.frozen_injector, medserl.injector_url), so that only the assessor can train; say assessor"
         )
     if settings.frozen_injector and settings.injector_url:
-        raise ConfigError("medserl.injector_url: medserl.frozen_injector starts a server of its own; give one of them")
+        raise ConfigError(
+            "medserl.injector_url: medserl.frozen_injector starts a server of its own; give only one of the two"
+        )
     from medserl.config.servers import api_of
 
     api_of(settings.injector_url, "medserl.injector_url")
@@ -230,11 +232,11 @@ def _check_batch(settings: GameSettings) -> None:
         raise ConfigError("medserl.rollout_batch_size: 1 is less than 2, one note of each mode")
     if labelled_per_round(settings) % 2:
         raise ConfigError(
-            f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; both classes come equally often"
+            f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; give an even number, half per class"
         )
     if settings.replay_batch_size % 2:
         raise ConfigError(
-            f"medserl.replay_batch_size: {settings.replay_batch_size} is odd; both classes come equally often"
+            f"medserl.replay_batch_size: {settings.replay_batch_size} is odd; give an even number, half per class"
         )
     if settings.replay_batch_size and settings.rollout_batch_size == 0:
         raise ConfigError(

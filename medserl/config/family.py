@@ -95,11 +95,11 @@ def _check_file(path: Path) -> None:
     except UnicodeDecodeError:
         raise ConfigError(f"--config {path}: is not UTF-8 text; give a YAML file") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"--config {path}: is not YAML{_where(error)}; mend it") from None
+        raise ConfigError(f"--config {path}: is not YAML{_where(error)}; correct it") from None
     defaults = content.get("defaults") if isinstance(content, dict) else None
     if not isinstance(defaults, list) or not any(isinstance(item, str) and item != "_self_" for item in defaults):
         raise ConfigError(
-            f"--config {path}: names no configuration that it stands on; begin with `defaults: [embedded, _self_]`"
+            f"--config {path}: names no configuration that it is based on; begin with `defaults: [embedded, _self_]`"
         )
 
 

@@ -56,9 +56,9 @@ class JudgeOptions:
         for key, least in (("temperature", 0.0), ("timeout", 1e-9)):
             value = getattr(self, key)
             if not isinstance(value, int | float) or value < least:
-                raise ConfigError(f"medserl.referee.options.{key}: {value!r} is too small or no number")
+                raise ConfigError(f"medserl.referee.options.{key}: {value!r} is too small or not a number")
         if self.votes > 1 and self.temperature == 0:
-            raise ConfigError("medserl.referee.options.votes: at temperature 0 all votes are one; set a temperature")
+            raise ConfigError("medserl.referee.options.votes: at temperature 0 all votes agree; set a temperature")
         api_of(self.url, "medserl.referee.options.url")
 
     @property

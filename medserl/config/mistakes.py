@@ -117,7 +117,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 def _check_removal(text: str, name: str) -> None:
     """What verl or MedSeRL read cannot be taken away: they would fail in the middle of a run, or take a default."""
     if not any(name.startswith(f"{node}.") for node in OPEN_NODES):
-        raise ConfigError(f"override {text!r}: a key of verl's or MedSeRL's cannot be taken away; give it a value")
+        raise ConfigError(f"override {text!r}: a key of verl's or MedSeRL's cannot be removed; give it a value")
 
 
 def quoted(key: str, value: str) -> str:

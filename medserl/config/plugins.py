@@ -47,7 +47,7 @@ def load_plugins(names: Iterable[str]) -> None:
         except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"medserl.plugins: {name} fails while it is imported ({type(error).__name__}: {_first_line(error)}; "
-                f"{_place(error)}); mend it or leave it out"
+                f"{_place(error)}); correct it or leave it out"
             ) from None
 
 

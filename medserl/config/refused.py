@@ -45,7 +45,7 @@ _TRAIN: Only = (
     ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
     ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),
     ("critic.enable", False, _CRITIC),
-    ("trainer.use_v1", True, "MedSeRL is a trainer of verl's v1 only"),
+    ("trainer.use_v1", True, "MedSeRL works with verl's v1 trainer only"),
     ("trainer.v1.trainer_mode", "sync", "MedSeRL trains on-policy, round by round, only"),
     ("trainer.val_only", False, "use `medserl evaluate` to judge a model"),
     ("reward.num_workers", 0, "the game scores its own trajectories"),
@@ -57,7 +57,7 @@ _SPLITS = (
 )
 _MEGATRON: Only = (
     *((f"{part}.strategy", "megatron", _ENGINE) for part in _POLICY),
-    ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL's models go in and out through mbridge only"),
+    ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL loads and exports models through mbridge only"),
     ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
     ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
     *((f"{part}.megatron.{key}", *rest) for part in _POLICY for key, *rest in _SPLITS),

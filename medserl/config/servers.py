@@ -29,7 +29,7 @@ def api_of(url: str | None, key: str) -> str | None:
     except ValueError as error:
         raise ConfigError(f"{key}: is not an address of a server ({error})") from None
     if has_secret:
-        raise ConfigError(f"{key}: leave name and password out of the address; keys belong into the environment")
+        raise ConfigError(f"{key}: leave name and password out of the address; keys belong in the environment")
     if not host or not text.isascii() or not text.isprintable() or " " in text or "?" in text or "#" in text:
         raise ConfigError(f"{key}: {text!r} is not an address of a server, such as http://127.0.0.1:8000/v1")
     base = text.rstrip("/")

@@ -22,8 +22,8 @@ class NotesSettings:
     """Where the notes come from."""
 
     source: str = "auto"
-    """A registered note source; ``auto``: ``files`` where ``path`` names one, else ``ward``, the synthetic notes that
-    ship with the package."""
+    """A registered note source; ``auto``: ``files`` if ``path`` names a file, otherwise ``ward``, the synthetic notes
+    that ship with the package."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of a note source of your own."""
     path: str | None = None
@@ -33,10 +33,10 @@ class NotesSettings:
     seed: int = 7
     """Seed of the synthetic notes, for the source ``ward``."""
     labelled_path: str | None = None
-    """Gold-labelled notes for the assessor, whatever the source; null: those that the source has, by default the gold
-    error variants of the training notes themselves."""
+    """A file of gold-labelled notes for the assessor, whatever the source; null: those of the source, by default the
+    gold error variants of the training notes themselves."""
     labelled_conditions: int | None = None
-    """Ward only: gold labels are known for the notes of this many of its conditions only; null: for all notes."""
+    """Ward only: use gold labels only for notes of this many of its conditions; null: for all notes."""
 
 
 @dataclass
@@ -44,20 +44,20 @@ class VcfSettings:
     """Bounds of the verifiable change filter (medserl.game.apply_vcf)."""
 
     min_jaccard: float = 0.85
-    """Least 3-gram shingle similarity of the original and the modified note."""
+    """Minimum 3-gram shingle similarity of the original and the modified note."""
     max_jaccard: float = 0.99
-    """Greatest similarity."""
+    """Maximum similarity."""
     max_word_edits: int = 6
-    """Most word edits (Levenshtein over words)."""
+    """Maximum number of word edits (Levenshtein distance over words)."""
 
 
 @dataclass
 class RewardSettings:
     """Rewards of a game. The numbers are those of the reward ``zero_sum``, with the defaults and meanings of
-    medserl.game.RewardConfig; another reward gets those that it takes.
+    medserl.game.RewardConfig; any other reward gets those of them that it takes."""
 
-    Listed again, as Hydra needs a dataclass whose fields can be set, which none that derives from a frozen one is; a
-    test compares the two."""
+    # Listed again, because Hydra needs a dataclass whose fields can be set, and none that derives from a frozen one
+    # has such fields. A test compares the two.
 
     name: str = "zero_sum"
     """A registered reward scheme."""
@@ -83,18 +83,19 @@ class AdvantageSettings:
     """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a
     moving average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
     injector_weight: float = 1.0
-    """Factor of the injector's advantages. Its answers have far more undecided tokens than the assessor's one
-    verdict, so that unweighted updates are mostly the injector's."""
+    """Factor for the injector's advantages. Its replies have far more uncertain tokens than the assessor's single
+    verdict, so without a weight the injector would dominate the updates."""
     verdict_credit: str = "reward"
-    """How an assessor's verdict is credited: ``reward`` as all else; ``likelihood``: by the probability with which it
-    was said, so that an update climbs the likelihood of the right verdict, whichever was said."""
+    """How an assessor's verdict is credited: ``reward``: by its reward, like every other token; ``likelihood``: by the
+    probability that the policy gave it, so that an update raises the likelihood of the right verdict, whichever one was
+    sampled."""
     baseline_decay: float = 0.95
-    """Decay of the moving average of ``role_baseline``."""
+    """Decay of the moving average for ``role_baseline``."""
 
 
 @dataclass
 class RefereeSettings:
-    """Who says what the label of a modified note is."""
+    """What decides the label of a modified note."""
 
     name: str | None = "auto"
     """A registered referee; ``auto``: the ward's oracle for synthetic notes, ``instruction`` for others; null: none."""
@@ -109,16 +110,16 @@ class ValidationSettings:
     path: str | None = None
     """Notes with gold errors; null: those that the note source holds out, such as patients of the ward."""
     count: int = 100
-    """Held-out patients of the ward, when ``path`` is null and the notes are its; each is judged with and without its
-    error."""
+    """Number of held-out patients of the ward, if ``path`` is null and the training notes are the ward's; each is
+    judged with and without its error."""
     seed: int = 11
     """Seed of the held-out patients."""
     sampled: bool = True
-    """Judge by sampling too, not only greedily."""
+    """Judge the notes with sampled replies as well as greedy ones."""
     best_metric: str = "val/greedy/balanced_accuracy"
-    """Metric (greater is better) that chooses the best checkpoint, which is kept whatever else is removed."""
+    """The metric (higher is better) that selects the best checkpoint, which is never removed."""
     patience: int | None = None
-    """Stop after this many validations without a better one; null: never."""
+    """Stop after this many validations without an improvement; null: never."""
 
 
 @dataclass
@@ -126,13 +127,13 @@ class GameLogSettings:
     """The games of a run in ``RUN_DIR/games`` (readable by their owner only), for ``medserl games``."""
 
     enabled: bool | None = None
-    """Whether they are kept, notes and replies included; null: where all notes of the run are the ward's."""
+    """Whether to keep the games, with notes and replies; null: only if all notes of the run are the ward's."""
     redact: bool = False
-    """Keep labels, reasons and numbers only: no text, no note's id."""
+    """Keep only labels, reasons and numbers: no text and no note ids."""
     keep_rounds: int | None = None
-    """Keep the games of so many of the newest rounds; null: of all."""
+    """Keep the games of this many of the newest rounds; null: of all rounds."""
     max_megabytes: int | None = 4096
-    """Remove the oldest rounds' games where all take more than so many megabytes; null: never."""
+    """Remove the games of the oldest rounds when all games together take more than this many megabytes; null: never."""
 
 
 @dataclass
@@ -140,72 +141,77 @@ class GameSettings:
     """The ``medserl`` section."""
 
     device: str = "auto"
-    """``cuda``, ``cpu``, or ``auto``: cuda where there is an NVIDIA device."""
+    """``cuda``, ``cpu``, or ``auto``: cuda if there is an NVIDIA device."""
     seed: int = 1
     """Seed of the note order, the modes and every sampled token."""
     run_dir: str = "outputs/run"
-    """Everything a run writes lies here."""
+    """The directory of everything that a run writes."""
     plugins: list[str] = field(default_factory=list)
     """Modules to import first in every process, e.g. one that registers a referee of your own (docs/extending.md)."""
     notes: NotesSettings = field(default_factory=NotesSettings)
     rollout_batch_size: int = 64
-    """Notes per round, half of them benign and half error mode."""
+    """Notes per round, half of them in benign and half in error mode."""
     labelled_share: float = 0.25
     """Gold-labelled notes mixed into the assessor's batch, as a share of ``rollout_batch_size``."""
     labelled_batch_size: int | None = None
-    """Gold-labelled notes per round, whatever the share says; with ``rollout_batch_size`` 0 nothing else trains."""
+    """Gold-labelled notes per round, in place of ``labelled_share``; if ``rollout_batch_size`` is 0, only these are
+    trained on."""
     replay_batch_size: int = 0
-    """Questions per round about edits of earlier rounds, by the referee's labels: as many wrong texts as right ones, of
-    which half are the originals. They train the assessor with answers of the present policy."""
+    """Questions per round about edits of earlier rounds, with the referee's labels: as many wrong texts as right ones,
+    and half of the right ones are the originals. They train the assessor on answers of the current policy."""
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     prompt_set: str = "clinical"
     """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``
     for every other."""
     error_types: list[str] | None = None
-    """Types of errors that the injector is asked for, one drawn per game by seed: any of diagnosis, management,
-    treatment, pharmacotherapy, causalorganism that the prompt set has a prompt for; null: its general prompt."""
+    """Types of errors that the injector is asked for, one drawn at random (by seed) per game: any of diagnosis,
+    management, treatment, pharmacotherapy and causalorganism for which the prompt set has a prompt; null: the general
+    prompt."""
     injector_format: str = "edit"
     """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
     thinking: bool = False
     """Qwen3's thinking mode."""
     max_attempts: int = 3
-    """Injector attempts per note in total."""
+    """Attempts that the injector has per note, the first one included."""
     vcf: VcfSettings = field(default_factory=VcfSettings)
     referee: RefereeSettings = field(default_factory=RefereeSettings)
     second_referee: RefereeSettings = field(default_factory=lambda: RefereeSettings(name=None))
-    """A second opinion: never trains, only measures the label-inversion rate."""
+    """A second opinion that only measures the label-inversion rate and has no effect on training."""
     rewards: RewardSettings = field(default_factory=RewardSettings)
     advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     train_roles: str = "both"
     """``both``, ``assessor``, or ``alternate`` (assessor in odd rounds, injector in even ones)."""
     frozen_injector: bool = False
-    """The model that training starts from plays the injector, on a vLLM of its own that verl starts, and only the
-    assessor trains (``train_roles`` must say so): what does an opponent that learns add?"""
+    """Let the model that training starts from play the injector, on a vLLM server of its own that verl starts, and
+    train only the assessor (``train_roles`` must be ``assessor``). Comparing shows what a learning opponent adds."""
     injector_url: str | None = None
-    """An OpenAI-compatible server (``vllm serve``) that plays the injector instead; its model needs the policy's
-    tokenizer. As with ``frozen_injector``, only the assessor trains. Its key: ``MEDSERL_INJECTOR_API_KEY``."""
+    """The address of an OpenAI-compatible server (``vllm serve``) that plays the injector instead; its model needs the
+    policy's tokenizer. As with ``frozen_injector``, only the assessor is trained. Its key is read from
+    ``MEDSERL_INJECTOR_API_KEY``."""
     allow_plain_http: bool = False
-    """Notes may be sent over http, readable on the way, to a server that is not on this machine."""
+    """Allow notes to be sent unencrypted, over http, to a server that is not on this machine."""
     balance_modes: bool = True
-    """Drop games of the mode that passes the filter more often until both modes train equally."""
+    """Drop games of the mode that passes the filter more often, until both modes have the same number of games to train
+    on."""
     balance_labels: bool = True
-    """Leave out assessor turns of the label that more games ended with, until both labels train it equally."""
+    """Leave out assessor turns of the more frequent label, until both labels have the same number of turns to train
+    on."""
     max_failed_share: float = 0.05
-    """Share of a round's games that may fail technically before the run stops."""
+    """Share of a round's games that may fail for technical reasons before the run stops."""
     rollout_workers: int = 0
-    """Agent-loop processes; 0 plays the games in the driver process."""
+    """Number of agent-loop processes; with 0, the games are played in the driver process."""
     poll_seconds: float = 0.5
-    """How often the trainer looks whether the round's games are over."""
+    """Seconds between two checks of whether the round's games are over."""
     deadline_margin: float = 60.0
-    """Seconds before ``MEDSERL_DEADLINE`` (Unix seconds, in the environment) by which the run has ended; it stops
+    """Seconds before ``MEDSERL_DEADLINE`` (Unix seconds, in the environment) at which the run must have ended; it stops
     before a round that may take longer than that."""
     max_rounds: int | None = None
-    """Stop after this many rounds in total; null: by ``trainer.total_epochs``."""
+    """Stop after this many rounds in total; null: ``trainer.total_epochs`` decides."""
     game_log: GameLogSettings = field(default_factory=GameLogSettings)
     trackers: list[str] = field(default_factory=list)
-    """``wandb``, ``mlflow``, ``swanlab``: which of them get the run's numbers, and nothing but numbers
-    (docs/trackers.md)."""
+    """Experiment trackers that get the run's numbers, and nothing but numbers: any of ``wandb``, ``mlflow`` and
+    ``swanlab`` (docs/trackers.md)."""
 
 
 GREEDY, SAMPLED = "greedy", "sampled"

@@ -13,29 +13,30 @@ class MixtureSettings:
     """What a batch of demonstrations consists of."""
 
     assessor_pairs: int = 14
-    """A pair is a note with and without an error: unpaired demonstrations taught a tiny model nothing."""
+    """Pairs of a note with and without an error; unpaired demonstrations taught a tiny model nothing."""
     injector_turns: int = 24
-    """Half benign, half error."""
+    """Turns of the injector, half of them benign edits and half errors."""
     label_noise: float = 0.0
     """Share of the assessor's pairs whose two answers are swapped, so that verdicts do not saturate."""
     missed_errors: float = 0.0
-    """Ward only: share of the assessor's erroneous notes that are called correct, as by a reader who overlooks
-    errors: a warm start that errs on one side."""
+    """Ward only: share of the erroneous notes that the assessor is taught to call correct, like a reader who overlooks
+    errors, so that the warm start errs on one side."""
     thinking: float = 0.0
-    """Share of the turns in which the model writes the empty thought itself."""
+    """Share of the turns in which the model itself writes the empty thought (``<think></think>``)."""
     benign_variant: float = 0.5
     """Ward only: share of the assessor's correct notes that carry a benign edit, as they do in the game."""
     gold_error: float = 0.3
-    """Ward only: share of the assessor's erroneous notes that are the note's own gold error."""
+    """Ward only: share of the assessor's erroneous notes that carry the note's own gold error."""
     habit: float = 0.85
-    """Ward only: share of the injector's edits that replace a phrase by its usual successor, not a random one."""
+    """Ward only: share of the injector's edits that replace a phrase with its usual successor instead of a random
+    one."""
     hard_places: float = 1.0
     """Ward only: share of the injector's turns that may change a sentence in which a tiny model's edits often fail."""
     least_similarity: float = 0.0
-    """Ward only: shingle similarity that an injector's edit keeps where the note offers such an edit; elsewhere the
-    filter's own bound."""
+    """Ward only: minimum shingle similarity of the injector's edits, where the note offers such an edit; elsewhere the
+    filter's own bound applies."""
     learn_text: float = 1.0
-    """Ward only: share of the correct notes whose words are learnt too, with ``text_weight``."""
+    """Ward only: share of the correct notes whose text is learnt too, with ``text_weight``."""
 
 
 @dataclass
@@ -43,11 +44,11 @@ class SftSettings:
     """The ``medserl`` section of a fine-tuning configuration."""
 
     device: str = "auto"
-    """``cuda``, ``cpu``, or ``auto``: cuda where there is an NVIDIA device."""
+    """``cuda``, ``cpu``, or ``auto``: cuda if there is an NVIDIA device."""
     seed: int = 1
     """Seed of the demonstrations and of untrained weights."""
     run_dir: str = "outputs/sft"
-    """Everything a run writes lies here; the finished model in ``model/``."""
+    """The directory of everything that a run writes; the finished model is in ``model/``."""
     notes: NotesSettings = field(default_factory=NotesSettings)
     prompt_set: str = "clinical"
     """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``
@@ -57,24 +58,26 @@ class SftSettings:
     steps: int = 1000
     """Optimizer steps."""
     max_demonstrations: int = 40000
-    """Demonstrations made before training; more steps go over them again."""
+    """Maximum number of demonstrations, which are made before training; further steps use them again."""
     mixture: MixtureSettings = field(default_factory=MixtureSettings)
     late_mixture: MixtureSettings | None = None
-    """Ward only: the mixture of the last part of the run, with as many demonstrations a batch; null: as before."""
+    """Ward only: the mixture for the last part of the run, with the same number of demonstrations per batch; null: no
+    change."""
     late_after: float = 0.6
-    """Share of the batches after which ``late_mixture`` holds."""
+    """Share of the batches after which ``late_mixture`` applies."""
     answer_weight: float = 1.0
-    """Loss weight of an answer's token."""
+    """Loss weight of each token of an answer."""
     verdict_weight: float = 1.0
-    """Loss weight of a token of the assessor's verdict: one token decides, among many of format."""
+    """Loss weight of each token of the assessor's verdict: one token decides, among many that are only format."""
     change_weight: float = 1.0
-    """Loss weight of a token of the first word in which the injector's edit differs from the note: there a model that
-    hesitates copies the old word, and with it the whole sentence, which the filter rejects."""
+    """Loss weight of each token of the first word in which the injector's edit differs from the note. A model that is
+    unsure there copies the old word and then the whole sentence, which the filter rejects."""
     text_weight: float = 0.0
-    """Loss weight of a token of the prompt of a correct note, so that a tiny model learns the notes' language."""
+    """Loss weight of each token of a correct note in the prompt, so that a tiny model learns the language of the
+    notes."""
     trackers: list[str] = field(default_factory=list)
-    """``wandb``, ``mlflow``, ``swanlab``: which of them get the run's numbers, and nothing but numbers
-    (docs/trackers.md)."""
+    """Experiment trackers that get the run's numbers, and nothing but numbers: any of ``wandb``, ``mlflow`` and
+    ``swanlab`` (docs/trackers.md)."""
 
 
 def batch_size(settings: SftSettings) -> int:

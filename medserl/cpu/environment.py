@@ -58,8 +58,8 @@ def choose_device(requested: str = "auto", environ: Mapping[str, str] = os.envir
         return "cpu"
     if vllm_is_cpu_build():
         logger.warning(
-            "An NVIDIA GPU is here, but the installed packages are those for CPUs: training on the CPU. "
-            "Install the GPU requirements to use it, or say device=cpu to silence this."
+            "This machine has an NVIDIA GPU, but the installed packages are those for CPUs, so the CPU is used. "
+            "Install the GPU requirements to use the GPU, or set device=cpu to silence this warning."
         )
         return "cpu"
     return "cuda"

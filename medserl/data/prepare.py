@@ -122,7 +122,7 @@ def _sources(options: PrepareOptions) -> list[Path]:
 def _check_out(options: PrepareOptions) -> None:
     out = options.out
     if os.path.lexists(out) and not out.is_dir():
-        raise ConfigError(f"--out {shown_path(out)}: is there already, and is not a folder; give another one")
+        raise ConfigError(f"--out {shown_path(out)}: already exists and is not a folder; give another one")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not options.overwrite:

@@ -107,6 +107,6 @@ class SplitRule:
             self.used.add("file name")
             return self._named
         if self._several:
-            raise DataError(f"{shown_path(self._path)}: the name tells more than one split; give --split SPLIT=FILE")
+            raise DataError(f"{shown_path(self._path)}: the name suggests more than one split; give --split SPLIT=FILE")
         self.used.add("ratios")
         return split_of_id(note_id, self._ratios)

@@ -52,7 +52,7 @@ def _check_targets(paths: Iterable[Path], overwrite: bool) -> None:
         if path.is_dir():
             raise ConfigError(f"{shown_path(path)}: is a folder; give another --out")
         if os.path.lexists(path) and not overwrite:
-            raise ConfigError(f"{shown_path(path)} is there already; give another --out or --overwrite")
+            raise ConfigError(f"{shown_path(path)} already exists; give another --out or --overwrite")
 
 
 def _rows(count: int, seed: int, table: Table, long: bool) -> dict[str, list[dict[str, str]]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("note_id", "p_error", "verdict", "suspected_sentence", "suggested_correction", "remark")
 NO_DEVICE = (
-    "This is the output of a research model and no medical device: do not use it for the care of patients. A note that "
+    "This is the output of a research model, not a medical device: do not use it for the care of patients. A note that "
     "is not suspected may hold an error, and a suspected one may be right."
 )
 NOT_KNOWN = "not known: no validation of a training run came with it; measure it with `medserl evaluate`"
@@ -102,9 +102,9 @@ def write_findings(out: Path, findings: Iterable[Finding], heading: Sequence[str
 def check_place(out: Path) -> None:
     """ConfigError where the CSV cannot be a new file."""
     if out.exists() or out.is_symlink():
-        raise ConfigError(f"--out {out}: is there already; give another file")
+        raise ConfigError(f"--out {out}: already exists; give another file")
     if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
+        raise ConfigError(f"--out {out}: there is no folder {out.absolute().parent}; create it first")
 
 
 def check_notes(notes: Path, out: Path, request: Request) -> tuple[list[Finding], list[str]]:

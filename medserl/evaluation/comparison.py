@@ -116,9 +116,9 @@ def verdict_sentence(found: dict[str, Any]) -> str:
     )
     at = f"at {100 * LEVEL:.0f} %"
     if not found["significant"]:
-        return f"No difference between the second and the first is significant {at}, it may be chance: {numbers}."
+        return f"No difference between the second and the first is significant {at}; it may be chance: {numbers}."
     better, worse = ("second", "first") if difference["value"] > 0 else ("first", "second")
-    return f"The difference is significant {at}, the {better} is better than the {worse}: {numbers}."
+    return f"The difference is significant {at}; the {better} is better than the {worse}: {numbers}."
 
 
 def _differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

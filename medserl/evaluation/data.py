@@ -74,7 +74,7 @@ def _file(path: Path, count: int | None) -> tuple[list[LabelledExample], list[st
             "or one of `medserl data prepare`"
         )
     notes = []
-    for what, rows in (("dropped", report.dropped), ("kept, but odd", report.remarks)):
+    for what, rows in (("dropped", report.dropped), ("kept despite an irregularity", report.remarks)):
         for reason, times in sorted(Counter(row.reason for row in rows).items()):
             notes.append(f"{path.name}: {times} of {report.rows} rows {what}: {reason}")
     if count is not None and count < len(examples):

@@ -255,7 +255,7 @@ def _start(model: Path, options: dict[str, Any], seed: int) -> Any:
     try:
         return LLM(model=str(model), tokenizer=str(model), seed=seed, **options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise ConfigError(f"--model {model}: vLLM does not start it ({refusal(error)})") from error
+        raise ConfigError(f"--model {model}: vLLM cannot start it ({refusal(error)})") from error
 
 
 def refusal(error: Exception) -> str:
@@ -325,7 +325,7 @@ def _with_probabilities(
                 stems.append({"prompt_token_ids": prompt + ids[: place.token]})
     if not stems:
         return found
-    logger.info("probabilities of %d verdicts", len(stems))
+    logger.info("computing the probabilities of %d verdicts", len(stems))
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=ALTERNATIVES)
     outputs = llm.generate(stems, params, use_tqdm=True)
     for (row, column, before), output in zip(asked, outputs, strict=True):

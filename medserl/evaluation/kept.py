@@ -91,7 +91,7 @@ class KeptAnswers:
         if not kept:
             self._path.unlink(missing_ok=True)
             return None
-        return f"the answers to {len(kept)} texts are kept in {self._path}, and the same command goes on from there"
+        return f"the answers to {len(kept)} texts are kept in {self._path}, and the same command continues from there"
 
     def remove(self) -> None:
         """Nothing has to be kept any more."""

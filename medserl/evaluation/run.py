@@ -68,7 +68,7 @@ def check_request(request: Request) -> float:
     if not 0.0 <= temperature <= 5.0:
         raise ConfigError(f"--temperature: {temperature} is not between 0 and 5")
     if request.samples > 1 and temperature == 0:
-        raise ConfigError("--temperature: 0 gives the same reply every time; leave --samples away or raise it")
+        raise ConfigError("--temperature: 0 gives the same reply every time; leave --samples out or raise it")
     return temperature
 
 

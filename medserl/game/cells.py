@@ -8,7 +8,7 @@ from functools import cache
 from medserl.game.vcf import visible_words
 
 MISREAD = (
-    "holds UTF-8 text that was read as Windows-1252 and saved again (`medserl data prepare --repair-text` mends it)"
+    "holds UTF-8 text that was read as Windows-1252 and saved again (`medserl data prepare --repair-text` repairs it)"
 )
 REPAIRED = "held UTF-8 text that was read as Windows-1252 and saved again; repaired"
 LINE_MARKS = "holds a spreadsheet's marks for control characters (_x000D_), which were taken as such"

@@ -103,12 +103,12 @@ def recognise(names: tuple[str, ...]) -> Columns:
         key = _KNOWN.get(re.sub(r"[\s_\-.\ufeff]+", "", name).casefold())
         if key is None:
             if name and name in unknown:
-                raise BadColumns(f"the column {shown_name(name)} is there twice")
+                raise BadColumns(f"the column {shown_name(name)} occurs twice")
             unknown.append(name)
             keys.append(name)
         elif key in found:
             both = sorted({shown_name(found[key]), shown_name(name)})
-            twice = f"{both[0]} is there twice" if len(both) == 1 else f"{both[0]} is there as {both[1]} too"
+            twice = f"{both[0]} occurs twice" if len(both) == 1 else f"{both[0]} is there as {both[1]} too"
             raise BadColumns(f"the column {twice}, so that it is unclear which one counts; leave one out")
         else:
             found[key] = name

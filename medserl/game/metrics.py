@@ -166,7 +166,7 @@ def round_metrics(games: Sequence[Game], max_attempts: int = 3) -> dict[str, flo
     for name, function in _OWN.items():
         added = function(games)
         if clash := added.keys() & metrics.keys():
-            raise ValueError(f"metrics {name!r}: {', '.join(sorted(clash))} is there already; choose another name")
+            raise ValueError(f"metrics {name!r}: {', '.join(sorted(clash))} already exists; choose another name")
         metrics.update({key: float(value) for key, value in added.items()})
     return metrics
 
@@ -193,6 +193,8 @@ def answer_metrics(answers: Iterable[tuple[Label, Label | None]], prefix: str = 
 
 def ranking_auc(scores: Iterable[tuple[Label, float]]) -> float:
     """The area under the ROC curve: how often a text with an error gets a greater score than one without, ties half.
+
+    Not scikit-learn's, because the game needs no library; a test compares the two.
 
     Args:
         scores: Truth and p(INCORRECT) of each text.

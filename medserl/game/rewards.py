@@ -100,11 +100,11 @@ class RewardConfig(RewardScheme):
     assessor_wrong: float = -1.0
     """The assessor's reward for the wrong verdict on an edited note."""
     format_bonus: float = 0.1
-    """Added to each role's reward where its own reply kept the strict form and the game was decided."""
+    """Added to a role's reward if its reply kept to the strict form and the game was decided."""
     assessor_unparseable: float = -1.0
-    """The assessor's whole reward for an answer that cannot be parsed."""
+    """The assessor's total reward for an answer that cannot be parsed."""
     injector_unparseable: float = 0.0
-    """The injector's whole reward where the assessor's answer could not be parsed."""
+    """The injector's total reward if the assessor's answer cannot be parsed."""
     exhausted: float | None = -0.5
     """Reward of each attempt of a game with no accepted attempt; None: such attempts do not train."""
     retried: float | None = None

@@ -209,7 +209,9 @@ def _json_of(row: Row, line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise row.bad("is not UTF-8 text; convert the file to UTF-8") from error
     except _Twice as twice:
-        raise row.bad(f"the key {shown_name(str(twice))} is there twice, so that it is unclear which counts") from None
+        raise row.bad(
+            f"the key {shown_name(str(twice))} occurs twice, so that it is unclear which one counts"
+        ) from None
     except (ValueError, RecursionError) as error:
         if row.number == 1 and line.strip() in (b"[", b"{"):
             raise row.bad("is not JSON Lines: the JSON goes over several lines; write one object a line") from None

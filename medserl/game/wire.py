@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(f"a game holds a {type(value).__name__}, which has no form on the wire")
+    raise TypeError(f"a game holds a {type(value).__name__}, which cannot be encoded")
 
 
 def _read(value: Any, kind: Any, where: str) -> Any:

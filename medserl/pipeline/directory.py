@@ -22,7 +22,7 @@ def check_directory(folders: Folders, request: Request) -> None:
         if found:
             raise ConfigError(f"--out {out}: belongs to another pipeline ({'; '.join(found)}); give another --out")
     elif os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out {out}: is there already and no pipeline's; give another --out")
+        raise ConfigError(f"--out {out}: already exists and is not a pipeline's; give another --out")
     check_writable(out, "--out", "--out")
     for stage in request.stages:
         if os.path.lexists(folders.done(stage)):

@@ -61,6 +61,6 @@ def _comparison(path: Path) -> dict[str, Any]:
 def _verdict(done: dict[str, dict[str, Any] | None]) -> str:
     report = done["report"]
     if report is None:
-        return "Not finished: the same command goes on."
+        return "Not finished: the same command continues it."
     sentence: str = report["sentence"]
     return f"{sentence} First: the model that self-play started from; second: the trained one."

@@ -90,9 +90,7 @@ def split_items(items: Sequence[str]) -> tuple[list[Path], list[str], list[str]]
         if match := _OVERRIDE.fullmatch(item):
             overrides[match[1]].append(match[2])
         elif "=" in item and not Path(item).exists():
-            raise ConfigError(
-                f"{item}: say of which stage, train:{item} or sft:{item}; a file of that name is not there"
-            )
+            raise ConfigError(f"{item}: name its stage, train:{item} or sft:{item}; there is no file of that name")
         else:
             sources.append(Path(item))
     return sources, overrides["train"], overrides["sft"]

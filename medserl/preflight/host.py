@@ -16,19 +16,32 @@ from medserl.errors import ConfigError
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_WANTED = 2**30
 """Bytes: Ray's objects and the queues of vLLM's workers lie there; docker gives 64 MiB unless told otherwise."""
+MIB = 2**20
+SHARED_MEMORY_FREE = 256 * MIB
+TEMPORARY_FREE = 64 * MIB
+"""Bytes: Ray's logs and sockets, and what is spilled, lie in the temporary folder; one that is full ends Ray."""
 
 
 def check_machine(config: DictConfig) -> None:
     """Raise where a run would die minutes after its start for want of something that can be seen now.
 
     Raises:
-        ConfigError: too little shared memory, no temporary folder that sockets fit in.
+        ConfigError: too little shared memory, no temporary folder that has room and that sockets fit in.
     """
     if config.ray_kwargs.ray_init.get("address"):
         return  # Ray is up already, and its processes may be on other machines
     if (problem := shared_memory_problem()) is not None:
         raise ConfigError(f"{SHARED_MEMORY}: {problem}")
-    folder = Path(tempfile.gettempdir())
+    try:
+        folder = Path(tempfile.gettempdir())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise ConfigError(f"TMPDIR: there is no temporary folder ({error.strerror}); set it to one") from None
+    if free < TEMPORARY_FREE:
+        raise ConfigError(
+            f"TMPDIR: only {free / MIB:.0f} MiB are free in {folder}, a run needs {TEMPORARY_FREE / MIB:.0f}; make "
+            "room, or set it to another folder"
+        )
     if not fits_sockets(folder) and not socket_environment(folder):
         raise ConfigError(
             f"TMPDIR: {folder} is too long for Ray's sockets; set it to a folder of at most {LONGEST_TMPDIR} characters"
@@ -38,12 +51,19 @@ def check_machine(config: DictConfig) -> None:
 def shared_memory_problem(folder: Path = SHARED_MEMORY) -> str | None:
     """What is wrong with the machine's shared memory; None where nothing is."""
     try:
-        size = shutil.disk_usage(folder).total
+        usage = shutil.disk_usage(folder)
     except OSError as error:
         return f"there is no shared memory ({error.strerror}); mount it (docker: --shm-size=8g)"
-    if size >= SHARED_MEMORY_WANTED:
-        return None
-    return f"only {size / 2**20:.0f} MiB of shared memory, Ray and vLLM need 1 GiB (docker: --shm-size=8g)"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "nothing can be written there, Ray and vLLM must; mount it so that you may (docker: --shm-size=8g)"
+    if usage.total < SHARED_MEMORY_WANTED:
+        return f"only {usage.total / MIB:.0f} MiB of shared memory, Ray and vLLM need 1 GiB (docker: --shm-size=8g)"
+    if usage.free < SHARED_MEMORY_FREE:
+        return (
+            f"only {usage.free / MIB:.0f} MiB of {usage.total / MIB:.0f} are free, Ray and vLLM need "
+            f"{SHARED_MEMORY_FREE / MIB:.0f}; remove what ended programs left there"
+        )
+    return None
 
 
 def check_writable(path: Path, what: str = "run directory", option: str = "--run-dir") -> None:

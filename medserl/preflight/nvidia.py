@@ -91,7 +91,7 @@ def guest_problems(shown: Sequence[Card]) -> list[str]:
         if on_it:
             found.append(f"GPU {card.index} is used by {told}; end it, or leave the GPU out by CUDA_VISIBLE_DEVICES")
         elif card.used > MEMORY_IN_USE * card.total:
-            found.append(f"GPU {card.index} has {card.used / GIB:.1f} GiB in use (whose, nvidia-smi tells)")
+            found.append(f"GPU {card.index} has {card.used / GIB:.1f} GiB in use (nvidia-smi shows by whom)")
     return found
 
 

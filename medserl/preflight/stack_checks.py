@@ -125,6 +125,6 @@ def _version_of(command: tuple[str, ...]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"here, but gives no answer ({type(error).__name__})"
+        return f"there, but gives no answer ({type(error).__name__})"
     lines = done.stdout.strip().splitlines()
     return lines[0] if lines else "here"

@@ -29,21 +29,22 @@ class AlarmSettings:
     """When a run raises an alarm; a limit of null switches its alarm off."""
 
     rounds: int = 5
-    """Rounds over which a mean is taken; before so many are over, nothing is judged."""
+    """Number of rounds whose mean is judged; there are no alarms before that many rounds are over."""
     min_acceptance: float | None = 0.3
-    """Least share of the injector's attempts that the filter accepts."""
+    """Minimum share of the injector's attempts that the filter must accept."""
     max_one_answer: float | None = 0.95
-    """Greatest share of the assessor's commoner answer in the games."""
+    """Maximum share of the assessor's more frequent answer in the games."""
     max_length_factor: float | None = 2.0
     """How many times longer, or shorter, a role's replies may be than in the run's first rounds."""
     max_kl: float | None = 0.5
-    """Greatest KL to the reference, nats per token."""
+    """Maximum KL divergence from the reference, in nats per token."""
     max_inversion: float | None = 0.35
-    """Greatest share of games whose label is not what was asked for (by the second referee, where there is one)."""
+    """Maximum share of games whose label is not what was asked for (according to the second referee, if there is
+    one)."""
     min_reward_gain: float | None = 0.1
-    """Gain of a role's mean reward that must not come without one on held-out notes."""
+    """Gain in a role's mean reward that raises an alarm if the held-out notes show no gain."""
     validations: int = 4
-    """Validations over which a held-out gain is looked for."""
+    """Number of validations in which a gain on held-out notes is looked for."""
     stop: bool = False
     """End the run, with a checkpoint, after a round that raises an alarm."""
 
@@ -178,7 +179,8 @@ def _kl(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
         return None
     return (
         f"KL to the reference is {found:.2f} nats per token over {settings.rounds} rounds (limit {most:g}): look at "
-        "actor/entropy and the parse failures; a lower learning rate or a greater algorithm.kl_ctrl.kl_coef holds it"
+        "actor/entropy and the parse failures; a lower learning rate or a higher algorithm.kl_ctrl.kl_coef "
+        "keeps it down"
     )
 
 
@@ -191,7 +193,7 @@ def _inversion(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
     if most is None or found is None or found <= most:
         return None
     return (
-        f"{metric} is {found:.2f} over {settings.rounds} rounds (limit {most:g}): labels and modes part; with the "
+        f"{metric} is {found:.2f} over {settings.rounds} rounds (limit {most:g}): labels and modes diverge; with the "
         "referee instruction the assessor learns them the wrong way round: take another referee, or look at "
         "medserl.rewards.contradiction"
     )

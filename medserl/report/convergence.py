@@ -59,7 +59,7 @@ PLOTS: tuple[Plot, ...] = (
         "balanced accuracy",
         0.5,
     ),
-    Plot("Held-out notes: AUC, which no threshold moves", (f"{GREEDY}auc", f"{SAMPLED}auc"), "AUC", 0.5),
+    Plot("Held-out notes: AUC, which needs no threshold", (f"{GREEDY}auc", f"{SAMPLED}auc"), "AUC", 0.5),
     Plot("Held-out notes: Matthews correlation", (f"{GREEDY}mcc", f"{SAMPLED}mcc"), "MCC", 0.0),
     Plot(
         "Held-out notes: recall of each class",

@@ -137,7 +137,7 @@ def besides(rows: Sequence[Mapping[str, Any]], found: HeldOut | None) -> list[st
             else "."
         )
         sentences.append(
-            f"AUC, which no threshold moves, went from {start:.3f} to {end:.3f}, a change of {_signed(ranked)}{only}"
+            f"AUC, which needs no threshold, went from {start:.3f} to {end:.3f}, a change of {_signed(ranked)}{only}"
         )
     return sentences
 

@@ -88,7 +88,7 @@ def _rounds(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     if not rows and bad:
         raise ConfigError(f"{path}: holds no line that is a round's; restore it")
     if not rows:
-        raise ConfigError(f"{path}: no round is recorded yet; report when one is finished")
+        raise ConfigError(f"{path}: no round is recorded yet; try again when one is finished")
     last = content.count(b"\n") + 1
     return [_numbers(row) for row in rows], [number for number, _ in bad if number != last]
 
@@ -263,7 +263,7 @@ def next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     steps = [
         ("take the best model" if report["best"] else "take the newest model", f"medserl export {run} --out model"),
         ("judge it on notes that the run has not seen", f"medserl evaluate --model model --data {_unseen(report)}"),
-        ("train on, to twice as many rounds", _train_on(report)),
+        ("train longer, for twice as many rounds", _train_on(report)),
         ("look at all curves", f"tensorboard --logdir {run}"),
     ]
     if report["held_out"] and report["held_out"]["verdict"] == WORSE:

@@ -326,7 +326,7 @@ def damage(checkpoint: Path, content: bool = True, below: Path | None = None) ->
     except OSError as error:
         return f"{Path(str(error.filename)).name} cannot be read ({error.strerror})"
     changed = [name for name, now in zip(sums, present, strict=True) if now != sums[name]]
-    return f"{changed[0]} has another content than was written (checksum)" if changed else None
+    return f"{changed[0]} does not hold what was written to it (checksum)" if changed else None
 
 
 def latest_usable(root: Path, content: bool = True) -> tuple[Path | None, list[str]]:

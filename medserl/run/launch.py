@@ -164,7 +164,7 @@ class Cluster:
             except Exception as error:
                 if last or RAY_WAS_SLOW not in str(error):
                     raise
-                logger.warning("this machine took longer than Ray waits (30 s) to start it; once more")
+                logger.warning("this machine took longer than Ray waits (30 s) to start it; trying once more")
                 ray.shutdown()
                 end_processes(self._token)
 
@@ -195,6 +195,6 @@ class Cluster:
         ray.shutdown()
         wait_for(lambda: not processes_of(self._token), GRACE)
         if left := end_processes(self._token):
-            logger.info("%d processes of the run did not end with Ray; they were ended", left)
+            logger.info("%d processes of the run outlived Ray and were ended", left)
         clear(self._token, self._temporary, self._log_dir)
         self._guard.dismiss()

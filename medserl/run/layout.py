@@ -83,7 +83,7 @@ def why_not_resharded(root: Path) -> str | None:
     if (newest / "model").is_dir():  # of `medserl sft`; `medserl train` has an actor there
         return f"{newest.name} of `medserl sft` loads in its own layout only"
     if layout.get("engine") == "FSDP":
-        return f"{newest.name} was written by FSDP, whose checkpoints load on as many workers only"
+        return f"{newest.name} was written by FSDP, whose checkpoints load only on the same number of workers"
     return f"{newest.name} was written without {_ACTOR}.dist_ckpt_optim_fully_reshardable and loads in its own layout"
 
 

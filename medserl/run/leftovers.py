@@ -176,8 +176,8 @@ def main(arguments: list[str]) -> int:
     count = end_processes(token)
     clear(token, Path(ray_folder) if ray_folder else None, Path(log_dir))
     print(
-        f"medserl: the run's main process ended without a word; its {count} other processes were ended, their output "
-        f"is in {log_dir}; the same command resumes after the last checkpoint",
+        f"medserl: the run's main process ended without a message; its {count} other processes were ended, their "
+        f"output is in {log_dir}; the same command resumes after the last checkpoint",
         file=sys.stderr,
         flush=True,
     )

@@ -131,7 +131,7 @@ class RunDir:
         _check_no_other_checkpoint(config)
         if not existing.exists():
             if self.path.is_dir() and any(p.name not in _OURS_FIRST for p in self.path.iterdir()):
-                raise ConfigError(f"{where}: not empty and not of MedSeRL; give another --run-dir")
+                raise ConfigError(f"{where}: is not empty, and MedSeRL did not make it; give another --run-dir")
             return
         self._check_contents(where)
         self._check_resume_mode(where, config)

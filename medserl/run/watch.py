@@ -106,7 +106,7 @@ class Watch:
                 self._call_new_actors()
                 lost = self._answers()
             except Exception as error:
-                logger.debug("could not look after the run's processes: %r", error)
+                logger.debug("the run's processes could not be checked: %r", error)
             else:
                 if lost is not None:
                     self._lose(lost)

@@ -28,7 +28,9 @@ def request_headers(key_variable: str) -> dict[str, str]:
     if not key:
         return {}
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(f"{key_variable}: holds a blank, a line break or a character that no key has; set it again")
+        raise ConfigError(
+            f"{key_variable}: holds a space, a line break or a character that a key cannot have; set it again"
+        )
     return {"Authorization": f"Bearer {key}"}
 
 

@@ -70,7 +70,7 @@ def launch(
         said = first_raised(log.read_text(encoding="utf-8", errors="replace"))
         raise SftFailed(
             f"{said or f'a training process ended with code {process.returncode}'}; everything that was printed is "
-            f"in {log}; the same command goes on after the last checkpoint"
+            f"in {log}; the same command continues after the last checkpoint"
         )
 
 

@@ -285,7 +285,7 @@ class SftRun:
         if last is None or step < self.settings.steps:
             raise SftFailed(
                 f"the training ended after {step} of {self.settings.steps} steps (medserl.steps) of which a whole "
-                "checkpoint is there, so no model is published; the same command goes on"
+                "checkpoint is there, so no model is published; the same command continues"
             )
         record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": step}
         export_checkpoint(last, self.model_dir, start)

@@ -150,7 +150,7 @@ def _check_evaluated(plan: Plan, model: str | None, shape: Shape) -> None:
     if outside is not None and outside.is_dir():
         model_directory(str(outside))
     elif model and shape.in_container:
-        plan.add("note", f"model {model}: not seen from here; the preflight looks for it in the container")
+        plan.add("note", f"model {model}: not visible from here; the preflight looks for it in the container")
     else:
         model_directory(model)
 
@@ -214,7 +214,7 @@ def _look_for(plan: Plan, path: str, what: str, shape: Shape) -> bool:
     if host_path(path, shape.binds).exists():
         return True
     if shape.in_container:
-        plan.add("note", f"{what} {path}: not seen from here; the preflight looks for it in the container")
+        plan.add("note", f"{what} {path}: not visible from here; the preflight looks for it in the container")
         return False
     raise ConfigError(f"{what} {path}: is not there; give a path that all nodes see (nothing is downloaded)")
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
-from medserl.files import write_atomically
+from medserl.files import read_json, write_atomically
 from medserl.game.explored import Explored
 from medserl.game.replay import Replay
 from medserl.run import checkpoint
@@ -93,7 +93,7 @@ class CheckpointedTrainer(PPOTrainerSync):
         if "explored" in state:  # checkpoints of earlier versions have none
             self.explored.load_state_dict(state["explored"])
         if (latest / REPLAY).exists():
-            self.replay.load_state_dict(json.loads((latest / REPLAY).read_text()))
+            self.replay.load_state_dict(read_json(latest / REPLAY))
         self.save_seconds = state.get("seconds")
         if self.config.algorithm.kl_ctrl.type == "adaptive" and state.get("kl_coef") is not None:
             self.kl_ctrl_in_reward.value = state["kl_coef"]  # verl would start again from the configured one

@@ -198,7 +198,9 @@ class SelfPlayTrainer(CheckpointedTrainer):
         chosen = choose(rows, self.round.games, self.settings, self.global_steps)
         self.round.nothing_trains = not chosen
         if not chosen:
-            logger.warning("round %d: no trajectory trains (all games void or rejected)", self.global_steps)
+            logger.warning(
+                "round %d: there is no trajectory to train on (all games are void or rejected)", self.global_steps
+            )
             chosen = sorted(rows)
         kept = set(chosen)
         dropped = [key for key in batch.keys if key not in kept]

@@ -49,7 +49,7 @@ class Located:
             name = key_node.value
             child = Located(value_node, self.file, f"{self.key}.{name}" if self.key else name)
             if name in found:
-                Located(key_node, self.file, child.key).fail("this name stands here twice; keep one")
+                Located(key_node, self.file, child.key).fail("this name occurs here twice; keep one")
             found[name] = child
         return found
 
@@ -62,10 +62,10 @@ class Located:
     def text(self) -> str:
         """A non-empty string without white space at its ends."""
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag == _TAG + "null":
-            self.fail("expected a text")
+            self.fail("expected text")
         value = str(self.node.value)
         if not value or value != value.strip():
-            self.fail("expected a text that is not empty and has no white space at its ends")
+            self.fail("expected text that is not empty, without white space at either end")
         return value
 
     def texts(self) -> tuple[str, ...]:

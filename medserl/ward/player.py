@@ -19,6 +19,8 @@ from medserl.game.prompts import Message, PromptSet
 from medserl.game.records import LabelledNote
 
 MAX_NEW_TOKENS = 48
+STEM = 'final_answer: "'
+"""What stands before a verdict in the strict form."""
 
 
 class Player:
@@ -77,7 +79,7 @@ def ask_assessor(
 
 def verdict_probabilities(player: Player, prompts: PromptSet, labelled: Sequence[LabelledNote]) -> list[float]:
     """p(INCORRECT), of the two verdicts, per note; a mean of min(p, 1 - p) near 0 is a policy that cannot move."""
-    stem = player.tokenizer.encode('final_answer: "', add_special_tokens=False)
+    stem = player.tokenizer.encode(STEM, add_special_tokens=False)
     verdicts = [player.tokenizer.encode(label.value, add_special_tokens=False)[0] for label in Label]
     found = []
     with torch.inference_mode():

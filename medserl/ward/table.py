@@ -211,7 +211,7 @@ def _read_diagnoses(blocks: Iterable[tuple[Located, dict[str, Located]]]) -> dic
     for _, fields in blocks:
         phrases = fields["diagnosis"].texts()
         if phrases[0] in groups:
-            fields["diagnosis"].fail(f"the condition '{phrases[0]}' stands in the table twice")
+            fields["diagnosis"].fail(f"the condition '{phrases[0]}' is in the table twice")
         groups[phrases[0]] = (fields["diagnosis"], phrases)
     _refuse_shared_phrases(groups)
     return {name: phrases for name, (_, phrases) in groups.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,37 @@ def test_a_finished_cell_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert write_report(bench).endswith(f"Made with {commit}.\n")
 
 
+def test_signals_are_taken_while_cells_run_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal ends the bench, whose end ends its cells; in a thread of somebody else's program nothing is taken."""
+    bench = bench_of(tmp_path, LIMIT)
+    before = signal.getsignal(signal.SIGTERM)
+    ended = []
+
+    class Told:
+        returncode: int | None = None
+
+        def poll(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        def terminate(self) -> None:
+            ended.append("told")
+
+        def wait(self) -> None:
+            ended.append("waited for")
+
+    monkeypatch.setattr(bench, "_start", lambda cell: Told())
+    with pytest.raises(SystemExit) as left:
+        bench.run()
+    assert left.value.code == 128 + signal.SIGTERM
+    assert ended == ["told", "waited for"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    ran: list[Cell] = []
+    thread = threading.Thread(target=lambda: ran.extend(started(bench, monkeypatch)))
+    thread.start()
+    thread.join()
+    assert ran == [the_cell(bench)]
+
+
 def test_where_the_bench_lies_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_of(tmp_path, LIMIT, RATE)
     finish(bench)
@@ -117,7 +150,7 @@ def test_a_damaged_result_is_told(tmp_path: Path, text: str, capsys: pytest.Capt
         ("config: 5\narms: {a: []}", [], "--config 5"),
         ("arms: {a: []}", ["--notes", "0"], "--notes: 0"),
         ("arms: {a: []}", ["--jobs", "0"], "--jobs: 0"),
-        ("arms: {a: []}", ["--seeds", "2", "2"], "--seeds: 2 stands twice"),
+        ("arms: {a: []}", ["--seeds", "2", "2"], "--seeds: 2 is given twice"),
         ("arms: {a: []}", ["--seeds", "-1"], "--seeds: -1"),
         ("grid: {a.seed: [1], b.seed: [1]}", [], "a.seed"),
         ("arms: {a: [medserl.sede=1]}", [], "arm a: .*sede"),

@@ -182,7 +182,7 @@ def test_a_gpu_without_vllm_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_line_tells_a_foreign_programs_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     from medserl.preflight.node_checks import Check as Seen
 
-    in_use = "GPU 0 has 19.5 GiB in use (whose, nvidia-smi tells)"
+    in_use = "GPU 0 has 19.5 GiB in use (nvidia-smi shows by whom)"
     seen = [Seen("GPUs", "1 NVIDIA H100 80GB HBM3", in_use), Seen("driver", "580.1")]
     monkeypatch.setattr("medserl.bringup.machine.gpu_checks", lambda wanted: seen)
     line = first_line("cuda")

@@ -24,7 +24,7 @@ def test_what_is_missing_is_told_in_a_sentence_each(tmp_path: Path, capsys: pyte
     assert (rows["model"], rows["notes"], rows["run disk"]) == ("BAD", "BAD", "ok")
     assert {"GPUs", "memory", "/dev/shm", "open files", "torch", "clock", "visible GPUs"} <= set(rows)
     assert "all-reduce" not in rows
-    assert shown.out.splitlines()[-1].endswith("checks are bad")
+    assert shown.out.splitlines()[-1].endswith("checks failed")
     assert not (tmp_path / "run").exists()
 
 

@@ -39,7 +39,7 @@ def test_a_key_says_its_value_its_default_and_why() -> None:
         config, "trainer.v1.trainer_mode", "embedded"
     )
     section = explain_key(config, "medserl.vcf", "embedded")
-    assert "\n  max_word_edits: Most word edits (Levenshtein over words)." in section
+    assert "\n  max_word_edits: Maximum number of word edits (Levenshtein distance over words)." in section
 
 
 def test_what_is_no_key_is_refused_with_near_ones() -> None:

@@ -95,7 +95,7 @@ def test_a_misspelt_key_of_a_section_that_is_null_by_default() -> None:
 
 @pytest.mark.parametrize("override", ["~medserl", "~medserl.seed", "~trainer", "~trainer.total_epochs", "~data=1"])
 def test_nothing_that_is_read_can_be_taken_away(override: str) -> None:
-    assert "cannot be taken away" in refused("medserl.validation.count=4", override)
+    assert "cannot be removed" in refused("medserl.validation.count=4", override)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_the_same_for_the_warm_start(override: str, told: str) -> None:
 def test_a_batch_of_nothing() -> None:
     nothing = ("medserl.late_mixture=null", "medserl.mixture.assessor_pairs=0", "medserl.mixture.injector_turns=0")
     for overrides in (nothing, nothing[1:]):
-        with pytest.raises(ConfigError, match=r"medserl\.mixture: .* a batch of nothing"):
+        with pytest.raises(ConfigError, match=r"medserl\.mixture: .* an empty batch"):
             load_sft_config("sft_embedded", overrides)
 
 

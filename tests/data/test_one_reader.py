@@ -346,8 +346,12 @@ def test_what_is_refused_is_refused_by_all(tmp_path: Path, kind: str, form: str)
 
 
 RAW: dict[str, tuple[str, bytes, str]] = {
-    "a column twice": ("n.csv", b"note_id,text,text\na,He is well.,She is ill.\n", "'text' is there twice"),
-    "a key twice": ("n.jsonl", b'{"note_id": "a", "text": "He.", "text": "She."}\n', "row 1: the key 'text' is there"),
+    "a column twice": ("n.csv", b"note_id,text,text\na,He is well.,She is ill.\n", "'text' occurs twice"),
+    "a key twice": (
+        "n.jsonl",
+        b'{"note_id": "a", "text": "He.", "text": "She."}\n',
+        "row 1: the key 'text' occurs twice",
+    ),
     "a json array": ("n.jsonl", b'[\n {"note_id": "a", "text": "He."}\n]\n', "write one object a line"),
     "json over lines": ("n.jsonl", b'{\n "note_id": "a",\n "text": "He."\n}\n', "write one object a line"),
     "too many fields": ("n.csv", f"note_id,text\na,He is well.,{SECRET}\n".encode(), "has 3 fields, but the header"),
@@ -387,7 +391,7 @@ def test_parquet_that_python_cannot_hold(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([ids, bad], ["note_id", "text"]), path)
     assert "row 2: 'text' is not UTF-8 text" in refused_by_all(path, tmp_path)
     pq.write_table(pa.Table.from_arrays([ids, ids, ids], ["note_id", "text", "text"]), path)
-    assert "'text' is there twice" in refused_by_all(path, tmp_path)
+    assert "'text' occurs twice" in refused_by_all(path, tmp_path)
     pq.write_table(pa.Table.from_arrays([ids, pa.array([["x"], ["y"]])], ["note_id", "text"]), path)
     assert "'text' must be a string, not list" in refused_by_all(path, tmp_path)
     flags = pa.table({"Text ID": ids, "Text": ids, "Error Flag": [1.0, 0.0], "Error Sentence ID": [1e300, -1.0]})
@@ -448,7 +452,7 @@ def test_a_name_is_no_licence(tmp_path: Path, name: str) -> None:
 
 def test_a_name_that_tells_two_splits(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "dev-test.jsonl", plain())
-    with pytest.raises(DataError, match="the name tells more than one split; give --split SPLIT=FILE"):
+    with pytest.raises(DataError, match="the name suggests more than one split; give --split SPLIT=FILE"):
         prepare(PrepareOptions([path], tmp_path / "out", near_threshold=None))
     prepare(PrepareOptions([], tmp_path / "out", given_splits={path: "test"}, near_threshold=None))
 

@@ -80,7 +80,7 @@ def test_the_wards_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["data", "ward", "--out", str(tmp_path), "--count", "4"]) == 0
     first = (tmp_path / "WARD-TestSet.csv").read_bytes()
     assert main(["data", "ward", "--out", str(tmp_path), "--count", "4"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["data", "ward", "--out", str(tmp_path), "--count", "4", "--overwrite"]) == 0
     assert (tmp_path / "WARD-TestSet.csv").read_bytes() == first
     assert main(["data", "ward", "--out", str(tmp_path / "x"), "--count", "1"]) == 2

@@ -74,7 +74,7 @@ def test_files_in_medecs_form_to_a_judged_checkpoint(tmp_path: Path) -> None:
     ]  # fmt: skip
     code, output = pipeline(out, *asked, stop_after="medserl pipeline: train")
     assert code == 128 + 15, output
-    assert "the same command goes on" in output
+    assert "the same command continues" in output
     warm = read(out / "sft/done.json")
     assert not (out / "train/done.json").exists() and not (out / "evaluate").exists()
 

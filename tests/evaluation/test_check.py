@@ -142,7 +142,7 @@ def test_check_says_what_it_found_and_whom_it_is_for(
     assert "palpitations" not in shown
     assert NO_DEVICE in out.read_text(encoding="utf-8-sig")
     assert main(["check", str(notes), "--model", str(model), "--out", str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     answers[:] = ["hm"]
     assert main(["check", str(notes), "--model", str(model), "--out", str(tmp_path / "other.csv")]) == 1
     assert "warm-start it first" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def test_refusals(
 def test_an_existing_result_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results.json").touch()
     assert main(["evaluate", "--model", "x", "--data", "y", "--out", str(tmp_path)]) == 2
-    assert "there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_model_directories(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_model_inside_a_checkpoint_must_be_what_was_written(model: Path, tmp_p
     check_files(inside / "actor/model", "m")
     weights = inside / "actor/model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(ConfigError, match="its checkpoint global_step_3 is damaged: .* has another content"):
+    with pytest.raises(ConfigError, match="its checkpoint global_step_3 is damaged: .* does not hold what was written"):
         check_files(inside / "actor/model", "m")
 
 

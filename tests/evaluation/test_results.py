@@ -41,9 +41,9 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
 
 def test_an_existing_directory_is_refused_an_empty_one_taken(tmp_path: Path) -> None:
     out = stored(tmp_path / "out", ITEMS)
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         check_out(out)
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         check_out(out / "results.json")
     with pytest.raises(ConfigError, match=r"below: .*results\.json"):
         check_out(out / "results.json" / "below")

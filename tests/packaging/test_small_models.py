@@ -45,4 +45,4 @@ def test_what_is_there_is_left(small_models: ModuleType, tmp_path: Path, capsys:
         small_models.main(["SmolLM2-135M-Instruct", str(tmp_path)])
     (tmp_path / "config.json").touch()
     small_models.main(["SmolLM2-135M-Instruct", str(tmp_path)])
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out

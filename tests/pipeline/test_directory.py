@@ -55,7 +55,7 @@ def test_a_directory_belongs_to_one_request(tmp_path: Path) -> None:
     out.mkdir()
     check(out)
     (out / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigError, match="no pipeline's"):
+    with pytest.raises(ConfigError, match="not a pipeline's"):
         check(out)
     (out / "thesis.tex").unlink()
     (out / SETTINGS).write_text(json.dumps(request(out).record()))
@@ -114,7 +114,7 @@ def test_a_directory_that_cannot_be_made_is_refused(
     (tmp_path / "file").write_text("x")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     held = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ConfigError, match="--out .*: cannot be written|no pipeline's"):
+    with pytest.raises(ConfigError, match="--out .*: cannot be written|not a pipeline's"):
         check(tmp_path / out)
     assert sorted(tmp_path.rglob("*")) == held
 

@@ -46,7 +46,7 @@ def test_items_are_sources_and_overrides_of_a_stage(tmp_path: Path) -> None:
     odd.touch()
     found = split_items(["train:data.seed=1", "notes.csv", "sft:medserl.steps=2", str(odd), "train:a='x:y=z'"])
     assert found == ([Path("notes.csv"), odd], ["data.seed=1", "a='x:y=z'"], ["medserl.steps=2"])
-    with pytest.raises(ConfigError, match="say of which stage, train:data.seed=1 or sft:data.seed=1"):
+    with pytest.raises(ConfigError, match="name its stage, train:data.seed=1 or sft:data.seed=1"):
         split_items(["data.seed=1"])
 
 
@@ -221,7 +221,7 @@ def test_told_to_stop_between_two_commands_it_says_how_to_go_on(
     before = signal.getsignal(number)
     monkeypatch.setattr(Pipeline, "_prepare", lambda _: os.kill(os.getpid(), number))
     assert main(["pipeline", "--out", str(tmp_path / "out"), "--skip-warm-start"]) == 128 + number
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert signal.getsignal(number) is before and not (tmp_path / "out/prepare/done.json").exists()
 
 

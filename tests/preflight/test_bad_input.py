@@ -185,7 +185,7 @@ def test_unusable_model_directories(refused: Refused, tmp_path: Path, harm: str)
 def test_a_run_directory_of_something_else(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("x")
-    assert "not of MedSeRL" in refused("--run-dir", str(tmp_path / "thesis"))
+    assert "MedSeRL did not make it" in refused("--run-dir", str(tmp_path / "thesis"))
 
 
 def test_a_misspelt_option_is_no_override(capsys: pytest.CaptureFixture[str]) -> None:

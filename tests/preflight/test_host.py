@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,8 +82,27 @@ def test_small_shared_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match="/dev/shm: only 64 MiB.*--shm-size=8g"):
         check_machine(config)
     check_machine(load_config("embedded", ["+ray_kwargs.ray_init.address=auto"]))  # that Ray is not ours
+    usage.total = 2**33
+    with pytest.raises(ConfigError, match="/dev/shm: only 64 MiB of 8192 are free"):
+        check_machine(config)
     monkeypatch.undo()
     assert "no shared memory" in str(shared_memory_problem(tmp_path / "none"))
+    monkeypatch.setattr(host.os, "access", lambda *_: False)
+    assert "nothing can be written there" in str(shared_memory_problem())
+
+
+def test_a_full_temporary_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, real = load_config("embedded", []), shutil.disk_usage
+    full = type("Usage", (), {"total": 2**30, "free": 3 * 2**20, "used": 0})
+    monkeypatch.setattr(
+        host.shutil, "disk_usage", lambda folder: full if str(folder) == str(tmp_path) else real(folder)
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ConfigError, match=f"TMPDIR: only 3 MiB are free in {tmp_path}, a run needs 64; make room"):
+        check_machine(config)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ConfigError, match="TMPDIR: there is no temporary folder"):
+        check_machine(config)
 
 
 def test_a_long_temporary_folder_gives_way_to_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

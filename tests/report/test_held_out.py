@@ -72,7 +72,7 @@ def test_the_answer_says_whether_a_better_threshold_is_all_of_it() -> None:
     sampled, auc = besides(rows, held_out(rows))
     assert sampled == "Balanced accuracy (sampled) went from 0.500 to 0.800."
     # Hanley and McNeil's standard error for 0.84 and a hundred of each is 0.0284; of a difference, 0.0401.
-    assert "AUC, which no threshold moves, went from 0.840 to 0.840, a change of +0.000 (95 % interval -0.079" in auc
+    assert "AUC, which needs no threshold, went from 0.840 to 0.840, a change of +0.000 (95 % interval -0.079" in auc
     assert auc.endswith("So the gain may lie in how readily the model says INCORRECT, not in telling the notes apart.")
     rows[1]["val/greedy/auc"] = 0.98
     assert besides(rows, held_out(rows))[1].endswith(" to +0.199).")

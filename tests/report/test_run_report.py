@@ -190,7 +190,7 @@ def test_a_note_is_no_markup(run: Path) -> None:
 
 def test_what_to_do_next_can_be_typed_as_it_stands(run: Path) -> None:
     commands = dict(next_steps(write_report(run)))
-    assert commands["train on, to twice as many rounds"] == (
+    assert commands["train longer, for twice as many rounds"] == (
         f"medserl train --config embedded --run-dir {run} --max-rounds 60 medserl.seed=5"
     )
     unseen = "judge it on notes that the run has not seen"

@@ -123,7 +123,7 @@ def test_nothing_survives(ended: dict[str, Ended], fault: str) -> None:
     [
         ("gcs_server", 1, "Ray's gcs_server died; the run cannot go on"),
         ("raylet", 1, "Ray's raylet died; the run cannot go on"),
-        ("main", -signal.SIGKILL, "the run's main process ended without a word; its "),
+        ("main", -signal.SIGKILL, "the run's main process ended without a message; its "),
     ],
 )
 def test_the_fault_is_named_and_the_run_ends(ended: dict[str, Ended], fault: str, code: int, sentence: str) -> None:
@@ -220,7 +220,7 @@ def test_a_guard_whose_main_process_is_killed_ends_the_run(tmp_path: Path) -> No
         main.stdout.readline()
         main.kill()
         said = main.stderr.read()  # until the guard has ended too
-        assert "main process ended without a word; its 1 other processes were ended" in said
+        assert "main process ended without a message; its 1 other processes were ended" in said
         assert part.wait(5) == -signal.SIGTERM
         assert not (tmp_path / "ray").exists() and (tmp_path / "logs/worker-1.out").read_text() == "said"
     finally:

@@ -138,7 +138,7 @@ def test_random_states_of_another_layout_are_left_out(tmp_path: Path) -> None:
 
 def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ConfigError, match="not of MedSeRL"):
+    with pytest.raises(ConfigError, match="MedSeRL did not make it"):
         RunDir(tmp_path).check(config())
 
 
@@ -362,7 +362,9 @@ def test_a_file_where_a_folder_should_be_is_named_before_anything_is_written(
     else:
         path.mkdir()
     held = {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}
-    told = f"its {name} is not a {'folder' if folder else 'file'}; move it away|not empty and not of MedSeRL"
+    told = (
+        f"its {name} is not a {'folder' if folder else 'file'}; move it away|is not empty, and MedSeRL did not make it"
+    )
     with pytest.raises(ConfigError, match=told):
         begun.open(config(), "embedded", [])
     assert held == {item: item.lstat().st_mtime_ns for item in begun.path.rglob("*")}

@@ -43,7 +43,7 @@ def test_export_has_weights_tokenizer_and_a_record(run: Path, tmp_path: Path) ->
 def test_an_existing_directory_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ConfigError, match="--out .*out: is there already; give another one"):
+    with pytest.raises(ConfigError, match="--out .*out: already exists; give another one"):
         export_checkpoint(find_checkpoint(run), tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "x"
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from medserl.game import Label, LabelledNote
+
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # set-up on a loaded machine takes minutes
 
 BENCH = Path(__file__).parents[2] / "benchmarks/ward_learning.py"
@@ -27,6 +29,8 @@ def bench() -> ModuleType:
 def test_texts_that_share_their_beginning_are_judged_as_if_each_stood_alone(bench: ModuleType) -> None:
     import torch
 
+    from medserl.ward.player import verdict_probabilities
+
     games = list(bench.gold(6))
     groups = [[games[i].original, games[i].modified, games[i + 1].modified] for i in range(0, 6, 2)]
     assessor = bench.Assessor(bench.model_dir())
@@ -34,6 +38,9 @@ def test_texts_that_share_their_beginning_are_judged_as_if_each_stood_alone(benc
         together, _ = assessor(groups)
         alone = torch.cat([assessor([[text]])[0] for group in groups for text in group])
     assert torch.allclose(together, alone, atol=1e-4)
+    texts = [LabelledNote("n", text, Label.CORRECT) for group in groups for text in group]
+    judged = torch.tensor(verdict_probabilities(assessor.player, bench.PROMPTS, texts))
+    assert torch.allclose(torch.softmax(together, 1)[:, 1], judged, atol=1e-4)
     assert together.std() > 0.1
 
 
