@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medserl.errors import ConfigError
-from medserl.files import regular
 from medserl.game.labels import ERROR_TYPES, Mode
 from medserl.game.sentences import sentence_texts
 
@@ -186,7 +185,7 @@ def _version(path: Path) -> str:
     if not path.exists():
         return ""
     try:
-        lines = regular(path).read_text(encoding="utf-8").split("\n")
+        lines = _text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     if not lines[0].strip() or any(line.strip() for line in lines[1:]):
@@ -203,9 +202,16 @@ def _section(sections: dict[tuple[str, str | None], str], role: str, output_form
     return sections.get((role, output_format), sections.get((role, None)))
 
 
+def _text(path: Path) -> str:
+    """A file's text. Raises OSError, also for a pipe, which would be waited for, and a device, which never ends."""
+    if path.exists() and not path.is_file():
+        raise OSError("is no regular file")
+    return path.read_text(encoding="utf-8-sig")
+
+
 def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
     try:
-        text = regular(path).read_text(encoding="utf-8-sig")
+        text = _text(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: this file of the prompt set is missing") from None
     except (OSError, UnicodeDecodeError) as error:

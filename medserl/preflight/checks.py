@@ -135,7 +135,7 @@ def _model_problems(
     """Check the model directory; its config.json, or None where no prompt can be made for it, the notes whose prompts
     were measured, and how long those are."""
     parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
-    path, model, usable = config.actor_rollout_ref.model.path, None, False
+    path, model, tokenizer = config.actor_rollout_ref.model.path, None, None
     with problems.noted():
         model = read_model_config(model_path(path, MODEL), MODEL)
     if model is None:
@@ -146,19 +146,21 @@ def _model_problems(
     with problems.noted():
         _check_files(Path(path), MODEL)
         check_weights(Path(path), MODEL, model)
-        check_tokenizer(config, model)
-        usable = True
-    if usable and LONGEST_PROMPT not in asked:
+        tokenizer = check_tokenizer(config, model)
+    with problems.noted():
+        if tokenizer is not None:
+            check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
+    if tokenizer is not None and LONGEST_PROMPT not in asked:
         with problems.noted():
             measured, longest = settle_prompt_length(config, model)
-    if usable:  # else the prompts could not be measured, and a limit that follows from them says nothing
+    if tokenizer is not None:  # else the prompts could not be measured, and a limit that follows from them says nothing
         with problems.noted():
             check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
         check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
         check_memory(config, model, str(path))
-    return (model if usable else None), measured, longest
+    return (model if tokenizer is not None else None), measured, longest
 
 
 def settle_labelled_share(config: DictConfig) -> None:
@@ -275,14 +277,14 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
     return held_out
 
 
-def check_tokenizer(config: DictConfig, model: dict[str, Any]) -> None:
-    """The tokenizer must belong to the model, and its chat template render the game's messages as asked."""
+def check_tokenizer(config: DictConfig, model: dict[str, Any]) -> Any:
+    """The tokenizer, which must belong to the model and have a chat template that renders the game's messages."""
     path = config.actor_rollout_ref.model.path
     tokenizer = load_tokenizer(path)
     check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
-    check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
     if len(tokenizer) > model["vocab_size"]:
         raise ConfigError(
             f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
             f"{model['vocab_size']}"
         )
+    return tokenizer

@@ -301,9 +301,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
             left_out = role in self.advantages.left_out and not (credits and role == Role.ASSESSOR.value)
             metrics[f"medserl/left_out/{role}"] = float(left_out)
             if left_out:
-                logger.info(
-                    "round %d: the outcomes of the %s hardly differ; it is all but left out", self.global_steps, role
-                )
+                why = "the outcomes of the %s hardly differ; it is all but left out"
+                logger.info("round %d: " + why, self.global_steps, role)
         injector = self.settings.advantage.injector_weight
         weights = [injector if role == Role.INJECTOR.value else 1.0 for role in roles]
         advantages = advantages * torch.tensor(weights, dtype=advantages.dtype).unsqueeze(-1)

@@ -120,7 +120,8 @@ WAY = {
     ],
     8: [
         ("training/trainer.py:_compute_advantage", "_compute_returns"),
-        ("training/trainer.py:_compute_advantage", "advantages"),
+        ("training/trainer.py:_compute_advantage", "_advantages_by_role"),
+        ("training/trainer.py:_advantages_by_role", "advantages"),
         ("training/advantage.py:role_advantages", "RoleAdvantages"),
     ],
     9: [("training/trainer.py:_update_actor", "_update_actor")],
