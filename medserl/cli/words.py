@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             kind = "command" if set(known) <= set(_commands(self)) else "choice"
             message = f"{choice[1]!r} is not a {kind}; {meant(choice[1], known) or 'known: ' + ', '.join(known)}"
         message = _NO_NUMBER.sub(lambda m: f"{m[1]} {m[3]!r}: is not a {_NUMBERS[m[2]]}", message)
-        self.exit(2, f"medserl: error: {message}; `{self.prog} --help` lists what there is\n")
+        self.exit(2, f"medserl: error: {message}; `{self.prog} --help` lists the choices\n")
 
     def format_help(self) -> str:
         """The top's commands by group, as far as they are listed there; other parsers as argparse has them."""

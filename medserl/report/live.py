@@ -20,6 +20,7 @@ from medserl.gamelog.parts import parts
 from medserl.report.games_data import Packer
 from medserl.report.games_page import live_page
 from medserl.report.run_report import make_report, page
+from medserl.run.run_dir import CONFIG_FILE
 from medserl.run.run_log import METRICS_FILE
 
 LOOPBACK = "127.0.0.1"
@@ -40,6 +41,8 @@ class Site:
         for run_dir in run_dirs:
             if not run_dir.is_dir():
                 raise ConfigError(f"{run_dir}: no such folder; give the directory of a run of `medserl train`")
+            if not (run_dir / CONFIG_FILE).is_file() and not any(parts(run_dir)):
+                raise ConfigError(f"{run_dir}: holds no run ({CONFIG_FILE}); give the directory of a run itself")
         self.run_dirs = list(run_dirs)
         self._packer = Packer(run_dirs)
         self._data: tuple[str, bytes] = ("", b"")

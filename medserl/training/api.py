@@ -347,9 +347,10 @@ class MedSeRLTrainer:
         if done >= self.planned_rounds and checkpoint.latest_step(self.run_dir.checkpoints) == done:
             print(f"complete: {done} rounds; for more, raise --max-rounds or --max-epochs, or give a new --run-dir")
             self._stop.received = None  # it ends nothing
-            if trackers := self.settings.trackers:
-                rows = read_metrics(self.run_dir.path / METRICS_FILE)
-                send_what_waits(self.run_dir.path, trackers, hyperparameters(self.config), rows)
+            recorded = self.run_dir.path / METRICS_FILE
+            if self.settings.trackers and recorded.exists():
+                rows = read_metrics(recorded)
+                send_what_waits(self.run_dir.path, self.settings.trackers, hyperparameters(self.config), rows)
             return metrics
         if self._stop.received is not None:
             print(self._stop.too_early, flush=True)

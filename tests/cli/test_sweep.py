@@ -82,6 +82,7 @@ PATHS = (
 
 
 MOST_MEMORY = 16 << 30  # bytes of addresses, of which torch and its like reserve many
+LONGEST = 300  # seconds of one command on a busy machine; the first one imports transformers
 
 
 class Started(Exception):
@@ -163,6 +164,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         "medserl.slurm.ray_steps.wait_for_nodes",
         "medserl.cli.selftest._train",
         "medserl.cli.doctor.look_at_all_nodes",
+        "medserl.report.live.Server.serve_forever",
         "medserl.cli.bringup.Runner",
     ):
         monkeypatch.setattr(name, started)
@@ -243,7 +245,7 @@ def sweep(
                 if only is not None and value not in only:
                     continue
                 words = words_with(command, action, value)
-                signal.alarm(60)
+                signal.alarm(LONGEST)
                 fault = run(words, capsys)
                 signal.alarm(0)
                 leftovers(before, world)

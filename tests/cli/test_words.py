@@ -46,4 +46,4 @@ def test_a_mistyped_word_gets_a_sentence_and_a_suggestion(
         main(words)
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert told in said and said.count("\n") == 1 and " --help` lists what there is" in said
+    assert told in said and said.count("\n") == 1 and "--help` lists the choices" in said

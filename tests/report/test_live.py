@@ -104,6 +104,11 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
         Site([tmp_path / "away"])
 
 
+def test_a_folder_of_runs_is_none(run: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        Site([run, run.parent])
+
+
 def test_ctrl_c_ends_it_and_says_nothing_bad(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

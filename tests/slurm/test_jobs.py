@@ -421,8 +421,8 @@ def test_settings_that_are_none_are_one_sentence(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"MEDSERL_RUNTIME=none\r\n", "has Windows line ends; run: sed -i"),
-        (b"# ours\r\n\r\n", "has Windows line ends; run: sed -i"),
+        (b"MEDSERL_RUNTIME=none\r\n", "has Windows line endings; run: sed -i"),
+        (b"# ours\r\n\r\n", "has Windows line endings; run: sed -i"),
         (b"\xef\xbb\xbfMEDSERL_ACCOUNT=clinic\n", "byte order mark"),
         (b"exit 3\n", "it ends the shell"),
         (b"MEDSERL_ACCOUNT=$NOT_SET_ANYWHERE\n", "it ends the shell"),
