@@ -39,8 +39,8 @@ def test_every_process_that_listens_is_in_the_page(uninterrupted: Run) -> None:
 
 
 def test_every_process_of_the_page_is_there(uninterrupted: Run) -> None:
-    titles = " ".join(title for title, *_ in uninterrupted.listening) + " medserl train"
-    assert [name for name in told() if name not in titles] == []
+    titles = sorted({title for title, *_ in uninterrupted.listening})
+    assert [name for name in told() if name not in " ".join([*titles, "medserl train"])] == [], titles
 
 
 COMMANDS = {
