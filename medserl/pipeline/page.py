@@ -53,7 +53,7 @@ def _comparison(path: Path) -> dict[str, Any]:
     mend = f"remove {path.with_name(DONE)} to have it made again"
     found = read_object(path, mend, {"texts": int, "first": dict, "second": dict})
     for side in ("first", "second"):
-        if not all(isinstance(found[side].get(name), int | float) for name in _METRICS):
+        if not all(isinstance(found[side].get(name, ""), int | float | None) for name in _METRICS):
             raise ConfigError(f"{path}: {side!r} lacks a metric; {mend}")
     return found
 

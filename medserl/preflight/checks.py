@@ -31,6 +31,7 @@ from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.run.trackers import check_trackers
 from medserl.serving.servers import check_servers
+from medserl.words import counted
 
 _log = logging.getLogger("medserl.data")
 
@@ -244,7 +245,8 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
     source = described(settings.notes)
     if len(notes) < settings.rollout_batch_size:
         raise DataError(
-            f"{source}: {len(notes)} notes are fewer than one round's medserl.rollout_batch_size "
+            f"{source}: {counted(len(notes), 'note')} {'is' if len(notes) == 1 else 'are'} fewer than one round's "
+            "medserl.rollout_batch_size "
             f"{settings.rollout_batch_size}; give more notes or a smaller batch"
         )
     if settings.notes.labelled_path is not None and not labelled_per_round(settings):

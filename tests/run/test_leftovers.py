@@ -68,6 +68,8 @@ def _harm(fault: str, folder: Path, process: "subprocess.Popen[bytes]") -> Ended
     code = process.wait(timeout=120)
     _wait_for(lambda: not processes_of(facts["token"]), 60)
     _wait_for(lambda: not Path(facts["ray_folder"]).exists(), 20)
+    if fault == "main":  # the guard speaks last
+        _wait_for(lambda: "main process" in (folder / "out").read_text(), 20)
     return Ended(facts, code, (folder / "out").read_text())
 
 
