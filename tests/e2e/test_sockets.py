@@ -61,7 +61,7 @@ def test_commands_that_start_workers_listen_on_loopback_only(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = start([sys.executable, "-m", "medserl", *COMMANDS[name]], tmp_path / "run", period=0.3)
-    assert run.code == 0, run.output
+    assert run.exit_code == 0, run.output
     assert run.listening  # they were seen at all
     assert {address for _, address, _ in run.listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, run.listening
 
