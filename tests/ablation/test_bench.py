@@ -176,7 +176,7 @@ SFT = "{config: sft_embedded, overrides: [medserl.notes.path=FILE], only: true}"
     [
         ("[medserl.notes.path=FILE]", None, "FILE: no such file"),
         ("[medserl.notes.path=FILE]", "{}\n", "FILE, row 1: 'note_id' is missing"),
-        ("[medserl.notes.path=FILE]", NOTE, "FILE: 1 notes are fewer than one round's"),
+        ("[medserl.notes.path=FILE]", NOTE, "FILE: 1 note is fewer than one round's"),
         ("[medserl.notes.labelled_path=FILE]", NOTE, "FILE: no note has an error variant"),
         ("[medserl.validation.path=FILE]", None, "FILE: no such file"),
         ("[medserl.validation.path=FILE]", NOTE, "FILE: no note has an error variant, so there is nothing to find"),
