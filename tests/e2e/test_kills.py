@@ -23,11 +23,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(4 * 3600
 COUNT = int(os.environ.get("MEDSERL_KILLS", "30"))
 SEED = int(os.environ.get("MEDSERL_KILLS_SEED", str(random.randrange(10**6))))
 
+PACED = 4  # rounds of the undisturbed run by which moments are chosen
+
 
 def test_a_run_that_is_killed_again_and_again_loses_nothing_that_was_saved(home: Path) -> None:
     print(f"MEDSERL_KILLS={COUNT} MEDSERL_KILLS_SEED={SEED}")
     undisturbed = home / "undisturbed"
-    pace = paced(undisturbed, 4)
+    pace = paced(undisturbed, PACED)
     print(pace)
     chain = Chain(home / "killed")
     for number, kill in enumerate(kills(SEED, COUNT, pace), 1):
@@ -35,7 +37,7 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing_that_was_saved(home:
     print(dict(chain.counted))
     assert not chain.complaints
     assert chain.counted == Counter(PHASES[i % len(PHASES)] for i in range(COUNT))
-    rounds = chain.saved + MORE
+    rounds = max(chain.saved + MORE, PACED)  # few kills may leave fewer rounds than the undisturbed run has
     done = subprocess.run(
         [sys.executable, "-m", "medserl", *chain.command(rounds)], capture_output=True, text=True, timeout=RUN_LIMIT,
         check=False,
