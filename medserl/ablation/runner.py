@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from medserl.ablation.fingerprint import FINGERPRINT, difference, fingerprint
@@ -18,7 +17,7 @@ from medserl.ablation.notes import check_all_notes
 from medserl.config.load import is_sft_config
 from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, open_private, read_json
-from medserl.run.stop_signals import handled
+from medserl.run.stop_signals import handled, leave
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -59,7 +58,7 @@ class Bench:
         total = len(waiting)
         logger.info("%d runs, %d at a time", total, self.jobs)
         try:
-            with handled(_leave):  # so that the runs below are ended too
+            with handled(leave):  # so that the runs below are ended too
                 while waiting or running:
                     while waiting and len(running) < self.jobs:
                         cell = waiting.pop(0)
@@ -111,10 +110,6 @@ class Bench:
         command += [kind, json.dumps(fingerprint(cell)), *cell.arm.overrides, f"medserl.seed={cell.seed}"]
         with open_private(self._log(cell)) as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

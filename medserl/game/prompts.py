@@ -184,10 +184,7 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
 def _version(path: Path) -> str:
     if not path.exists():
         return ""
-    try:
-        lines = _text(path).split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    lines = _text(path).split("\n")
     if not lines[0].strip() or any(line.strip() for line in lines[1:]):
         raise ConfigError(f"{path}: expected one line, the version of the prompt set")
     return lines[0].strip()
@@ -203,19 +200,19 @@ def _section(sections: dict[tuple[str, str | None], str], role: str, output_form
 
 
 def _text(path: Path) -> str:
-    """A file's text. Raises OSError, also for a pipe, which would be waited for, and a device, which never ends."""
-    if path.exists() and not path.is_file():
-        raise OSError("is no regular file")
-    return path.read_text(encoding="utf-8-sig")
-
-
-def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
+    """A file's text. Raises ConfigError, also for a pipe, which would be waited for, and a device, which never ends."""
     try:
-        text = _text(path)
+        if path.exists() and not path.is_file():
+            raise OSError("is no regular file")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: this file of the prompt set is missing") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+
+
+def _read_sections(path: Path) -> dict[tuple[str, str | None], str]:
+    text = _text(path)
     heads = list(_SECTION.finditer(text))
     sections: dict[tuple[str, str | None], str] = {}
     if before := text[: heads[0].start() if heads else len(text)].strip():

@@ -148,13 +148,12 @@ def _model_problems(
         _check_files(Path(path), MODEL)
         check_weights(Path(path), MODEL, model)
         tokenizer = check_tokenizer(config, model)
-    with problems.noted():
-        if tokenizer is not None:
-            check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
-    if tokenizer is not None and LONGEST_PROMPT not in asked:
+    if tokenizer is not None:  # else no prompt can be measured, and a limit that follows from prompts says nothing
         with problems.noted():
-            measured, longest = settle_prompt_length(config, model)
-    if tokenizer is not None:  # else the prompts could not be measured, and a limit that follows from them says nothing
+            check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
+        if LONGEST_PROMPT not in asked:
+            with problems.noted():
+                measured, longest = settle_prompt_length(config, model)
         with problems.noted():
             check_lengths(config, model)
     with problems.noted():
@@ -246,8 +245,7 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
     if len(notes) < settings.rollout_batch_size:
         raise DataError(
             f"{source}: {counted(len(notes), 'note')} {'is' if len(notes) == 1 else 'are'} fewer than one round's "
-            "medserl.rollout_batch_size "
-            f"{settings.rollout_batch_size}; give more notes or a smaller batch"
+            f"medserl.rollout_batch_size {settings.rollout_batch_size}; give more notes or a smaller batch"
         )
     if settings.notes.labelled_path is not None and not labelled_per_round(settings):
         raise ConfigError(

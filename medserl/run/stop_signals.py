@@ -27,6 +27,11 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(number, before)
 
 
+def leave(number: int, _: FrameType | None) -> None:
+    """A handler for ``handled``: SystemExit, so that whoever started processes ends them and leaves none behind."""
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """What tells this process to stop inside tells ``process``, whose end then ends what waits for it."""

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 
 from medserl.files import PRIVATE_FILE
 from medserl.run.causes import first_raised
 from medserl.run.leftovers import RUN_TOKEN, Guard
-from medserl.run.stop_signals import handled
+from medserl.run.stop_signals import handled, leave
 from medserl.sft.nodes import Place
 from medserl.sft.step_lines import STEP, figures, step_line
 
@@ -58,7 +57,7 @@ def launch(
         process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT)
         guard = Guard(variables[RUN_TOKEN], None, log.parent)
         try:
-            with handled(_leave):
+            with handled(leave):
                 _follow(process, log, max(1, steps // _LINES), heard)
         except BaseException:
             process.terminate()  # torch's launcher ends its workers
@@ -91,11 +90,6 @@ def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Hear
                 logger.info("%s", step_line(match))
         if ended:
             return
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    """So that the workers are ended and not left behind."""
-    raise SystemExit(128 + number)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:
