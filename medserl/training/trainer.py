@@ -231,11 +231,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
         if len(batch) % size or size % ranks:
             return {}  # no update follows (trainer.critic_warmup), or verl is about to say what is wrong
         strata = [stratum(key, self.round.roles, self.round.games) for key in batch.keys]
-        lengths = [tag["seq_len"] for tag in batch.tags]
-        work = calculate_workload(torch.tensor(lengths)).tolist()
+        work = calculate_workload(torch.tensor(lengths := [tag["seq_len"] for tag in batch.tags])).tolist()
         runs: list[list[int]] = [[] for _ in range(ranks)]
-        seed = f"{self.settings.seed}/{self.global_steps}"
-        for hand in deal(strata, len(batch) // size, seed, pairs(batch.keys, self.round)):
+        chance, together = f"{self.settings.seed}/{self.global_steps}", pairs(batch.keys, self.round)
+        for hand in deal(strata, len(batch) // size, chance, together):
             shares = get_seqlen_balanced_partitions([work[i] for i in hand], k_partitions=ranks, equal_size=True)
             for run, share in zip(runs, shares, strict=True):
                 run += [hand[i] for i in share]
