@@ -77,9 +77,9 @@ class Course:
     def warm_up(self, number: int) -> list[str]:
         """Arguments of a round of the warm start, from 1 on: each goes on from the one before with other notes first.
 
-        The verdict's form is learnt in some steps, a copied sentence with one word changed is not: so most are edits. The
-        changed word may stand anywhere, so that at each place the old one is likelier: it weighs twice as much as by
-        default, or four of ten edits copy the whole sentence.
+        The verdict's form is learnt in some steps, a copied sentence with one word changed is not: so most are edits.
+        The changed word may stand anywhere, so that at each place the old one is likelier: it weighs twice as much as
+        by default, or four of ten edits copy the whole sentence.
         """
         start = self.model if number == 1 else self.warm_model(number - 1)
         return [
