@@ -77,9 +77,27 @@ def saving(root: Path, step: int, unit: str = "round") -> Iterator[Path]:
         before = latest_step(root, content=False)
         last = f"the one of {unit} {before} is whole" if before else "there is none before it"
         raise CheckpointFailed(
-            f"the checkpoint of {unit} {step} could not be written to {root} ({why}); {last}: make room there "
+            f"the checkpoint of {unit} {step} could not be written to {root} ({why}); {last}: {_remedy(error)} "
             "and start again"
         ) from error
+
+
+_NO_MEMORY = ("OutOfMemoryError", "MemoryError")
+_WORKER_ENDED = ("ActorDiedError", "ActorUnavailableError", "RayActorError", "WorkerCrashedError")
+"""Errors by name, of Ray 2.60 (ray/exceptions.py) where they are none of Python's: this room does not import Ray."""
+
+
+def _remedy(error: BaseException) -> str:
+    """What to do about a failed write: most fail for room on the disk, some for memory."""
+    if _is(error, _NO_MEMORY):
+        return "end other programs on the machine, or give it more memory,"
+    if _is(error, _WORKER_ENDED):
+        return "see the end of the workers' logs"
+    return "make room there"
+
+
+def _is(error: BaseException, names: tuple[str, ...]) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def reason(error: BaseException, folder: Path) -> str:
@@ -92,10 +110,16 @@ def reason(error: BaseException, folder: Path) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if _is(error, _NO_MEMORY):
+        return "the memory ran out while it was written"
     text = str(error).strip()
     if found := re.search(r"\[Errno \d+\] ([^:\n]+)", text):
         return found[1].strip()
-    return refusal(folder) or (text.splitlines() or [type(error).__name__])[-1].strip()[:200]
+    if (refused := refusal(folder)) is not None:
+        return refused
+    if _is(error, _WORKER_ENDED):
+        return "a worker ended while it was written"
+    return (text.splitlines() or [type(error).__name__])[-1].strip()[:200]
 
 
 def refusal(folder: Path) -> str | None:

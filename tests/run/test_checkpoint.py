@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, and a damaged one is passed over with a sentence."""
 
 import errno
+import importlib
 import json
 import os
 import subprocess
@@ -208,3 +209,22 @@ def test_a_run_without_a_checkpoint_begins(tmp_path: Path) -> None:
     assert checkpoint.to_go_on_from(tmp_path / "checkpoints") == (None, [])
     checkpoint.staging_dir(tmp_path / "checkpoints")  # the first save was interrupted
     assert checkpoint.to_go_on_from(tmp_path / "checkpoints") == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("OutOfMemoryError", r"\(the memory ran out while it was written\); .*: end other programs on the machine"),
+        ("ActorDiedError", r"\(a worker ended while it was written\); .*: see the end of the workers' logs and start"),
+        ("WorkerCrashedError", r"\(a worker ended while it was written\)"),
+    ],
+)
+def test_a_checkpoint_that_failed_for_memory_does_not_ask_for_room_on_the_disk(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    kind = getattr(importlib.import_module("ray.exceptions"), name)
+    error = kind("Task was killed\nsee https://docs.ray.io") if name == "OutOfMemoryError" else kind()
+    with pytest.raises(checkpoint.CheckpointFailed, match=told), checkpoint.saving(tmp_path, 2):
+        raise error
+    with pytest.raises(checkpoint.CheckpointFailed, match="the memory ran out"), checkpoint.saving(tmp_path, 2):
+        raise MemoryError
