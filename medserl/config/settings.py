@@ -223,7 +223,8 @@ BUILTIN_MODEL = "builtin:ward"
 TRAIN_ROLES = ("both", "assessor", "alternate")
 LIKELIHOOD = "likelihood"
 VERDICT_CREDITS = ("reward", LIKELIHOOD)
-NORMALISATIONS = ("global", "per_role", "role_baseline")
+ROLE_BASELINE = "role_baseline"
+NORMALISATIONS = ("global", "per_role", ROLE_BASELINE)
 DEVICES = ("auto", "cpu", "cuda")
 INJECTOR_FORMATS = ("edit", "note")
 

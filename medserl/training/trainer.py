@@ -151,7 +151,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
         total = planned_rounds(self.config, self.settings)
         self.total_training_steps = total
         with open_dict(self.config):
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = total
+            for trained in (self.config.actor_rollout_ref.actor, self.config.critic):
+                trained.optim.total_training_steps = total
 
     def _tasks(self, notes: Round) -> dict[str, NoteTask]:
         seed = f"{self.settings.seed}/{self.global_steps}"
@@ -279,6 +280,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
             data = upstream(data, batch_keys=batch_keys, **rule)
             if not self.round.nothing_trains:
                 returns, mask = data.batch["returns"].clone(), data.batch["response_mask"]
+                if self.use_critic:  # generalised advantages as they were before verl whitened them
+                    returns -= data.batch["values"]
                 data.batch["advantages"] = self._advantages_by_role(batch_keys, returns, mask, metrics)
             return data
 
@@ -329,6 +332,17 @@ class SelfPlayTrainer(CheckpointedTrainer):
         if not self.round.nothing_trains:
             controller.update(current_kl=metrics[KL], n_steps=real)
         return batch
+
+    def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        self._phase("the critic's values")
+        return super()._compute_values(batch, metrics)
+
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """None where nothing trains, as of the policy."""
+        if self.round.nothing_trains:
+            return batch
+        self._phase("updating the critic")
+        return super()._update_critic(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """Update, and count the optimizer's steps; where nothing trains there is none: Adam's momentum would move the
