@@ -19,9 +19,9 @@ from medserl.config.settings import (
     JUDGE,
     NORMALISATIONS,
     ORACLE,
+    ROLE_BASELINE,
     TRAIN_ROLES,
     VERDICT_CREDITS,
-    ROLE_BASELINE,
     WARD,
     AdvantageSettings,
     GameSettings,
@@ -43,6 +43,9 @@ PATHS = (
     "model.path",
 )
 """Keys that name files: ``~`` in them is the home folder, as in a shell."""
+
+CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"
+"""Of a critic's micro-batch: a key that verl's YAML files do not list."""
 
 
 def expand_home(config: DictConfig) -> None:
@@ -102,9 +105,8 @@ def _complete_critic(config: DictConfig) -> None:
     actor, critic = config.actor_rollout_ref.actor, config.critic
     rows = actor.ppo_micro_batch_size_per_gpu or 1
     longest = config.data.max_prompt_length + config.data.max_response_length
-    critic.ppo_infer_max_token_len_per_gpu = (
-        actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else rows * longest
-    )
+    tokens = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else rows * longest
+    OmegaConf.update(config, CRITIC_TOKENS, tokens)
     own = OmegaConf.to_container(critic.optim.override_optimizer_config)
     critic.optim.override_optimizer_config = OmegaConf.merge(actor.optim.override_optimizer_config, own)
 

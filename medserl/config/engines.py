@@ -60,7 +60,9 @@ def _check_followers(overrides: Sequence[str]) -> None:
         key = text.lstrip("+~").partition("=")[0]
         for own, section in CRITIC_FOLLOWS.items():
             if key == own or key.startswith(f"{own}."):
-                raise ConfigError(f"{key}: the critic's follows from the policy's; set {section}{key[len(own) :]} instead")
+                raise ConfigError(
+                    f"{key}: the critic's follows from the policy's; set {section}{key[len(own) :]} instead"
+                )
 
 
 def _check_optimizer(path: Path, optimizer: DictConfig) -> None:

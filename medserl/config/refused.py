@@ -160,7 +160,9 @@ def _check_critic(config: DictConfig, base: DictConfig, defaults: DictConfig) ->
     usual = OmegaConf.merge(OmegaConf.create({"critic": defaults.critic}), {"critic": base.critic})
     for key in _others(config.critic, usual.critic, "critic"):
         if not gae:
-            raise ConfigError(f"{key}: has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out")
+            raise ConfigError(
+                f"{key}: has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out"
+            )
         if key.split(".")[1] not in CRITIC_KEYS:
             raise ConfigError(f"{key}: cannot be set; it follows from the policy's (actor_rollout_ref), leave it out")
 

@@ -159,6 +159,7 @@ def _slower(seconds: Seconds, best: Seconds, choice: Choice, winner: Choice) -> 
     parts = {name: seconds.work.get(name, 0.0) - best.work.get(name, 0.0) for name in {*seconds.work, *best.work}}
     parts |= {
         "log-probs": seconds.log_probs - best.log_probs,
+        "critic": seconds.critic - best.critic,
         "transfer": seconds.transfer - best.transfer,
         "checkpoints": _saving(seconds) - _saving(best),
     }
