@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medserl.config import sft_settings as sft
 from medserl.config.model_at_hand import prompts_for
 from medserl.config.plugins import has_validation_notes, resolved_source
-from medserl.config.refused import GAE
+from medserl.config.refused import GAE, NO_CRITIC
 from medserl.config.settings import (
     BUILTIN_MODEL,
     DEVICES,
@@ -238,10 +238,7 @@ def _check_estimator(config: DictConfig, settings: GameSettings) -> None:
     rule, usual = settings.advantage, AdvantageSettings()
     if config.algorithm.adv_estimator != GAE:
         if config.algorithm.lam != 1.0:
-            raise ConfigError(
-                f"algorithm.lam: {config.algorithm.lam} has no effect without a critic; set "
-                "algorithm.adv_estimator=gae, or leave it out"
-            )
+            raise ConfigError(f"algorithm.lam: {config.algorithm.lam} {NO_CRITIC}")
         return
     if rule.normalisation == ROLE_BASELINE:
         raise ConfigError(

@@ -20,6 +20,7 @@ _ESTIMATORS = {
     None: "it compares several answers to one prompt, of which a game has one; leave it out",
 }
 """By estimator; None: every other one."""
+NO_CRITIC = "has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out"
 _BY_ESTIMATOR = "algorithm.adv_estimator says whether there is a critic"
 CRITIC_KEYS = ("optim", "ppo_mini_batch_size", "ppo_epochs", "cliprange_value", "loss_agg_mode")
 """Of the critic's section, what can be set; the rest follows from the policy's."""

@@ -63,9 +63,8 @@ def check_layout(config: DictConfig) -> None:
             f"{mini // dp} trajectories per replica and mini-batch",
             f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
         )
-        if (
-            trainer.critic_warmup > 1 and config.algorithm.adv_estimator != GAE
-        ):  # verl pads the rounds without an update to whole replicas only
+        # verl pads the rounds without an update to whole replicas only, or to a critic's mini-batches
+        if trainer.critic_warmup > 1 and config.algorithm.adv_estimator != GAE:
             raise ConfigError(
                 f"trainer.critic_warmup: {trainer.critic_warmup} leaves rounds without an update, whose trajectories "
                 "need not fill micro-batches of a fixed size; leave it out, or set "

@@ -1,8 +1,8 @@
 """verl's synchronous v1 PPO trainer, playing self-play rounds.
 
 A subclass of ``PPOTrainerSync`` (verl 0.9.1, verl/trainer/ppo/v1/trainer_sync.py). verl does generation, log-probs,
-KL in the reward, returns and a critic's part, the clipped update and the weight transfer; this class says which notes a round
-has, which trajectories train, in which mini-batch, and how advantages of two roles are normalised.
+KL in the reward, returns, a critic where there is one, the clipped update and the weight transfer; this class says
+which notes a round has, which trajectories train, in which mini-batch, and how advantages of two roles are normalised.
 tests/training/test_verl_behaviour.py and test_verl_contracts.py fail when verl changes what is relied on here.
 """
 
