@@ -40,8 +40,8 @@ from engine_reference import (
 
 ALL_CONTENTS = ("model", "optimizer", "extra")
 ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")
-CRITICS = ("model", "qwen2_untied")
-"""Models, tied and untied, that critics are made of: without an output layer in their files, and with one."""
+CRITICS = ("llama_tied", "qwen2_untied")
+"""Models that critics are made of: with no output layer in their files, of which there are several, and with one."""
 DYNAMIC_TOKENS = 60  # two of the longest rows, five of the shorter ones
 RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}
 """Layout (TP, PP) -> another one whose checkpoint it goes on from; its processes have ended before."""
@@ -382,6 +382,19 @@ def values(engine: Any) -> list[torch.Tensor]:
     return list(inferred["model_output"]["values"].unbind()) if engine.is_mp_src_rank_with_outputs() else []
 
 
+def plain_values(folder: Path) -> list[torch.Tensor]:
+    """Transformers' hidden states times the row that has the output layer's name."""
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    weights = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    head = weights["lm_head.weight"]
+    assert head.shape[0] == 1 and head.any()
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return [model(ids[None]).last_hidden_state[0] @ head[0].float() for ids in sequences()]
+
+
 def run_critic(directory: Path, name: str, tp: int, pp: int) -> None:
     """A critic of a model: its first values, what training makes of them, and what comes back from its checkpoint, in
     the layout that wrote it and, where there is one, from another layout's."""
@@ -405,6 +418,8 @@ def run_critic(directory: Path, name: str, tp: int, pp: int) -> None:
     found: dict[str, Any] = {"start": values(engine), "losses": fitted(engine, range(SAVE_AFTER))}
     engine.save_checkpoint(str(checkpoint), global_step=SAVE_AFTER)
     dist.barrier()
+    if dist.get_rank() == 0:
+        torch.save(plain_values(checkpoint / "model" / "huggingface"), checkpoint.with_suffix(".pt"))
     found |= {"saved": values(engine), "more": fitted(engine, range(SAVE_AFTER, STEPS)), "end": values(engine)}
     resumed = fresh()
     resumed.load_checkpoint(str(checkpoint), del_local_after_load=False)
