@@ -31,6 +31,7 @@ def compose_training(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, 
     """
     _check_followers(overrides)
     config = compose(path.parent, path.stem, overrides, TRAIN)
+    _check_critics_sections(config)
     if config.get("model_engine") != FSDP:  # a configuration of `medserl sft` has none, which load_config tells
         return config, TRAIN
     for text in overrides:
@@ -63,6 +64,14 @@ def _check_followers(overrides: Sequence[str]) -> None:
                 raise ConfigError(
                     f"{key}: the critic's follows from the policy's; set {section}{key[len(own) :]} instead"
                 )
+
+
+def _check_critics_sections(config: DictConfig) -> None:
+    """A file that sets a key there has all others of the section, as they were, merged with it."""
+    for own, section in CRITIC_FOLLOWS.items():
+        node = config.critic._get_node(own.partition(".")[2]) if "critic" in config else None
+        if isinstance(node, DictConfig) and not node._is_interpolation():
+            raise ConfigError(f"{own}: the critic's follows from the policy's; leave it out of the file, set {section}")
 
 
 def _check_optimizer(path: Path, optimizer: DictConfig) -> None:

@@ -100,6 +100,8 @@ TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("data.seed", "set medserl.seed"),
     ("actor_rollout_ref.rollout.seed", "set medserl.seed"),
     ("actor_rollout_ref.actor.data_loader_seed", "set medserl.seed"),
+    ("trainer.max_critic_ckpt_to_keep", "a checkpoint holds both; set trainer.max_actor_ckpt_to_keep"),
+    ("critic.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
 )
