@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config import sft_settings as sft
+from medserl.config.mistakes import keys_of
 from medserl.config.model_at_hand import prompts_for
 from medserl.config.plugins import has_validation_notes, resolved_source
 from medserl.config.refused import GAE, NO_CRITIC
@@ -191,6 +193,22 @@ def _check_sft(config: DictConfig, settings: SftSettings) -> None:
             f"optim.lr_warmup_steps: {config.optim.lr_warmup_steps} steps of warm-up leave none of medserl.steps "
             f"{settings.steps}"
         )
+
+
+def check_mixture(settings: sft.SftSettings, overrides: Sequence[str]) -> None:
+    """Refuse a key of the mixture that was asked for and that the demonstrations of these notes do not look at; what a
+    configuration brings along for other notes is left alone.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    from_files = settings.notes.source == FILES
+    idle, whose = (sft.WARD_ONLY, "of the ward's notes") if from_files else (sft.FILES_ONLY, "of notes from files")
+    for key in sorted(keys_of(overrides)):
+        section, _, name = key.rpartition(".")
+        late = section == "medserl.late_mixture" or key == "medserl.late_after"
+        if (late and from_files) or ((late or section == "medserl.mixture") and name in idle):
+            raise ConfigError(f"{key}: has no effect: only demonstrations {whose} look at it; leave it out")
 
 
 def check_one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -121,8 +121,10 @@ def compose(directory: Path, name: str, overrides: Sequence[str], family: Family
     from hydra.errors import HydraException
 
     from medserl.config.mistakes import check_overrides, explain
+    from medserl.config.own_types import check_own_values
 
     check_overrides(overrides)
+    check_own_values(family.settings, overrides)
     values = [text for text in overrides if _sets_a_value(text)]
     choices = tuple(text for text in overrides if not _sets_a_value(text))
     shipped = directory in (configs_dir(), verl_config_dir())  # nobody edits these in the life of a process
@@ -131,8 +133,20 @@ def compose(directory: Path, name: str, overrides: Sequence[str], family: Family
         # What Hydra itself does last, when files are merged: tests/config/test_load.py compares.
         ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
         return config
+    except (AssertionError, AttributeError):  # OmegaConf 2.4 fails so where a typed section is null
+        raise ConfigError(_below_null(config, values)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides, family)) from None
+
+
+def _below_null(config: DictConfig, overrides: Sequence[str]) -> str:
+    """The sentence for the first override of a section that is null, or of a key in it."""
+    for text in overrides:
+        name = text.partition("=")[0].lstrip("+")
+        for key in (name.rpartition(".")[0], name):
+            if OmegaConf.select(config, key) is None:
+                return f"override {text!r}: {key} is null here; set it in a configuration file of your own"
+    return f"overrides {' '.join(overrides)}: one of them is below a key that is no section"
 
 
 def _sets_a_value(override: str) -> bool:

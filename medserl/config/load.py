@@ -13,7 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from medserl.config.complete import complete, complete_sft, expand_home
+from medserl.config.complete import check_mixture, complete, complete_sft, expand_home
 from medserl.config.engines import compose_training, megatrons
 from medserl.config.family import (
     BASES,
@@ -124,7 +124,10 @@ def load_sft_config(
     expand_home(config)
     if starts:
         check_notes_named(config, name_or_path, overrides)
-    return _resolved(complete_sft(config, sft_settings(config)), name_or_path)
+    settings = sft_settings(config)
+    completed = complete_sft(config, settings)
+    check_mixture(settings, overrides)
+    return _resolved(completed, name_or_path)
 
 
 @functools.cache

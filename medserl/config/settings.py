@@ -157,8 +157,9 @@ class GameSettings:
     """Gold-labelled notes per round, in place of ``labelled_share``; if ``rollout_batch_size`` is 0, only these are
     trained on."""
     replay_batch_size: int = 0
-    """Questions per round about edits of earlier rounds, with the referee's labels: as many wrong texts as right ones,
-    and half of the right ones are the originals. They train the assessor on answers of the current policy."""
+    """Questions per round about edits of earlier rounds, with the referee's labels: pairs of an edit that made its note
+    wrong and that note as it is right, both in one mini-batch. They train the assessor on answers of the present
+    policy."""
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     prompt_set: str = "clinical"
     """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``

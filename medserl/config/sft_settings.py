@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from medserl.config.settings import NotesSettings
 
@@ -21,6 +22,10 @@ class MixtureSettings:
     missed_errors: float = 0.0
     """Ward only: share of the erroneous notes that the assessor is taught to call correct, like a reader who overlooks
     errors, so that the warm start errs on one side."""
+    proved_errors: float = 0.0
+    """Notes from files only: share of the injector's error turns that make an error which the ``rules`` referee proves
+    (another side, an opposite, another dose or time) where the note has room for one, instead of its gold error. Such
+    errors stand in any sentence, and notes without a gold error have them too."""
     thinking: float = 0.0
     """Share of the turns in which the model itself writes the empty thought (``<think></think>``)."""
     benign_variant: float = 0.5
@@ -37,6 +42,19 @@ class MixtureSettings:
     filter's own bound applies."""
     learn_text: float = 1.0
     """Ward only: share of the correct notes whose text is learnt too, with ``text_weight``."""
+
+
+FILES_ONLY = frozenset({"proved_errors"})
+"""Keys of the mixture that only demonstrations of notes from files look at."""
+WARD_ONLY = frozenset(
+    {"missed_errors", "benign_variant", "gold_error", "habit", "hard_places", "least_similarity", "learn_text"}
+)
+"""Keys of the mixture that only the ward's demonstrations look at."""
+
+
+def of_the_ward(mixture: MixtureSettings) -> dict[str, Any]:
+    """The keys of a mixture that the ward's demonstrations look at, with their values."""
+    return {key: value for key, value in vars(mixture).items() if key not in FILES_ONLY}
 
 
 @dataclass

@@ -243,7 +243,7 @@ _MIXTURE = {
     **dict.fromkeys(
         (
             *("label_noise", "missed_errors", "thinking", "benign_variant", "gold_error", "habit", "hard_places"),
-            *("least_similarity", "learn_text"),
+            *("least_similarity", "learn_text", "proved_errors"),
         ),
         SHARE,
     ),

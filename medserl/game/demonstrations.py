@@ -1,7 +1,8 @@
 """Demonstrations of the game: what a role is asked, and an answer in its format. Pure; for supervised warm starts.
 
 From notes with a gold error come an assessor's pair (the note with and without the error), an injector's error turn
-(the gold error as an edit) and, where a whitelisted synonym fits into the note, an injector's benign turn.
+(the gold error as an edit, or one that the rules prove) and, where a whitelisted synonym fits into the note, an
+injector's benign turn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from medserl.game.labels import Label, Mode
 from medserl.game.prompts import Message, PromptSet
+from medserl.game.proved_errors import proved_error
 from medserl.game.records import Note
 from medserl.game.referee.base import RulingKind
 from medserl.game.referee.canonical import shipped_lexicon
@@ -115,15 +117,22 @@ class NoteDemonstrations:
         injector_format: ``edit`` or ``note``.
         label_noise: Share of the assessor's pairs whose two answers are swapped.
         thinking: Share of the turns in which the model writes an empty thought itself.
+        proved_errors: Share of the injector's error turns that make an error which the rules prove, where the note has
+            room for one (`medserl.game.proved_errors`), instead of the gold error.
 
     ``left_out`` counts by reason the turns that could not be made.
     """
 
     def __init__(
-        self, prompts: PromptSet, injector_format: str = "edit", label_noise: float = 0.0, thinking: float = 0.0
+        self,
+        prompts: PromptSet,
+        injector_format: str = "edit",
+        label_noise: float = 0.0,
+        thinking: float = 0.0,
+        proved_errors: float = 0.0,
     ) -> None:
         self._prompts, self._format = prompts, injector_format
-        self._label_noise, self._thinking = label_noise, thinking
+        self._label_noise, self._thinking, self._proved = label_noise, thinking, proved_errors
         self._referee = RulesReferee()
         self._synonyms = _synonyms()
         self.left_out: Counter[str] = Counter()
@@ -144,7 +153,7 @@ class NoteDemonstrations:
 
     def injector_turn(self, note: Note, mode: Mode, rng: random.Random) -> list[Demonstration]:
         """One turn that the filter accepts; empty where the note offers none."""
-        modified = note.error_text if mode is Mode.ERROR else self._benign(note, rng)
+        modified = self._error(note, rng) if mode is Mode.ERROR else self._benign(note, rng)
         if modified is None:
             self.left_out["no gold error" if mode is Mode.ERROR else "no synonym fits"] += 1
             return []
@@ -162,6 +171,11 @@ class NoteDemonstrations:
             answer, before, after = note_answer(modified), note.text, modified
         messages = self._prompts.injector(note.text, mode, self._format)
         return [injector_demonstration(messages, answer, before, after, rng.random() < self._thinking)]
+
+    def _error(self, note: Note, rng: random.Random) -> str | None:
+        """The note with an error that the rules prove, as often as asked for, or else with its gold error."""
+        proved = proved_error(note, rng) if rng.random() < self._proved else None
+        return note.error_text if proved is None else proved
 
     def _benign(self, note: Note, rng: random.Random) -> str | None:
         """The note with one whitelisted synonym put in, which the ``rules`` referee calls benign."""

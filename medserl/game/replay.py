@@ -37,10 +37,10 @@ class Replay:
         self._edits.extend(edit for edit in edits if edit.truth is not None)
 
     def questions(self, count: int, seed: str) -> list[LabelledNote]:
-        """Texts to ask the assessor about, as many wrong ones as right ones, no edit twice.
+        """Pairs of texts to ask the assessor about: an edit that made its note wrong, and the same note as it is right.
 
-        Half of the right ones are originals of the wrong ones, so that the two differ by the error alone; the others
-        are edits that left their note right, where there are any.
+        The right one is the original or, as likely where play has made some, one of the note's harmless edits: so
+        that the two differ by little more than the error. No text comes twice.
 
         Args:
             count: At most so many, an even number; fewer where play has not made enough errors yet.
@@ -48,14 +48,23 @@ class Replay:
         """
         rng = Random(f"replay:{seed}")
         wrong = [edit for edit in self._edits if edit.truth is Label.INCORRECT]
-        right = [edit for edit in self._edits if edit.truth is Label.CORRECT]
-        errors = rng.sample(wrong, min(count // 2, len(wrong)))
-        benign = rng.sample(right, min(len(errors) // 2, len(right)))
-        originals = [(edit, edit.original) for edit in errors[: len(errors) - len(benign)]]
-        asked = [LabelledNote(edit.note_id, edit.modified, Label.INCORRECT) for edit in errors]
-        asked += [LabelledNote(edit.note_id, text, Label.CORRECT) for edit, text in originals]
-        asked += [LabelledNote(edit.note_id, edit.modified, Label.CORRECT) for edit in benign]
-        return asked
+        harmless: dict[str, set[str]] = {}
+        for edit in self._edits:
+            if edit.truth is Label.CORRECT:
+                harmless.setdefault(edit.note_id, set()).add(edit.modified)
+        asked: dict[str, LabelledNote] = {}
+        for edit in rng.sample(wrong, len(wrong)):
+            if len(asked) + 2 > count:
+                break
+            edited = sorted(harmless.get(edit.note_id, set()) - asked.keys())
+            original = [edit.original] if edit.original not in asked else []
+            kinds = [texts for texts in (original, edited) if texts]
+            if edit.modified in asked or not kinds:
+                continue
+            right = rng.choice(rng.choice(kinds))
+            asked[edit.modified] = LabelledNote(edit.note_id, edit.modified, Label.INCORRECT)
+            asked[right] = LabelledNote(edit.note_id, right, Label.CORRECT)
+        return list(asked.values())
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able. It holds notes: whoever writes it keeps the file private."""

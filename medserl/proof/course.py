@@ -23,15 +23,17 @@ class Course:
     """Notes with gold errors: of the warm start and of self-play."""
     held_out: Path
     out: Path
+    sentences: int = 5
+    """Of a note that is trained on or edited: those around its gold error."""
     longest: int = 700
-    """Characters of a training note: longer ones are left out."""
+    """Characters of these sentences: notes with longer ones are left out."""
     texts: int = 40
     """That each evaluation judges."""
-    probed: int = 24
+    probed: int = 40
     """Notes that are edited, and judged with and without their error, to see whether a warm start is done."""
-    steps: int = 24
+    steps: int = 48
     """Of one round of the warm start."""
-    warm_rounds: int = 4
+    warm_rounds: int = 3
     """At most; more learn what these did not, in longer than an hour."""
     rounds: int = 3
     """Of self-play."""
@@ -51,16 +53,22 @@ class Course:
     def cut(self) -> str:
         """In a sentence, what was cut to fit into an hour."""
         return (
-            f"Cut to fit an hour on two cores: training notes have {self.longest} characters at most, "
-            f"evaluations judge {self.texts} texts, readiness is of {self.probed} "
-            f"notes, a warm start has up to {self.warm_rounds} rounds of {self.steps} steps, and self-play "
+            "Cut to fit an hour on two cores: notes that are trained on or edited are "
+            f"{self.sentences} sentences around their gold error, of {self.longest} characters at most, evaluations "
+            f"judge {self.texts} whole texts, readiness is of {self.probed} notes, a warm start has up to "
+            f"{self.warm_rounds} rounds of {self.steps} steps, and self-play "
             f"{self.rounds} rounds of {self.games} notes."
         )
 
     @property
     def notes(self) -> Path:
-        """The training notes that are short enough, as pairs."""
+        """The training notes, cut, as pairs."""
         return self.out / "notes.jsonl"
+
+    @property
+    def probed_notes(self) -> Path:
+        """The held-out notes, cut, as pairs; evaluations take the whole ones."""
+        return self.out / "held-out.jsonl"
 
     def zero_shot(self) -> list[str]:
         """Arguments of ``medserl`` that judge a model as it is."""
@@ -76,7 +84,8 @@ class Course:
             *("sft", "--model", str(start), "--data", str(self.notes), "--steps", str(self.steps)),
             *("--run-dir", str(self.out / f"warm-{number}")),
             *(f"medserl.seed={number}", "medserl.mixture.assessor_pairs=1", "medserl.mixture.injector_turns=6"),
-            *("optim.lr=2e-4", "optim.min_lr=5e-5", f"trainer.save_freq={self.steps}"),
+            *("medserl.mixture.proved_errors=0.6", "optim.lr=2e-4", "optim.min_lr=5e-5"),
+            f"trainer.save_freq={self.steps}",
         ]
 
     def warm_model(self, number: int) -> Path:
@@ -88,7 +97,7 @@ class Course:
         return [
             *("train", "--model", str(start), "--prompt-data", str(self.notes), "--run-dir", str(self.out / "game")),
             *("--max-rounds", str(self.rounds), f"trainer.save_freq={self.rounds}", "trainer.test_freq=-1"),
-            *(f"medserl.rollout_batch_size={self.games}", self._drawn),
+            *(f"medserl.rollout_batch_size={self.games}", self._drawn, "data.max_prompt_length=512"),
         ]
 
     def export(self) -> list[str]:
@@ -107,7 +116,7 @@ class Course:
     def probe(self, model: Path, name: str, attempts: int = 1) -> list[str]:
         """Arguments of `medserl.evaluation.readiness`."""
         return [
-            *(str(model), str(self.held_out), "--count", str(self.probed), "--attempts", str(attempts)),
+            *(str(model), str(self.probed_notes), "--count", str(self.probed), "--attempts", str(attempts)),
             *("--out", str(self.out / f"{name}.json"), self._drawn),
         ]
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import EXIT_USAGE, ConfigError, DataError
+from medserl.errors import EXIT_USAGE, ConfigError
 from medserl.evaluation.readiness import Readiness
 from medserl.files import PRIVATE_FOLDER, read_json, write_atomically
-from medserl.game import load_notes
 from medserl.proof.course import Course
 from medserl.proof.memory import Peak
+from medserl.proof.notes import cut_notes
 from medserl.proof.table import TABLE, page
 from medserl.run.stop_signals import passed_on
 
@@ -26,19 +26,6 @@ STAGES = "stages.json"
 
 class StageFailed(RuntimeError):
     """A command of the course ended with an error: its name and exit code."""
-
-
-def short_notes(course: Course) -> None:
-    """Write the training notes that are short enough, with their gold errors.
-
-    Raises:
-        DataError: none is.
-    """
-    notes = [note for note in load_notes(course.train) if note.error_text and len(note.text) <= course.longest]
-    if not notes:
-        raise DataError(f"{course.train}: no note with a gold error has {course.longest} characters or fewer")
-    rows = [{"note_id": n.note_id, "correct_note": n.text, "incorrect_note": n.error_text} for n in notes]
-    write_atomically(course.notes, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Proof:
@@ -74,8 +61,9 @@ class Proof:
         """
         course = self.course
         course.out.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
-        if not course.notes.is_file():
-            short_notes(course)
+        for source, cut in ((course.train, course.notes), (course.held_out, course.probed_notes)):
+            if not cut.is_file():
+                cut_notes(source, cut, course.sentences, course.longest)
         self._medserl("zero-shot", course.zero_shot())
         start, found = course.model, None
         for number in range(1, course.warm_rounds + 1):

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import load_sft_config, sft_settings
-from medserl.config.sft_settings import SftSettings, batch_size, batches_made
+from medserl.config.sft_settings import SftSettings, batch_size, batches_made, of_the_ward
 from medserl.errors import ConfigError, DataError
 from medserl.files import put_in_place, replace_durably, sync, write_atomically
 from medserl.game import load_notes, load_prompt_set
@@ -156,8 +156,8 @@ class SftRun:
             late = None
             if settings.late_mixture is not None:
                 first = math.ceil(settings.late_after * batches_made(settings))
-                late = Late(Mixture(**vars(settings.late_mixture)), first)
-            own = Mixture(**vars(mixture))
+                late = Late(Mixture(**of_the_ward(settings.late_mixture)), first)
+            own = Mixture(**of_the_ward(mixture))
             yield from demonstration_batches(table, cases, prompts, own, settings.seed, late)
             return
         maker = self._maker()
@@ -205,7 +205,8 @@ class SftRun:
 
     def _maker(self) -> NoteDemonstrations:
         settings, mixture = self.settings, self.settings.mixture
-        return NoteDemonstrations(self.prompts, settings.injector_format, mixture.label_noise, mixture.thinking)
+        shares = mixture.label_noise, mixture.thinking, mixture.proved_errors
+        return NoteDemonstrations(self.prompts, settings.injector_format, *shares)
 
     def _write_demonstrations(self) -> None:
         path = self.run_dir.path / DEMONSTRATIONS

@@ -142,11 +142,32 @@ def verdict_credits(keys: Sequence[str], played: Played, rule: AdvantageSettings
     return {i: credit for i, credit in given.items() if credit is not None}
 
 
-def deal(strata: Sequence[tuple[str, str]], hands: int, seed: str) -> list[list[int]]:
+def pairs(keys: Sequence[str], played: Played) -> list[tuple[int, int]]:
+    """Places in ``keys`` of rows that are asked again, of one note each: where it is wrong, and where it is right."""
+    sides: dict[str, dict[Label, list[int]]] = {}
+    for i, key in enumerate(keys):
+        game = played.games.get(uid_of(key)) if key in played.roles else None
+        if game is not None and game.replayed and game.truth is not None:
+            sides.setdefault(game.note_id, {}).setdefault(game.truth, []).append(i)
+    found = (zip(side.get(Label.INCORRECT, ()), side.get(Label.CORRECT, ()), strict=False) for side in sides.values())
+    return [pair for of_a_note in found for pair in of_a_note]
+
+
+def deal(
+    strata: Sequence[tuple[str, str]], hands: int, seed: str, together: Sequence[tuple[int, int]] = ()
+) -> list[list[int]]:
     """Deal rows into ``hands`` mini-batches of equal size, each with its share of every kind and of each of its labels.
 
     Rows are shuffled by ``seed``, sorted by stratum and dealt like cards, so that two mini-batches differ by one row at
     most in any kind, and in any label of a kind. Rows of one stratum are as likely in one mini-batch as in another.
+
+    Args:
+        strata: Of each row.
+        hands: How many mini-batches.
+        seed: The same seed gives the same mini-batches.
+        together: Pairs of rows that belong into one mini-batch: their gradients differ by what tells the two apart. As
+            many of them as divide by ``hands`` stay together, the rows of the others are dealt one by one. All first
+            rows are of one stratum, and all second ones.
 
     Returns:
         Indices into ``strata``, one list a mini-batch.
@@ -156,7 +177,10 @@ def deal(strata: Sequence[tuple[str, str]], hands: int, seed: str) -> list[list[
     """
     if hands < 1 or len(strata) % hands:
         raise ValueError(f"{len(strata)} rows cannot be dealt into {hands} equal hands")
-    order = list(range(len(strata)))
-    Random(f"deal:{seed}").shuffle(order)
+    rng = Random(f"deal:{seed}")
+    whole = rng.sample(together, len(together) // hands * hands)
+    kept = {row for pair in whole for row in pair}
+    order = [i for i in range(len(strata)) if i not in kept]
+    rng.shuffle(order)
     order.sort(key=lambda index: strata[index])
-    return [order[hand::hands] for hand in range(hands)]
+    return [[*(row for pair in whole[hand::hands] for row in pair), *order[hand::hands]] for hand in range(hands)]

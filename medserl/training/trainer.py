@@ -39,7 +39,7 @@ from medserl.training.checkpoints import CheckpointedTrainer
 from medserl.training.exploration import accepted_edits, explored_by
 from medserl.training.game_rows import round_rows
 from medserl.training.round_state import RoundState
-from medserl.training.rows import PADDING, Row, choose, deal, stratum, uid_of, verdict_credits
+from medserl.training.rows import PADDING, Row, choose, deal, pairs, stratum, uid_of, verdict_credits
 from medserl.training.validate import Validator
 
 logger = logging.getLogger("medserl.trainer")
@@ -229,10 +229,10 @@ class SelfPlayTrainer(CheckpointedTrainer):
         if len(batch) % size or size % ranks:
             return {}  # no update follows (trainer.critic_warmup), or verl is about to say what is wrong
         strata = [stratum(key, self.round.roles, self.round.games) for key in batch.keys]
-        lengths = [tag["seq_len"] for tag in batch.tags]
-        work = calculate_workload(torch.tensor(lengths)).tolist()
+        work = calculate_workload(torch.tensor(lengths := [tag["seq_len"] for tag in batch.tags])).tolist()
         runs: list[list[int]] = [[] for _ in range(ranks)]
-        for hand in deal(strata, len(batch) // size, f"{self.settings.seed}/{self.global_steps}"):
+        chance, together = f"{self.settings.seed}/{self.global_steps}", pairs(batch.keys, self.round)
+        for hand in deal(strata, len(batch) // size, chance, together):
             shares = get_seqlen_balanced_partitions([work[i] for i in hand], k_partitions=ranks, equal_size=True)
             for run, share in zip(runs, shares, strict=True):
                 run += [hand[i] for i in share]
@@ -243,7 +243,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
     def _collect_games(self, batch: KVBatchMeta) -> dict[str, Row]:
         """What every trajectory says of itself, by key; the games themselves go to ``self.round``."""
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        # A list of dicts, wrapped or not, depending on how the TransferQueue stored it.
+        # Dicts, wrapped or not, depending on how the TransferQueue stored them.
         extras = (getattr(extra, "data", extra)[GAME_FIELD] for extra in data["extra_fields"])
         said = dict(sorted(zip(batch.keys, extras, strict=True)))
         by_uid = {uid_of(key): decode_game(info["game"]) for key, info in said.items() if "game" in info}

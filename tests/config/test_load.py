@@ -61,7 +61,7 @@ def test_values_set_on_files_read_before_are_what_hydra_makes_of_both_at_once(ov
         ("medserl.rolout_batch_size=3", "did you mean medserl.rollout_batch_size"),
         ("actor_rollout_ref.actor.optm.lr=1", "did you mean actor_rollout_ref.actor.optim.lr"),
         ("+actor_rollout_ref.actor.foo=1", "actor_rollout_ref.actor.foo"),
-        ("medserl.seed=abc", "could not be converted to Integer"),
+        ("medserl.seed=abc", "takes a whole number"),
         ("medserl.vcf.min_jaccard=2", "min_jaccard 2.0"),
         ("medserl.train_roles=nobody", "'nobody' is not one of both, assessor, alternate"),
         ("medserl.advantage.normalisation=batch", "is not one of global, per_role, role_baseline"),

@@ -93,6 +93,40 @@ def test_a_misspelt_key_of_a_section_that_is_null_by_default() -> None:
     load_sft_config("sft_embedded", ["medserl.late_mixture.thinking=0.1"])
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("medserl.seed=abc", "medserl.seed takes a whole number"),
+        ("medserl.max_rounds=2.5", "takes a whole number or null"),
+        ("medserl.seed=true", "takes a whole number"),
+        ("medserl.seed=null", "takes a whole number"),
+        ("medserl.frozen_injector=maybe", "takes true or false"),
+        ("medserl.advantage.injector_weight=[1]", "takes a number"),
+        ("medserl.run_dir={a:1}", "medserl.run_dir takes a text"),
+        ("medserl.error_types=x", "takes a list in brackets, such as [a,b] or null"),
+        ("medserl.error_types=[1,{a:2}]", "takes a list in brackets"),
+        ("medserl.notes.options=5", "takes keys with values"),
+        ("medserl.seed.x=3", "medserl.seed has no keys below it: it takes a whole number"),
+        ("+medserl.error_types.x=0", "medserl.error_types has no keys below it"),
+        ("medserl.advantage=null", "is a section with keys of its own"),
+        ("medserl=4", "is a section with keys of its own"),
+    ],
+)
+def test_what_a_key_of_ours_takes_is_said_in_words(override: str, told: str) -> None:
+    assert refused(override) == f"override {override!r}: " + refused(override).partition(": ")[2]
+    assert told in refused(override)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["medserl.seed='7'", "medserl.frozen_injector=no", "medserl.max_rounds=null", "medserl.run_dir=7",
+     "medserl.error_types=[]", "medserl.advantage={injector_weight: 0.3}",
+     "medserl.run_dir=${medserl.prompt_set}", "medserl.deadline_margin=60"],
+)  # fmt: skip
+def test_what_omegaconf_takes_for_a_key_of_ours_is_taken(override: str) -> None:
+    load_config("embedded", [override], starts=False)
+
+
 @pytest.mark.parametrize("override", ["~medserl", "~medserl.seed", "~trainer", "~trainer.total_epochs", "~data=1"])
 def test_nothing_that_is_read_can_be_taken_away(override: str) -> None:
     assert "cannot be removed" in refused("medserl.validation.count=4", override)

@@ -16,10 +16,12 @@ import pytest
 from medserl.cli import selftest
 from medserl.cli.arguments import parse_arguments
 from medserl.cli.main import build_parser, main
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, DataError
 from medserl.evaluation.readiness import Readiness
+from medserl.game import Note
 from medserl.proof import memory
 from medserl.proof.course import Course, find_notes
+from medserl.proof.notes import around_the_error, cut_notes
 from medserl.proof.run import Proof, StageFailed
 
 NOT_READY = Readiness(10, 5, 8, {"no_change": 5}, 20, 20, 18, {"CORRECT": 20})
@@ -29,10 +31,10 @@ PAIR = {"note_id": "a", "correct_note": "He has asthma. He coughs.", "incorrect_
 
 @pytest.fixture
 def course(tmp_path: Path) -> Course:
-    files = [tmp_path / "train.jsonl", tmp_path / "Validation.csv"]
-    long = {**PAIR, "note_id": "b", "correct_note": "He is well. " * 99 + "x", "incorrect_note": "He is ill. " * 99}
-    files[0].write_text("".join(json.dumps(row) + "\n" for row in (PAIR, long)))
-    files[1].write_text("")
+    files = [tmp_path / "train.jsonl", tmp_path / "Validation.jsonl"]
+    long = {**PAIR, "note_id": "b", "correct_note": "well " * 150 + ".", "incorrect_note": "well " * 150 + "x."}
+    for file in files:
+        file.write_text("".join(json.dumps(row) + "\n" for row in (PAIR, long)))
     return Course(tmp_path / "model", *files, tmp_path / "out")
 
 
@@ -136,7 +138,33 @@ def test_a_warm_start_goes_on_until_the_model_is_ready(course: Course, commands:
     table = (course.out / "real.md").read_text()
     assert "5 of 10 first edits pass the filter (50%), 8 after all attempts (rejected: 5 no_change)" in table
     assert "accuracy 0.50 (0.10 to 0.90)" in table and "round 1: mean_reward 0.25" in table
-    assert "training notes have 700 characters at most" in table and "medserl sft --model" in table
+    assert "5 sentences around their gold error, of 700 characters at most" in table and "medserl sft --model" in table
+
+
+def test_a_cut_note_keeps_its_error_and_what_stands_around_it() -> None:
+    sentences = [f"Number {i} is well." for i in range(9)]
+    places = set()
+    for i in range(60):
+        wrong = [*sentences]
+        wrong[i % 9] = "This one is ill."
+        note = Note(str(i), " ".join(sentences), " ".join(wrong))
+        cut = around_the_error(note, 4)
+        assert cut is not None and cut == around_the_error(note, 4) and cut.error_text is not None
+        first = int(cut.text.split()[1])
+        assert cut.text == " ".join(sentences[first : first + 4])
+        assert cut.error_text == " ".join(wrong[first : first + 4]) != cut.text
+        if i % 9 == 4:
+            places.add(4 - first)
+    assert places == {0, 1, 2, 3}
+    assert around_the_error(Note("a", "One. Two.", "One."), 4) is None
+    assert around_the_error(Note("a", "He is well.", "He is ill."), 4) == Note("a", "He is well.", "He is ill.")
+
+
+def test_notes_of_which_none_is_left_are_refused(course: Course) -> None:
+    course.train.write_text(json.dumps({"note_id": "a", "text": "He is well. She is ill."}) + "\n")
+    with pytest.raises(DataError, match="no note has a gold error in one sentence"):
+        cut_notes(course.train, course.notes, 5, 700)
+    assert not course.notes.exists()
 
 
 def test_it_gives_up_after_so_many_rounds_and_plays_all_the_same(

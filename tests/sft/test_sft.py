@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import stat
 from itertools import islice
@@ -26,6 +27,7 @@ from medserl.game.demonstrations import (
     note_batches,
 )
 from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
+from medserl.game.proved_errors import proved_error
 from medserl.game.referee.base import RulingKind
 from medserl.run import checkpoint
 from medserl.run.run_dir import RunDir
@@ -133,6 +135,60 @@ def test_notes_without_gold_errors_are_refused_with_the_reason() -> None:
     maker = NoteDemonstrations(load_prompt_set("clinical"))
     with pytest.raises(ValueError, match="no gold error"):
         next(note_batches(bare, maker, assessor_pairs=1, injector_turns=0, seed=1))
+
+
+PLAIN = Note("p", "She takes 500 mg of metformin. The left leg is swollen. She is well. Her legs feel tender.")
+
+
+def test_proved_errors_are_errors_by_the_rules_and_stand_anywhere() -> None:
+    """Also in notes without a gold error, which have no other error turn."""
+    rules, rng = make_referee("rules"), random.Random(5)
+    sentences = []
+    for _ in range(60):
+        modified = proved_error(PLAIN, rng)
+        assert modified is not None and apply_vcf(PLAIN.text, modified).passed
+        assert rules.rule(PLAIN, Mode.ERROR, modified).kind is RulingKind.ERROR
+        change = changed_sentence(PLAIN.text, modified)
+        assert change is not None
+        sentences.append(change)
+    assert {index for index, _ in sentences} == {0, 1, 3} and len(set(sentences)) > 5
+    assert proved_error(Note("q", "She is well. He is a 5-year-old boy, and 3 visits were made."), rng) is None
+
+
+def test_as_many_error_turns_as_asked_for_make_a_proved_error() -> None:
+    gold, rng = NOTES[0], random.Random(2)
+    for share in (0.0, 0.5, 1.0):
+        maker = NoteDemonstrations(load_prompt_set("clinical"), proved_errors=share)
+        turns = [maker.injector_turn(gold, Mode.ERROR, rng)[0].reply for _ in range(40)]
+        own = sum(parse_edit(turn, gold.text).modified == gold.error_text for turn in turns)  # type: ignore[union-attr]
+        assert (own == 40) if share == 0 else own < 36
+    assert maker.injector_turn(PLAIN, Mode.ERROR, rng) and not maker.left_out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["medserl.mixture.habit=0.5"],
+            "medserl.mixture.habit: has no effect: only demonstrations of the ward's notes",
+        ),
+        (["medserl.late_mixture={thinking: 0}"], "medserl.late_mixture is null here; set it in a configuration file"),
+        (["medserl.late_mixture.thinking=0"], "medserl.late_mixture is null here; set it in a configuration file"),
+        (["medserl.late_after=0.5"], "medserl.late_after: has no effect"),
+        (["medserl.mixture.thinking=0.1", "medserl.mixture.proved_errors=1"], None),
+    ],
+)
+def test_a_key_of_the_mixture_that_these_notes_do_not_look_at_is_refused(
+    overrides: list[str], told: str | None
+) -> None:
+    files = ["medserl.notes.path=notes.jsonl", "model.path=model"]
+    if told is None:
+        load_sft_config("sft_real_cpu", [*files, *overrides])
+        with pytest.raises(ConfigError, match="only demonstrations of notes from files look at it"):
+            load_sft_config("sft_embedded", ["medserl.mixture.proved_errors=1"])
+    else:
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            load_sft_config("sft_real_cpu", [*files, *overrides])
 
 
 def test_changed_sentence_is_the_only_one_or_none() -> None:

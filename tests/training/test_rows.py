@@ -2,6 +2,8 @@
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,16 +12,31 @@ from hypothesis import strategies as st
 from medserl.config.settings import GameSettings
 from medserl.game import Game, Label, Mode, Role
 from medserl.game.play import AssessorTurn, Reply, Trajectory
-from medserl.training.rows import LEAST_RIGHT, Credit, Row, choose, deal, likelihood_credit, stratum, trained_roles
+from medserl.training.rows import (
+    LEAST_RIGHT,
+    Credit,
+    Row,
+    choose,
+    deal,
+    likelihood_credit,
+    pairs,
+    stratum,
+    trained_roles,
+)
 
 STRATA = st.lists(st.tuples(st.sampled_from(["injector", "assessor", "gold", "padding"]), st.sampled_from(["", "x"])))
+RIGHT, WRONG = ("replayed", "CORRECT"), ("replayed", "INCORRECT")
 
 
-@given(STRATA, st.integers(1, 6), st.text(max_size=4))
-def test_every_hand_has_its_share_of_everything(rows: list[tuple[str, str]], hands: int, seed: str) -> None:
-    rows = rows * hands
-    dealt = deal(rows, hands, seed)
-    assert dealt == deal(rows, hands, seed)
+@given(STRATA, st.integers(0, 13), st.integers(1, 6), st.text(max_size=4))
+def test_every_hand_has_its_share_of_everything(rows: list[tuple[str, str]], asked: int, hands: int, seed: str) -> None:
+    rows = [WRONG, RIGHT] * asked + rows * hands
+    rows += [("padding", "")] * (-len(rows) % hands)
+    together = [(2 * i, 2 * i + 1) for i in range(asked)]
+    dealt = deal(rows, hands, seed, together)
+    assert dealt == deal(rows, hands, seed, together)
+    at = {index: h for h, hand in enumerate(dealt) for index in hand}
+    assert sum(at[a] == at[b] for a, b in together) >= asked // hands * hands
     assert sorted(index for hand in dealt for index in hand) == list(range(len(rows)))
     assert {len(hand) for hand in dealt} == {len(rows) // hands}
     for group in (lambda row: row, lambda row: row[0]):
@@ -55,6 +72,22 @@ def test_what_a_row_is_dealt_as() -> None:
         ("injector", "INCORRECT"), ("assessor", "INCORRECT"), ("injector", ""), ("gold", "CORRECT"),
         ("replayed", "CORRECT"), ("padding", ""),
     ]  # fmt: skip
+
+
+def test_a_text_that_is_asked_again_is_paired_with_its_note_as_it_is_right() -> None:
+    def game(note: str, truth: Label | None, **more: Any) -> Game:
+        return Game(note, None, truth=truth, **{"replayed": True, **more})
+
+    wrong, right = Label.INCORRECT, Label.CORRECT
+    games = {
+        "a": game("1", right), "b": game("2", wrong), "c": game("1", wrong), "d": game("2", right),
+        "e": game("1", wrong), "f": game("3", wrong), "g": game("1", right),
+        "h": game("3", right, replayed=False), "i": Game("3", Mode.BENIGN, truth=right), "j": game("3", right),
+    }  # fmt: skip
+    keys = [f"{uid}_0_0" for uid in games]
+    roles = dict.fromkeys(keys[:-1], "assessor")  # the last one does not train: it pads
+    played = SimpleNamespace(roles=roles, rows={}, games=games)
+    assert sorted(pairs([*keys, "pad0_0_0"], played)) == [(1, 3), (2, 0), (4, 6)]
 
 
 def answered(answer: Label | None, reward: float = 1.0) -> Game:

@@ -58,6 +58,7 @@ class Lexicon:
         groups = [group for group in data["synonyms"] if any(_split(p)[0] in self.negators for p in group)]
         self.denials = self.negators | {"=" + group[0] for group in groups}
         self.joints = self._texts(data["joints"])
+        self.exclusive_groups = tuple(tuple(group) for groups in data["exclusive"].values() for group in groups)
         self._exclusive: dict[frozenset[str], str] = {}
         for name, groups in data["exclusive"].items():
             for group in groups:
