@@ -213,6 +213,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "gpu": {**dataclasses.asdict(plan.gpu), "memory": plan.gpu.memory},
         "gpus": plan.job.gpus,
         "training": {**dataclasses.asdict(plan.job.training), "dp": plan.job.training.dp},
+        "critic": dataclasses.asdict(plan.job.critic) if plan.job.critic else None,
         "phases": phases,
         "known": MARKS,
         "cache": dataclasses.asdict(plan.need.cache) if plan.need.cache else None,

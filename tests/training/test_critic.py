@@ -89,6 +89,20 @@ def test_lambda_leans_on_the_values(made: Any, queue: Any) -> None:  # noqa: F81
         assert abs(queue.rows[key]["returns"][-1]) == 1.0
 
 
+def test_the_kl_is_in_the_rewards_that_the_critic_learns(made: Any, queue: Any) -> None:  # noqa: F811
+    import torch
+
+    trainer, batch, metrics = with_values(made, queue, lambda role, length: torch.zeros(length))
+    for key in real(trainer, batch):
+        queue.rows[key]["ref_log_prob"] = queue.rows[key]["old_log_probs"] - 0.05
+    trainer._compute_advantage(batch, metrics)
+    assert metrics["actor/reward_kl_penalty"] == pytest.approx(0.05)
+    for key in real(trainer, batch):
+        row = queue.rows[key]
+        wanted = row["rm_scores"].sum() - 0.01 * 0.05 * len(row["rm_scores"])
+        assert float(row["returns"][0]) == pytest.approx(float(wanted), abs=1e-5)
+
+
 def test_a_critic_that_knows_every_outcome_leaves_its_role_alone(made: Any, queue: Any) -> None:  # noqa: F811
     import torch
 
