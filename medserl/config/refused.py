@@ -20,6 +20,7 @@ _ESTIMATORS = {
     None: "it compares several answers to one prompt, of which a game has one; leave it out",
 }
 """By estimator; None: every other one."""
+_ABSENT = object()
 NO_CRITIC = "has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out"
 _BY_ESTIMATOR = "algorithm.adv_estimator says whether there is a critic"
 CRITIC_KEYS = ("optim", "ppo_mini_batch_size", "ppo_epochs", "cliprange_value", "loss_agg_mode")
@@ -127,9 +128,9 @@ def check_supported(config: DictConfig, only: Only) -> None:
         ConfigError: names the key, the value that works, and why.
     """
     for key, works, why in only:
-        given = OmegaConf.select(config, key)
+        given = OmegaConf.select(config, key, default=_ABSENT)
         several = works if isinstance(works, OneOf) else OneOf((works,))
-        if given is not None and given not in several.values:
+        if given is not _ABSENT and given not in several.values:
             reason = why if isinstance(why, str) else why.get(given, why[None])
             raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {several}; {reason}")
 
