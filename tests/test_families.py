@@ -113,6 +113,10 @@ def test_an_unknown_family_is_refused_with_the_known_ones(name: str, tmp_path: P
         ("core/llm_bridge.py", "**gptmodel_args,"),
         ("core/bridge.py", "self.safetensor_io = self._get_safetensor_io(weights_path)"),
         ("core/bridge.py", "_MODEL_REGISTRY[model_type] = cls"),
+        ("core/bridge.py", "local_to_global_map = self._weight_name_mapping_mcore_local_to_global(model)"),
+        ("core/bridge.py", "if param.shape[0] == 1 and ("),
+        ("core/bridge.py", "for k in model.state_dict().keys() if"),
+        ("utils/post_creation_callbacks.py", "output_size=1,"),
         ("core/safetensor_io.py", 'self.index = origin_index["weight_map"]'),
         ("core/safetensor_io.py", "if keys_for_file.issubset(states.keys()):"),
     ],
@@ -121,3 +125,19 @@ def test_mbridge_is_as_its_mends_were_written_for(file: str, construct: str) -> 
     spec = importlib.util.find_spec("mbridge")
     assert spec is not None and spec.submodule_search_locations
     assert construct in (Path(next(iter(spec.submodule_search_locations))) / file).read_text()
+
+
+def test_verl_makes_a_critic_as_its_mend_was_written_for() -> None:
+    """From an untied configuration, with micro-batches of tokens in values and update, by a number of one name."""
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None and spec.submodule_search_locations
+    verl = Path(next(iter(spec.submodule_search_locations)))
+    engine = (verl / "workers/engine/megatron/transformer_impl.py").read_text()
+    assert "self.model_config.hf_config.tie_word_embeddings = False" in engine
+    assert "self.bridge.load_weights(module, self.model_config.local_path)" in engine
+    trainer = (verl / "trainer/ppo/v1/trainer_base.py").read_text()
+    for kind in ("infer_max_token_len_per_gpu", "max_token_len_per_gpu"):
+        assert f"critic_cfg.engine.{kind} = critic_cfg.ppo_infer_max_token_len_per_gpu" in trainer
+    assert "critic_cfg.engine.use_dynamic_bsz" not in trainer
+    engines = (verl / "workers/config/engine.py").read_text()
+    assert "use_dynamic_bsz: bool = True" in engines

@@ -30,7 +30,7 @@ def configuration() -> str:
     base = OmegaConf.to_container(OmegaConf.load(configs_dir() / "base.yaml"))
     defaults = OmegaConf.to_container(verl_defaults(TRAIN))
     rows = [
-        [code(key), code(shown(_at(base, key))), code(shown(_at(defaults, key))), _cell(reason)]
+        [code(key), code(shown(_at(base, key))), _verls(_at(defaults, key)), _cell(reason)]
         for key, reason in our_comments("base").items()
         if not key.startswith(("medserl", "defaults")) and not isinstance(_at(base, key), dict)
     ]
@@ -66,6 +66,11 @@ def _section(family: Family) -> list[str]:
         for found in own_entries(family).values()
     ]
     return table(["key", "type", "default", "meaning"], rows, "llll")
+
+
+def _verls(value: object) -> str:
+    """verl's default; a whole section is not repeated."""
+    return "a section of its own" if isinstance(value, dict) and value else code(shown(value))
 
 
 def _at(node: object, key: str) -> object:

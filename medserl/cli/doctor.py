@@ -151,10 +151,11 @@ def _refused(name: str, config: Any, run_dir: Path, overrides: Sequence[str]) ->
 
 def checkpoint_bytes(config: Any) -> float:
     """Size of a checkpoint of the configuration's model; 0 where the model is not known."""
+    from medserl.planning.job import has_critic
     from medserl.planning.memory import checkpoint_bytes as bytes_of
 
     shape = _shape(config)
-    return bytes_of(shape) if shape is not None else 0.0
+    return bytes_of(shape, has_critic(config)) if shape is not None else 0.0
 
 
 def needed_memory(config: Any) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from medserl.config import sft_settings as sft
 from medserl.config.mistakes import keys_of
 from medserl.config.model_at_hand import prompts_for
 from medserl.config.plugins import has_validation_notes, resolved_source
+from medserl.config.refused import GAE, NO_CRITIC
 from medserl.config.settings import (
     BUILTIN_MODEL,
     DEVICES,
@@ -20,9 +21,11 @@ from medserl.config.settings import (
     JUDGE,
     NORMALISATIONS,
     ORACLE,
+    ROLE_BASELINE,
     TRAIN_ROLES,
     VERDICT_CREDITS,
     WARD,
+    AdvantageSettings,
     GameSettings,
     labelled_per_round,
     passes,
@@ -43,6 +46,9 @@ PATHS = (
 )
 """Keys that name files: ``~`` in them is the home folder, as in a shell."""
 
+CRITIC_TOKENS = "critic.ppo_infer_max_token_len_per_gpu"
+"""Of a critic's micro-batch: a key that verl's YAML files do not list."""
+
 
 def expand_home(config: DictConfig) -> None:
     """Follow ``~`` where a shell did not: behind an option's ``=``, in quotes, in a file."""
@@ -59,6 +65,7 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
         ConfigError: settings that contradict each other.
     """
     check_choices(settings)
+    _check_estimator(config, settings)
     _check_validation(config, settings)
     settings.notes.source = resolved_source(settings.notes)
     if settings.prompt_set == AUTO:
@@ -85,8 +92,25 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
             config.trainer.total_training_steps = settings.max_rounds
         if config.actor_rollout_ref.model.path == BUILTIN_MODEL:
             config.actor_rollout_ref.model.path = _builtin_model()
+        if config.algorithm.adv_estimator == GAE:
+            _complete_critic(config)
         _complete_judge(config, settings)
     return config
+
+
+def _complete_critic(config: DictConfig) -> None:
+    """Micro-batches of as many tokens as the policy's, and an optimizer that computes where the policy's does.
+
+    verl 0.9.1 fills a critic's micro-batches by tokens in any case, values and update alike, with a number that its
+    YAML files do not list (verl/trainer/ppo/v1/trainer_base.py, PPOTrainer._setup).
+    """
+    actor, critic = config.actor_rollout_ref.actor, config.critic
+    rows = actor.ppo_micro_batch_size_per_gpu or 1
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    tokens = actor.ppo_max_token_len_per_gpu if actor.use_dynamic_bsz else rows * longest
+    OmegaConf.update(config, CRITIC_TOKENS, tokens)
+    own = OmegaConf.to_container(critic.optim.override_optimizer_config)
+    critic.optim.override_optimizer_config = OmegaConf.merge(actor.optim.override_optimizer_config, own)
 
 
 def _model(section: DictConfig) -> object:
@@ -224,6 +248,30 @@ def check_choices(settings: GameSettings) -> None:
         raise ConfigError(
             f"medserl.vcf: min_jaccard {vcf.min_jaccard} and max_jaccard {vcf.max_jaccard} must satisfy "
             "0 <= min <= max <= 1"
+        )
+
+
+def _check_estimator(config: DictConfig, settings: GameSettings) -> None:
+    """What has no meaning beside a critic, and what has none without one."""
+    rule, usual = settings.advantage, AdvantageSettings()
+    if config.algorithm.adv_estimator != GAE:
+        if config.algorithm.lam != 1.0:
+            raise ConfigError(f"algorithm.lam: {config.algorithm.lam} {NO_CRITIC}")
+        return
+    if rule.normalisation == ROLE_BASELINE:
+        raise ConfigError(
+            "medserl.advantage.normalisation: role_baseline, but the critic is the baseline "
+            "(algorithm.adv_estimator=gae); choose per_role or global"
+        )
+    if rule.baseline_decay != usual.baseline_decay:
+        raise ConfigError(
+            f"medserl.advantage.baseline_decay: {rule.baseline_decay} has no effect beside a critic "
+            "(algorithm.adv_estimator=gae); leave it out"
+        )
+    if rule.verdict_credit != usual.verdict_credit:
+        raise ConfigError(
+            f"medserl.advantage.verdict_credit: {rule.verdict_credit} takes the reward's place, so that a critic "
+            "(algorithm.adv_estimator=gae) would have nothing to say; choose one of the two"
         )
 
 

@@ -14,6 +14,8 @@ from medserl.config.family import TRAIN, TRAIN_FSDP, Family, compose
 from medserl.errors import ConfigError
 
 MEGATRON, FSDP = "megatron", "dp"
+CRITIC_FOLLOWS = {"critic.model": "actor_rollout_ref.model", "critic.megatron": "actor_rollout_ref.actor.megatron"}
+"""Sections of the critic that are the policy's, by configs/base.yaml."""
 _PART = "+fsdp=train"
 _SECTIONS = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 # Of Megatron's optimizer: what verl's FSDP does by itself.
@@ -27,7 +29,9 @@ def compose_training(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, 
     Raises:
         ConfigError: as ``compose``; a key of Megatron's beside ``model_engine=dp``.
     """
+    _check_followers(overrides)
     config = compose(path.parent, path.stem, overrides, TRAIN)
+    _check_critics_sections(config)
     if config.get("model_engine") != FSDP:  # a configuration of `medserl sft` has none, which load_config tells
         return config, TRAIN
     for text in overrides:
@@ -36,12 +40,38 @@ def compose_training(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, 
             raise ConfigError(f"{key}: Megatron's, which model_engine=dp does not use; leave it out")
     config = compose(path.parent, path.stem, [_PART, *overrides], TRAIN_FSDP)
     with open_dict(config):
-        for section in map(lambda name: OmegaConf.select(config, name), _SECTIONS):
-            section.pop("megatron", None)
-            if "optim" in section:
-                section.optim.pop(_OPTIMIZER, None)
-                _check_optimizer(path, section.optim)
+        for section in (OmegaConf.select(config, name) for name in _SECTIONS):
+            for part, names in ((section, ("megatron",)), (section.get("optim"), (_OPTIMIZER,))):
+                _drop(part, names)
+        _drop(config.critic, ("megatron",))
+        _drop(config.critic.optim, (_OPTIMIZER, *_MEGATRONS_ADAM))
+        _check_optimizer(path, config.actor_rollout_ref.actor.optim)
     return config, TRAIN_FSDP
+
+
+def _drop(section: DictConfig | None, names: Sequence[str]) -> None:
+    for name in names:
+        if section is not None and name in section.keys():  # noqa: SIM118 - `in` says no for what cannot be resolved
+            del section[name]
+
+
+def _check_followers(overrides: Sequence[str]) -> None:
+    """An override below a section that is another one's would change that one."""
+    for text in overrides:
+        key = text.lstrip("+~").partition("=")[0]
+        for own, section in CRITIC_FOLLOWS.items():
+            if key == own or key.startswith(f"{own}."):
+                raise ConfigError(
+                    f"{key}: the critic's follows from the policy's; set {section}{key[len(own) :]} instead"
+                )
+
+
+def _check_critics_sections(config: DictConfig) -> None:
+    """A file that sets a key there has all others of the section, as they were, merged with it."""
+    for own, section in CRITIC_FOLLOWS.items():
+        node = config.critic._get_node(own.partition(".")[2]) if "critic" in config else None
+        if isinstance(node, DictConfig) and not node._is_interpolation():
+            raise ConfigError(f"{own}: the critic's follows from the policy's; leave it out of the file, set {section}")
 
 
 def _check_optimizer(path: Path, optimizer: DictConfig) -> None:

@@ -18,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from medserl.config.engines import CRITIC_FOLLOWS
 from medserl.config.family import BASES, SFT, TRAIN, Family, config_path, configs_dir, verl_config_dir
 from medserl.config.mistakes import verl_defaults
 from medserl.config.settings import RewardSettings
@@ -86,10 +87,12 @@ def explain_key(config: DictConfig, key: str, name: str) -> str:
 
 
 def changed(config: DictConfig, name: str) -> list[Entry]:
-    """The keys whose value is not the default, verl's or our section's, in their order; arguments as above."""
+    """The keys whose value is not the default, verl's or our section's, in their order; arguments as above. What the
+    critic's section has from the policy's is told there."""
     found = (entry(config, key, name) for key in _all(config))
     leaves = (e for e in found if not OmegaConf.is_dict(OmegaConf.select(config, e.key)))
-    return [e for e in leaves if e.default != OmegaConf.select(config, e.key)]
+    told = (e for e in leaves if not any(e.key.startswith(f"{section}.") for section in CRITIC_FOLLOWS))
+    return [e for e in told if e.default != OmegaConf.select(config, e.key)]
 
 
 def shown(value: Any) -> str:

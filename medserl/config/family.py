@@ -137,6 +137,13 @@ def compose(directory: Path, name: str, overrides: Sequence[str], family: Family
         raise ConfigError(_below_null(config, values)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides, family)) from None
+    except ValueError as error:  # hydra/_internal/defaults_list.py: "Config group override must be a string or a list"
+        given = zip(choices, OverridesParser.create().parse_overrides(list(choices)), strict=True)
+        text = next((text for text, one in given if not isinstance(one.value(), str | list)), None)
+        if text is None:
+            raise
+        name = text.partition("=")[0]
+        raise ConfigError(f"override {text!r}: {name} takes a name, or is a section whose keys can be set") from error
 
 
 def _below_null(config: DictConfig, overrides: Sequence[str]) -> str:

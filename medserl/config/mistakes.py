@@ -22,6 +22,7 @@ OPEN_NODES = (
     "actor_rollout_ref.actor.optim.override_optimizer_config",
     "actor_rollout_ref.ref.megatron.override_transformer_config",
     "actor_rollout_ref.model.override_config",
+    "critic.optim.override_optimizer_config",
     "data.apply_chat_template_kwargs",
     "engine.override_transformer_config",
     "engine.override_ddp_config",

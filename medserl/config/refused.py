@@ -5,7 +5,7 @@ Left alone, a run that names one of them would pass every check and then train s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from medserl.errors import ConfigError
 
 _POLICY = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
-_CRITIC = (
-    "MedSeRL trains without a critic: verl 0.9.1 would make one of the policy's weights, which fails with Megatron "
-    "where a model has no output layer of its own (lm_head.weight; Qwen3 up to 4B) and with FSDP without flash-attn"
-)
+GAE = "gae"
 _ESTIMATORS = {
-    "gae": f"{_CRITIC}; leave it out",
+    GAE: "verl 0.9.1 loads a critic for FSDP with flash-attn, which the pins lack; use Megatron, or leave it out",
     None: "it compares several answers to one prompt, of which a game has one; leave it out",
 }
 """By estimator; None: every other one."""
+_ABSENT = object()
+NO_CRITIC = "has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out"
+_BY_ESTIMATOR = "algorithm.adv_estimator says whether there is a critic"
+CRITIC_KEYS = ("optim", "ppo_mini_batch_size", "ppo_epochs", "cliprange_value", "loss_agg_mode")
+"""Of the critic's section, what can be set; the rest follows from the policy's."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ _TRAIN: Only = (
     ("model_engine", OneOf(("megatron", "dp")), _ENGINE),
     ("actor_rollout_ref.rollout.name", "vllm", "MedSeRL generates with vLLM only"),
     ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
-    ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),
-    ("critic.enable", False, _CRITIC),
+    ("critic.enable", None, _BY_ESTIMATOR),
     ("trainer.use_v1", True, "MedSeRL works with verl's v1 trainer only"),
     ("trainer.v1.trainer_mode", "sync", "MedSeRL trains on-policy, round by round, only"),
     ("trainer.val_only", False, "use `medserl evaluate` to judge a model"),
@@ -56,6 +57,7 @@ _SPLITS = (
     ("virtual_pipeline_model_parallel_size", None, "interleaved pipelines were not tested here"),
 )
 _MEGATRON: Only = (
+    ("algorithm.adv_estimator", OneOf(("reinforce_plus_plus", GAE)), _ESTIMATORS),
     *((f"{part}.strategy", "megatron", _ENGINE) for part in _POLICY),
     ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL loads and exports models through mbridge only"),
     ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
@@ -64,6 +66,7 @@ _MEGATRON: Only = (
     ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
 )
 _FSDP: Only = (
+    ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),
     *((f"{part}.strategy", "fsdp2", "FSDP1 cannot be tested without a GPU") for part in _POLICY),
     *((f"{part}.ulysses_sequence_parallel_size", 1, "it was not tested here") for part in _POLICY),
     ("actor_rollout_ref.model.use_remove_padding", False, "packed sequences need flash-attn in transformers"),
@@ -98,6 +101,8 @@ TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("data.seed", "set medserl.seed"),
     ("actor_rollout_ref.rollout.seed", "set medserl.seed"),
     ("actor_rollout_ref.actor.data_loader_seed", "set medserl.seed"),
+    ("trainer.max_critic_ckpt_to_keep", "a checkpoint holds both; set trainer.max_actor_ckpt_to_keep"),
+    ("critic.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
 )
@@ -123,9 +128,9 @@ def check_supported(config: DictConfig, only: Only) -> None:
         ConfigError: names the key, the value that works, and why.
     """
     for key, works, why in only:
-        given = OmegaConf.select(config, key)
+        given = OmegaConf.select(config, key, default=_ABSENT)
         several = works if isinstance(works, OneOf) else OneOf((works,))
-        if given is not None and given not in several.values:
+        if given is not _ABSENT and given not in several.values:
             reason = why if isinstance(why, str) else why.get(given, why[None])
             raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {several}; {reason}")
 
@@ -144,8 +149,8 @@ def check_effects(
     Raises:
         ConfigError: names the key and what to use instead.
     """
-    if "critic" in config and (key := _other(config.critic, defaults.critic, "critic")):
-        raise ConfigError(f"{key}: has no effect; {_CRITIC}")
+    if "critic" in config:
+        _check_critic(config, base, defaults)
     for key, instead in without_effect:
         given = _written(config, key)
         if given != _written(base, key, _written(defaults, key)):
@@ -153,17 +158,27 @@ def check_effects(
             raise ConfigError(f"{key}: {_plain(given)!r} has no effect; {hint}")
 
 
-def _other(given: DictConfig, default: Any, name: str) -> str | None:
-    """The first key of a section that is not written as verl's default has it."""
+def _check_critic(config: DictConfig, base: DictConfig, defaults: DictConfig) -> None:
+    """Every key of a critic that there is none of, and those that follow from the policy's where there is one."""
+    gae = config.algorithm.adv_estimator == GAE
+    usual = OmegaConf.merge(OmegaConf.create({"critic": defaults.critic}), {"critic": base.critic})
+    for key in _others(config.critic, usual.critic, "critic"):
+        if not gae:
+            raise ConfigError(
+                f"{key}: has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out"
+            )
+        if key.split(".")[1] not in CRITIC_KEYS:
+            raise ConfigError(f"{key}: cannot be set; it follows from the policy's (actor_rollout_ref), leave it out")
+
+
+def _others(given: DictConfig, default: Any, name: str) -> Iterator[str]:
+    """The keys of a section that are not written as by default."""
     for key in given:
         value, usual = given._get_node(key), default._get_node(key) if isinstance(default, DictConfig) else None
-        if isinstance(value, DictConfig):
-            found = _other(value, usual, f"{name}.{key}")
-        else:
-            found = None if _written(given, str(key)) == _written(default, str(key)) else f"{name}.{key}"
-        if found:
-            return found
-    return None
+        if isinstance(value, DictConfig) and not value._is_interpolation():
+            yield from _others(value, usual, f"{name}.{key}")
+        elif _written(given, str(key)) != _written(default, str(key)):
+            yield f"{name}.{key}"
 
 
 def _written(config: DictConfig, key: str, default: Any = None) -> Any:

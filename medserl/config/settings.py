@@ -77,11 +77,11 @@ class RewardSettings:
 
 @dataclass
 class AdvantageSettings:
-    """How REINFORCE++ returns become advantages when two roles share a batch."""
+    """How returns, or what a critic's values leave of them, become advantages when two roles share a batch."""
 
     normalisation: str = "per_role"
     """``global`` (plain REINFORCE++), ``per_role`` (whiten within each role), ``role_baseline`` (subtract a
-    moving average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119)."""
+    moving average per role, then whiten the scale only; SPIRAL, arXiv 2506.24119; not beside a critic)."""
     injector_weight: float = 1.0
     """Factor for the injector's advantages. Its replies have far more uncertain tokens than the assessor's single
     verdict, so without a weight the injector would dominate the updates."""
@@ -224,7 +224,8 @@ BUILTIN_MODEL = "builtin:ward"
 TRAIN_ROLES = ("both", "assessor", "alternate")
 LIKELIHOOD = "likelihood"
 VERDICT_CREDITS = ("reward", LIKELIHOOD)
-NORMALISATIONS = ("global", "per_role", "role_baseline")
+ROLE_BASELINE = "role_baseline"
+NORMALISATIONS = ("global", "per_role", ROLE_BASELINE)
 DEVICES = ("auto", "cpu", "cuda")
 INJECTOR_FORMATS = ("edit", "note")
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from medserl.config.engines import CRITIC_FOLLOWS
 from medserl.config.mistakes import first_line
 from medserl.errors import ConfigError
 
@@ -121,6 +122,7 @@ _MEGATRON = {
     "virtual_pipeline_model_parallel_size": SIZE_OR_NULL,
     "seed": SEED,
 }
+_LOSS = Rule("text", choices=("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"))
 _SAMPLING = {"temperature": POSITIVE, "top_p": Rule(above=0.0, most=1.0), "top_k": Rule("whole", least=1, also=(-1, 0))}
 _NODES = {
     "trainer.nnodes": SIZE,
@@ -177,12 +179,14 @@ TRAIN_RULES: dict[str, Rule] = {
             "entropy_coeff": ANY,
             "kl_loss_coef": NOT_NEGATIVE,
             "kl_loss_type": Rule("text", choices=("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3")),
-            "loss_agg_mode": Rule(
-                "text",
-                choices=("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"),
-            ),
+            "loss_agg_mode": _LOSS,
         },
     ),
+    **_under(
+        "critic",
+        {"ppo_mini_batch_size": SIZE, "ppo_epochs": SIZE, "cliprange_value": POSITIVE, "loss_agg_mode": _LOSS},
+    ),
+    **_under("critic.optim", _OPTIM),
     **_under(f"{_ACTOR}.optim", _OPTIM),
     **_under(f"{_ACTOR}.megatron", _MEGATRON),
     **_under(f"{_REF}.megatron", _MEGATRON),
@@ -284,6 +288,9 @@ def check_values(config: DictConfig, rules: dict[str, Rule], defaults: DictConfi
     """
     _check_sections(config, defaults, "")
     values = _values(config)
+    for section in CRITIC_FOLLOWS:
+        part, _, name = section.partition(".")
+        values.get(part, {}).pop(name, None)
     for key, rule in rules.items():
         value = _find(values, key)
         if value is not _MISSING and (problem := rule.problem(value)):
@@ -295,6 +302,8 @@ def check_values(config: DictConfig, rules: dict[str, Rule], defaults: DictConfi
 def _check_sections(config: DictConfig, node: DictConfig, prefix: str) -> None:
     """What is a section in verl's configuration must be one still."""
     for name, wanted in _sections(node):
+        if f"{prefix}{name}" in CRITIC_FOLLOWS:  # told of the policy's
+            continue
         try:
             given = OmegaConf.select(config, name, default=_MISSING)
         except OmegaConfBaseException as error:

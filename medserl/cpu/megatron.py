@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.megatron import transformer_impl
-from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithLMHead
+from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithLMHead, MegatronEngineWithValueHead
 
 from medserl.cpu.cuda_names import CudaToCPU, install_stand_ins
 from medserl.cpu.micro_batches import prepare_micro_batches
@@ -103,11 +103,14 @@ def keep_write_results_here() -> None:
         filesystem_async._results_queue = queue.Queue()
 
 
-class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
-    """verl's engine for language models; each entry point runs with "cuda" meaning the host.
+class OnHost:
+    """Stands before one of verl's Megatron engines among the bases: each entry point runs with "cuda" meaning the host.
 
     The mode belongs to a thread and Ray calls an actor from several, so it is entered at each call.
     """
+
+    checkpoint_config: Any
+    optimizer: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         install_stand_ins()
@@ -118,43 +121,43 @@ class CPUMegatronEngineWithLMHead(MegatronEngineWithLMHead):
 
     def initialize(self) -> None:
         with CudaToCPU():
-            super().initialize()
+            super().initialize()  # type: ignore[misc]
             if self.optimizer is not None:
                 fill_adam_state(self.optimizer)
                 accept_missing_steps(self.optimizer)
 
     def to(self, *args: Any, **kwargs: Any) -> None:
         with CudaToCPU():
-            super().to(*args, **kwargs)
+            super().to(*args, **kwargs)  # type: ignore[misc]
 
     def forward_backward_batch(self, *args: Any, **kwargs: Any) -> Any:
         with CudaToCPU():
-            return super().forward_backward_batch(*args, **kwargs)
+            return super().forward_backward_batch(*args, **kwargs)  # type: ignore[misc]
 
     def optimizer_zero_grad(self) -> None:
         with CudaToCPU():
-            super().optimizer_zero_grad()
+            super().optimizer_zero_grad()  # type: ignore[misc]
 
     def optimizer_step(self) -> Any:
         with CudaToCPU():
-            return super().optimizer_step()
+            return super().optimizer_step()  # type: ignore[misc]
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         if not self.checkpoint_config.async_save:
             keep_write_results_here()
         with CudaToCPU():
-            super().save_checkpoint(*args, **kwargs)
+            super().save_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         with CudaToCPU():
-            super().load_checkpoint(*args, **kwargs)
+            super().load_checkpoint(*args, **kwargs)  # type: ignore[misc]
         if self.optimizer is not None:
             restore_adam_steps(self.optimizer)
 
     def get_per_tensor_param(self, *args: Any, **kwargs: Any) -> Any:
         """(iterator over (name, tensor), adapter configuration); the iterator works when it is read."""
         with CudaToCPU():
-            tensors, adapter = super().get_per_tensor_param(*args, **kwargs)
+            tensors, adapter = super().get_per_tensor_param(*args, **kwargs)  # type: ignore[misc]
         return _within_mode(iter(tensors)), adapter
 
 
@@ -168,8 +171,19 @@ def _within_mode(items: Iterator[Any]) -> Iterator[Any]:
         yield item
 
 
+class CPUMegatronEngineWithLMHead(OnHost, MegatronEngineWithLMHead):
+    """verl's engine for language models: the policy and its reference."""
+
+
+class CPUMegatronEngineWithValueHead(OnHost, MegatronEngineWithValueHead):
+    """verl's engine for a critic."""
+
+
 def register() -> None:
-    """Makes verl choose this engine on the platform "cpu"; once per process."""
-    decorate = EngineRegistry.register(model_type="language_model", backend="megatron", device="cpu")
-    decorate(CPUMegatronEngineWithLMHead)
+    """Makes verl choose these engines on the platform "cpu"; once per process."""
+    for kind, engine in (
+        ("language_model", CPUMegatronEngineWithLMHead),
+        ("value_model", CPUMegatronEngineWithValueHead),
+    ):
+        EngineRegistry.register(model_type=kind, backend="megatron", device="cpu")(engine)
     transformer_impl.prepare_micro_batches = prepare_micro_batches

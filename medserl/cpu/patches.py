@@ -71,6 +71,11 @@ ENGINE = _verl(
     '@EngineRegistry.register(model_type="language_model", backend="megatron")', "megatron.register",
     "the engine is registered for cuda only",
 )  # fmt: skip
+CRITICS_ENGINE = _verl(
+    "verl/workers/engine/megatron/transformer_impl.py", 1504, "MegatronEngineWithValueHead",
+    '@EngineRegistry.register(model_type="value_model", backend="megatron")', "megatron.register",
+    "as ENGINE, of a critic",
+)  # fmt: skip
 FSDP = _verl(
     "verl/workers/engine/fsdp/transformer_impl.py", 1143, "FSDPEngineWithLMHead",
     '@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=["cuda", "npu"])',

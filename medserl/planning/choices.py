@@ -85,8 +85,9 @@ def _impossible(job: Job, shape: Shape) -> str | None:
         stage_layers(shape, split.pp, split.first_layers, split.last_layers)
     except ConfigError:
         return f"{shape.layers} layers cannot be divided by PP {split.pp}"
-    if job.round.mini % split.dp:
-        return f"a mini-batch of {job.round.mini} trajectories cannot be divided by DP {split.dp}"
+    for mini in (job.round.mini, job.critic.mini if job.critic else job.round.mini):
+        if mini % split.dp:
+            return f"a mini-batch of {mini} trajectories cannot be divided by DP {split.dp}"
     return None
 
 
@@ -159,6 +160,7 @@ def _slower(seconds: Seconds, best: Seconds, choice: Choice, winner: Choice) -> 
     parts = {name: seconds.work.get(name, 0.0) - best.work.get(name, 0.0) for name in {*seconds.work, *best.work}}
     parts |= {
         "log-probs": seconds.log_probs - best.log_probs,
+        "critic": seconds.critic - best.critic,
         "transfer": seconds.transfer - best.transfer,
         "checkpoints": _saving(seconds) - _saving(best),
     }

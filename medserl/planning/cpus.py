@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medserl.planning.job import Job, Training
-from medserl.planning.memory import LOG_PROBS, PROCESSES, UPDATE, need_of
+from medserl.planning.memory import CRITIC, LOG_PROBS, PROCESSES, UPDATE, need_of
 from medserl.planning.shapes import Shape
 
 KEPT, PASSING = 6.0, 12.0
@@ -31,12 +31,12 @@ def bytes_on_cpus(job: Job, shape: Shape) -> Mapping[str, float]:
     """
     training = job.training
     need = need_of(job, shape, None)
-    phases = [phase for phase in need.phases if phase.name in (LOG_PROBS, UPDATE)]
+    phases = [phase for phase in need.phases if phase.name in (LOG_PROBS, CRITIC, UPDATE)]
     own = max(
         (
             {
                 **{part: size for part, size in phase.parts.items() if part not in _NOT_HERE},
-                "attention": attention_bytes(training, shape, job.longest, phase.stage, phase.name == UPDATE),
+                "attention": attention_bytes(training, shape, job.longest, phase.stage, phase.name != LOG_PROBS),
             }
             for phase in phases
         ),

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from medserl.errors import ConfigError
 from medserl.planning.job import Job
-from medserl.planning.memory import FROZEN, GIB, LOG_PROBS, ROLLOUT, SAVE, TRANSFER, UPDATE, Need, Phase, size_text
+from medserl.planning.memory import (
+    CRITIC,
+    FROZEN,
+    GIB,
+    LOG_PROBS,
+    ROLLOUT,
+    SAVE,
+    TRANSFER,
+    UPDATE,
+    Need,
+    Phase,
+    size_text,
+)
 from medserl.planning.shapes import Shape
 from medserl.words import counted
 
@@ -12,6 +24,7 @@ TIGHT = 0.05
 """Share of a GPU that should stay free: PyTorch's allocator fragments. Less is no refusal, but said."""
 _NAMES = {
     LOG_PROBS: "pass of log-probs",
+    CRITIC: "update of the critic",
     TRANSFER: "transfer of weights",
     FROZEN: "frozen model beside the training",
 }
@@ -51,7 +64,7 @@ def gpu_misfit(job: Job, need: Need, gpu: float, whose: str) -> str | None:
 
 def _too_much(job: Job, phase: Phase, gpu: float, whose: str) -> str:
     remedy = _REMEDY.get(phase.name, _REMEDY[UPDATE]) if job.rollout else _SUPERVISED
-    article = "an" if phase.name == UPDATE else "a"
+    article = "an" if phase.name in (UPDATE, CRITIC) else "a"
     name = _NAMES.get(phase.name, phase.name)
     return (
         f"{article} {name} needs about {size_text(phase.total)} of each GPU ({phase.told()}), {whose} "

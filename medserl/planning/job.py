@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from medserl.config.refused import GAE
 from medserl.errors import ConfigError
 from medserl.planning.shapes import Shape, find_shape, stage_layers
 
@@ -103,6 +104,16 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Critic:
+    """A model of values beside the policy: as large, split alike, on the same GPUs."""
+
+    mini: int
+    """Trajectories of one optimizer step."""
+    epochs: int
+    """Passes over a round's trajectories."""
+
+
+@dataclass(frozen=True)
 class Served:
     """A frozen model that verl serves beside the training, as judge or injector."""
 
@@ -121,6 +132,7 @@ class Job:
     rollout: Rollout | None
     """None for supervised fine-tuning."""
     served: Served | None = None
+    critic: Critic | None = None
 
     def with_training(self, **changes: Any) -> Job:
         """The same with another split."""
@@ -180,7 +192,7 @@ def _reinforced(config: DictConfig) -> Job:
         reference_offload=bool(reference.param_offload),
         updates=not 0 < (config.medserl.max_rounds or 0) < config.trainer.critic_warmup,
     )
-    return Job(training, _round(config), _rollout(rollout), _served(config))
+    return Job(training, _round(config), _rollout(rollout), _served(config), _critic(config))
 
 
 def _response(config: DictConfig) -> int:
@@ -215,6 +227,17 @@ def _rollout(rollout: DictConfig) -> Rollout:
         full_precision=rollout.dtype in ("float32", "float"),
         cache=OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes"),
     )
+
+
+def has_critic(config: DictConfig) -> bool:
+    """Whether a configuration of either kind trains one."""
+    return bool(OmegaConf.select(config, "algorithm.adv_estimator") == GAE)
+
+
+def _critic(config: DictConfig) -> Critic | None:
+    if not has_critic(config):
+        return None
+    return Critic(config.critic.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n, config.critic.ppo_epochs)
 
 
 def _served(config: DictConfig) -> Served | None:

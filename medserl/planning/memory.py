@@ -10,6 +10,7 @@ top. What is exact in it, and what is assumed, `MARKS` says for each part.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ MARKS = {
     "gradients": EXACT,
     "optimizer": EXACT,
     "reference": EXACT,
+    "critic": EXACT,
     "activations": ASSUMED,
     "logits": ASSUMED,
     "vLLM weights": EXACT,
@@ -44,6 +46,8 @@ MARKS = {
 """How each part is known: computed from the shape and compared with the real thing in tests, or assumed."""
 PARTS = tuple(MARKS)
 LOG_PROBS, UPDATE, TRANSFER, ROLLOUT, SAVE, LOAD = "log-probs", "update", "transfer", "rollout", "save", "load"
+CRITIC = "critic"
+"""The critic's update; its values need less."""
 FROZEN = "frozen model"
 """Not a phase of the training's GPUs: what fills those of a model that verl serves beside it."""
 
@@ -150,6 +154,11 @@ def stage_bytes(training: Training, share: float) -> dict[str, float]:
     }
 
 
+def critic_bytes(training: Training, share: float) -> dict[str, float]:
+    """Of a critic's stage with ``share`` parameters; rounds before the policy's first update train it too."""
+    return stage_bytes(dataclasses.replace(training, reference=False, updates=True), share)
+
+
 def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: float | None) -> list[Phase]:
     """The phases of a round on a GPU of one stage (verl 0.9.1, workers/engine/base.py and engine_workers.py)."""
     training, rollout = job.training, job.rollout
@@ -166,6 +175,9 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
         resident["optimizer"] = 0.0
     if training.reference_offload:
         resident["reference"] = 0.0
+    critic = _critic(job, shape, stage, layers)
+    if critic:
+        resident["critic"] = _resting(training, critic)
     weights = {"weights": model["weights"]}
     loaded = weights | {"gradients": model["gradients"]}
     kept = _activations(training, shape, layers, stage)
@@ -177,6 +189,8 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
         found.append(
             max((Phase(LOG_PROBS, parts | always, stage) for parts in (old, reference)), key=lambda p: p.total)
         )
+    if critic:
+        found.append(Phase(CRITIC, resident | {"critic": sum(critic.values()), "activations": kept} | always, stage))
     update = resident | loaded | {"optimizer": model["optimizer"]}
     if training.updates:
         update |= {"activations": kept, "logits": training.update_copies * logits}
@@ -195,6 +209,19 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
         found.append(Phase(SAVE, resident | loaded | always, stage))
     found.append(Phase(LOAD, resident | loaded | {"optimizer": model["optimizer"]} | always, stage))
     return found
+
+
+def _critic(job: Job, shape: Shape, stage: int, layers: Sequence[int]) -> dict[str, float]:
+    """Bytes of the critic's part in a stage by kind; empty where there is no critic."""
+    if job.critic is None:
+        return {}
+    return critic_bytes(job.training, shape.critic_stage(job.training.tp, layers, stage))
+
+
+def _resting(training: Training, critic: Mapping[str, float]) -> float:
+    """What stays of it on the GPU while others compute; it is moved to the host where the policy is."""
+    weights = 0.0 if training.param_offload else critic["weights"] + critic["gradients"]
+    return weights + (0.0 if training.optimizer_offload else critic["optimizer"])
 
 
 def _alone(served: Served, trained: Shape, gpu: float | None) -> Phase | None:
@@ -263,21 +290,24 @@ def _host(job: Job, shape: Shape, layers: Sequence[int]) -> Host:
     share = max(shape.stage(training.tp, layers, stage) for stage in range(len(layers)))
     own = WORLD * share / training.dp
     # What lives on the host all along: Adam's share of it with copies of its gradients, weights that were moved there.
-    always = ranks * training.cpu_adam * (own + 4.0 * share / training.dp)
-    always += ranks * 2.0 * share * (training.param_offload + (training.reference and training.reference_offload))
-    always += ranks * own * (1 - training.cpu_adam) * training.optimizer_offload
+    adam = ranks * training.cpu_adam * (own + 4.0 * share / training.dp)
+    adam += ranks * own * (1 - training.cpu_adam) * training.optimizer_offload
+    moved = ranks * 2.0 * share * training.param_offload
+    # A critic is saved and loaded after the policy, so that only what lives there adds up; it is as large, nearly.
+    always = (adam + moved) * (1 if job.critic is None else 2)
+    always += ranks * 2.0 * share * (training.reference and training.reference_offload)
     saving = loading = always + ranks * own
     if training.reshardable:
         gathering = min(ranks, training.tp * training.pp)
         saving, loading = saving + gathering * 2.0 * WORLD * share, always + ranks * 2.0 * WORLD * share
     processes = PROCESSES * (ranks * (3 if job.rollout else 1) + job.round.workers + 2)
-    return Host(always, saving, loading, processes, checkpoint_bytes(shape))
+    return Host(always, saving, loading, processes, checkpoint_bytes(shape, job.critic is not None))
 
 
-def checkpoint_bytes(shape: Shape) -> float:
-    """One checkpoint on disk: weights in bf16 and the optimizer's state; tokenizer and random states are next to
-    nothing."""
-    return (2.0 + WORLD) * shape.parameters
+def checkpoint_bytes(shape: Shape, critic: bool = False) -> float:
+    """One checkpoint on disk, a critic's part included: weights in bf16 and the optimizer's state; tokenizer and random
+    states are next to nothing."""
+    return (2.0 + WORLD) * (shape.parameters + (shape.critic if critic else 0))
 
 
 def size_text(size: float) -> str:

@@ -134,6 +134,8 @@ def _seconds(plan: Plan) -> Table:
     rows = [["rollout", f"{seconds.rollout:.1f}", f"{seconds.written:,.0f} tokens written"]] if plan.job.rollout else []
     if plan.job.rollout:
         rows.append(["log-probs", f"{seconds.log_probs:.1f}", "policy and reference"])
+    if plan.job.critic:
+        rows.append(["critic", f"{seconds.critic:.1f}", "values and update"])
     rows.append(["update", f"{seconds.update:.1f}", f"{parts}; MFU {seconds.mfu:.2f}"])
     if plan.job.rollout:
         rows.append(["transfer", f"{seconds.transfer:.1f}", "weights to vLLM"])
@@ -211,6 +213,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "gpu": {**dataclasses.asdict(plan.gpu), "memory": plan.gpu.memory},
         "gpus": plan.job.gpus,
         "training": {**dataclasses.asdict(plan.job.training), "dp": plan.job.training.dp},
+        "critic": dataclasses.asdict(plan.job.critic) if plan.job.critic else None,
         "phases": phases,
         "known": MARKS,
         "cache": dataclasses.asdict(plan.need.cache) if plan.need.cache else None,

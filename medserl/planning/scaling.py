@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medserl.planning.assumptions import Assumptions
 from medserl.planning.choices import Choice, choices
 from medserl.planning.gpus import Gpu
-from medserl.planning.job import Job, Round
+from medserl.planning.job import Critic, Job, Round
 from medserl.planning.shapes import Shape
 from medserl.planning.speed import Seconds
 
@@ -45,7 +45,7 @@ def scaling(job: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assum
         sized = job.with_training(nodes=nodes)
         if weak:
             factor = nodes / job.training.nodes
-            sized = dataclasses.replace(sized, round=_times(job, factor))
+            sized = dataclasses.replace(sized, round=_times(job, factor), critic=_critic_times(job, factor))
         ranked = choices(sized, shape, gpu, host, assumed)
         best = ranked[0] if ranked and ranked[0].fits else None
         if best is None or best.seconds is None:
@@ -63,10 +63,18 @@ def _times(job: Job, factor: float) -> Round:
     work = job.round
     return dataclasses.replace(
         work,
-        fresh=max(1, round(work.fresh * factor)) if work.fresh else 0,
+        fresh=_whole(work.fresh, factor) if work.fresh else 0,
         labelled=round(work.labelled * factor),
-        mini=max(1, round(work.mini * factor)),
+        mini=_whole(work.mini, factor),
     )
+
+
+def _critic_times(job: Job, factor: float) -> Critic | None:
+    return None if job.critic is None else dataclasses.replace(job.critic, mini=_whole(job.critic.mini, factor))
+
+
+def _whole(number: int, factor: float) -> int:
+    return max(1, round(number * factor))
 
 
 def _against(first: Point, nodes: int, best: Choice, seconds: Seconds) -> Point:
@@ -77,6 +85,7 @@ def _against(first: Point, nodes: int, best: Choice, seconds: Seconds) -> Point:
     lost = {
         "rollout": seconds.rollout - scale * base.rollout,
         "log-probs": seconds.log_probs - scale * base.log_probs,
+        "critic": seconds.critic - scale * base.critic,
         "update": seconds.update - scale * base.update,
         "transfer": seconds.transfer - scale * base.transfer,
     }

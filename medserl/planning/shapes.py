@@ -106,6 +106,18 @@ class Shape:
                 count += self.embedding // tp
         return count
 
+    def critic_stage(self, tp: int, layers: Sequence[int], stage: int) -> int:
+        """The same of a critic made from it: one row, on every rank, has the output layer's place."""
+        count = layers[stage] * self.layer(tp)
+        if stage == 0:
+            count += self.embedding // tp
+        return count + (2 * self.hidden if stage == len(layers) - 1 else 0)
+
+    @property
+    def critic(self) -> int:
+        """Parameters of a critic made from it, as its weight files hold them."""
+        return self.layers * self.layer(1) + 2 * self.hidden + self.embedding
+
     def cache(self, tp: int) -> int:
         """Bytes of vLLM's cache for one token on one of ``tp`` ranks, bf16; a head that cannot be divided is copied."""
         return 2 * 2 * self.layers * max(1, self.groups // tp) * self.head

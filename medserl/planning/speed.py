@@ -31,6 +31,8 @@ class Seconds:
     save: float
     """Of one checkpoint; a round takes its share of it (trainer.save_freq)."""
     save_every: int
+    critic: float = 0.0
+    """Values of all trajectories and the critic's update; 0 where there is none."""
     work: dict[str, float] = field(default_factory=dict)
     """What the training's phases consist of: matrices, tensor-parallel sums, pipeline, gradients, optimizer."""
     trajectories: float = 0.0
@@ -45,7 +47,7 @@ class Seconds:
     def round(self) -> float:
         """All phases, a share of a checkpoint included."""
         saving = self.save / self.save_every if self.save_every else 0.0
-        return self.rollout + self.log_probs + self.update + self.transfer + saving
+        return self.rollout + self.log_probs + self.critic + self.update + self.transfer + saving
 
 
 def trajectories(job: Job, assumed: Assumptions) -> float:
@@ -92,12 +94,14 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
         parts["offload"] = offloaded
     update = sum(parts.values())
     one = forward + logits + sums + math.ceil(per_gpu / training.tokens) * launches
+    values = (one - logits) * pipeline
     log_probs = passes * one * pipeline if job.rollout else 0.0
     peak = gpu.flops * training.world
     useful = 6.0 * work.epochs * count * length * (shape.layers * shape.matrices + shape.embedding)
     return Seconds(
         rollout=_rollout(job, shape, gpu, need, count, assumed) if job.rollout else 0.0,
         log_probs=log_probs,
+        critic=values + _critic(job, parts, 3 * work.epochs * logits, steps, count) if job.critic else 0.0,
         update=update,
         transfer=_transfer(job, shape, gpu, assumed) if job.rollout else 0.0,
         save=_save(training, shape, need, assumed),
@@ -108,6 +112,17 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
         written=count * response,
         mfu=useful / (update * peak),
     )
+
+
+def _critic(job: Job, parts: dict[str, float], logits: float, steps: float, count: float) -> float:
+    """The critic's update by that of the policy, whose work it is but for the logits; by its own epochs and steps."""
+    assert job.critic is not None
+    each_epoch = ("matrices", "tensor-parallel sums", "pipeline's bubble", "micro-batches")
+    bubble = parts["pipeline's bubble"] / (parts["matrices"] + parts["tensor-parallel sums"])
+    passes = sum(parts[name] for name in each_epoch) - logits * (1 + bubble)
+    own = max(1.0, math.ceil(count / job.critic.mini)) * job.critic.epochs
+    rest = parts["gradients"] + parts["optimizer"] + parts.get("offload", 0.0) * steps / own
+    return passes * job.critic.epochs / job.round.epochs + rest * own / steps
 
 
 def _forward(

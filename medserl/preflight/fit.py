@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from medserl.config.complete import CRITIC_TOKENS
 from medserl.errors import ConfigError
 from medserl.planning.cpus import bytes_on_cpus
 from medserl.planning.fits import check_fits
@@ -97,6 +98,8 @@ def _set_tokens(config: DictConfig, tokens: int, before: int, told: str) -> None
         owner = config.actor_rollout_ref
         keys = ["actor.ppo_max_token_len_per_gpu"]
         keys += [f"{part}.log_prob_max_token_len_per_gpu" for part in ("ref", "rollout")]
+        if OmegaConf.select(config, CRITIC_TOKENS) is not None:  # load_config sets it where there is a critic
+            OmegaConf.update(config, CRITIC_TOKENS, tokens)
     for key in keys:
         OmegaConf.update(owner, key, tokens)
     prefix = "" if "engine" in config else "actor_rollout_ref."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from medserl.config.refused import GAE
 from medserl.errors import ConfigError
 from medserl.run.layout import parallel_of
 
@@ -41,6 +42,8 @@ def check_layout(config: DictConfig) -> None:
             "labelled share)"
         )
     dp = world // (tp * pp * cp)
+    if config.algorithm.adv_estimator == GAE:
+        _check_critic(config, dp)
     mini = actor.ppo_mini_batch_size * rollout.n
     divides(
         mini,
@@ -60,7 +63,8 @@ def check_layout(config: DictConfig) -> None:
             f"{mini // dp} trajectories per replica and mini-batch",
             f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
         )
-        if trainer.critic_warmup > 1:  # verl pads the rounds without an update to whole replicas only
+        # verl pads the rounds without an update to whole replicas only, or to a critic's mini-batches
+        if trainer.critic_warmup > 1 and config.algorithm.adv_estimator != GAE:
             raise ConfigError(
                 f"trainer.critic_warmup: {trainer.critic_warmup} leaves rounds without an update, whose trajectories "
                 "need not fill micro-batches of a fixed size; leave it out, or set "
@@ -87,6 +91,25 @@ def check_layout(config: DictConfig) -> None:
             f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is less than "
             f"data.max_prompt_length + data.max_response_length = {longest}"
         )
+
+
+def _check_critic(config: DictConfig, dp: int) -> None:
+    """Its mini-batches; in rounds that train it alone (trainer.critic_warmup), trajectories fill those only."""
+    size = config.critic.ppo_mini_batch_size
+    if size > config.data.train_batch_size:
+        raise ConfigError(
+            f"critic.ppo_mini_batch_size: {size} is more than the {config.data.train_batch_size} notes of a round "
+            "(medserl.rollout_batch_size and its labelled share)"
+        )
+    mini = size * config.actor_rollout_ref.rollout.n
+    told = f"a mini-batch of critic.ppo_mini_batch_size * rollout.n = {mini} trajectories"
+    divides(mini, dp, told, f"{dp} data-parallel replicas")
+    for part in ("rollout", "ref"):
+        section = config.actor_rollout_ref[part]
+        micro = section.log_prob_micro_batch_size_per_gpu
+        if config.trainer.critic_warmup > 1 and micro and not section.log_prob_use_dynamic_bsz:
+            name = f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}"
+            divides(mini // dp, micro, f"{mini // dp} trajectories per replica and mini-batch of the critic", name)
 
 
 def check_takes_longest(key: str, tokens: int, longest: int) -> None:

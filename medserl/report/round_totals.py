@@ -10,7 +10,9 @@ PHASES: tuple[tuple[str, str], ...] = (
     ("timing_s/gen", "playing the games"),
     ("timing_s/old_log_prob", "log-probabilities of the policy"),
     ("timing_s/ref", "log-probabilities of the reference"),
+    ("timing_s/values", "the critic's values"),
     ("timing_s/adv", "rewards and advantages"),
+    ("timing_s/update_critic", "updating the critic"),
     ("timing_s/update_actor", "updating the policy"),
     ("timing_s/update_weights", "sending the weights to vLLM"),
 )

@@ -55,9 +55,9 @@ _VERLS = re.compile(
 # verl 0.9.1 (verl/trainer/ppo/metric_utils.py and v1/trainer_base.py) reports these under two names, or reports what
 # metrics.jsonl's row number is, or what is asked of asynchronous training only.
 _COPIES = re.compile(
-    r"(epoch|validation|actor/pg_loss|actor/entropy_loss|perf/time_per_step|perf/total_num_tokens"
+    r"(epoch|validation|actor/pg_loss|critic/loss|actor/entropy_loss|perf/time_per_step|perf/total_num_tokens"
     r"|training/(epoch|global_step|num_turns/.*|off_policy/.*|rollout_probs_diff_valid)"
-    r"|response_length_non_aborted/.*|global_seqlen/.*|actor/perf/max_memory_reserved_gb)$"
+    r"|response_length_non_aborted/.*|global_seqlen/.*|(actor|critic)/perf/max_memory_reserved_gb)$"
 )
 # A metric, and the one that it equals as long as every reply has a verdict, the labels are balanced, or no game's edit
 # loses a fact.

@@ -66,8 +66,11 @@ FREE_KEYS = (
     # The form of the checkpoints to come; each tells its own when it is loaded.
     f"{_ACTOR}.megatron.dist_ckpt_optim_fully_reshardable",
     f"{_ACTOR}.megatron.distrib_optim_fully_reshardable_mem_efficient",
-    "critic",
+    # The policy's, or what is derived from it.
+    *(f"critic.{key}" for key in ("model", "megatron", "profiler", "optim.total_training_steps")),
 )
+CRITIC, GAE = "critic", "gae"
+"""A section that says nothing but with this estimator."""
 BUILTIN = "builtin:"
 _BUILTIN_TAIL = ("medserl", "ward", "model")
 _BIG = 64 << 20  # bytes; files of less are read anew each time, those of more only where size or time changed
@@ -87,6 +90,8 @@ def differences(
         recorded: What ``inputs_of`` said of the old one, by key; None: nothing was recorded.
     """
     before, after = flat(OmegaConf.to_container(old)), flat(OmegaConf.to_container(new))
+    if after.get("algorithm.adv_estimator") != GAE:
+        free_keys = (*free_keys, CRITIC)
     defaults = _defaults(new)
     phrases = []
     for key in sorted(before.keys() | after.keys()):

@@ -120,6 +120,7 @@ def leave_random_states(config: DictConfig, newest: Path | None) -> bool:
         *(written["tp"], written["pp"], present["tp"], present["pp"]),
     )
     with open_dict(config):
-        loaded = config.actor_rollout_ref.actor.checkpoint.load_contents
-        config.actor_rollout_ref.actor.checkpoint.load_contents = [item for item in loaded if item != "extra"]
+        for trained in (config.actor_rollout_ref.actor, config.critic):
+            loaded = trained.checkpoint.load_contents
+            trained.checkpoint.load_contents = [item for item in loaded if item != "extra"]
     return True

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
 from medserl.files import read_json, write_atomically
@@ -18,13 +17,14 @@ from medserl.run import checkpoint
 from medserl.run.console import LOAD, phase
 from medserl.run.layout import layout_of
 from medserl.training.advantage import RoleAdvantages
+from medserl.training.critic import CriticTrainer
 
 REPLAY = "replay.json"
 """In a checkpoint: the edits that are asked about again, notes included; readable by their owner only."""
 logger = logging.getLogger("medserl.trainer")
 
 
-class CheckpointedTrainer(PPOTrainerSync):
+class CheckpointedTrainer(CriticTrainer):
     """Adds to verl's checkpoints: averages of ``advantages``, what was ``explored``, the KL coefficient, the layout.
 
     Args:

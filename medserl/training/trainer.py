@@ -1,8 +1,8 @@
 """verl's synchronous v1 PPO trainer, playing self-play rounds.
 
 A subclass of ``PPOTrainerSync`` (verl 0.9.1, verl/trainer/ppo/v1/trainer_sync.py). verl does generation, log-probs,
-KL in the reward, REINFORCE++ returns, the clipped update and the weight transfer; this class says which notes a round
-has, which trajectories train, in which mini-batch, and how advantages of two roles are normalised.
+KL in the reward, returns, a critic where there is one, the clipped update and the weight transfer; this class says
+which notes a round has, which trajectories train, in which mini-batch, and how advantages of two roles are normalised.
 tests/training/test_verl_behaviour.py and test_verl_contracts.py fail when verl changes what is relied on here.
 """
 
@@ -82,9 +82,9 @@ class SelfPlayTrainer(CheckpointedTrainer):
         2. ``replay_buffer.sample`` waits until all games are over; ``on_sample_end`` sends vLLM to sleep.
         3. ``_balance_batch``*: ``_collect_games`` reads the games, ``rows.choose`` says which trajectories train, verl
            pads them to whole mini-batches, ``_deal`` spreads kinds over these.
-        4. ``_compute_old_log_prob``, ``_compute_ref_log_prob``: Megatron, policy and reference.
+        4. ``_compute_old_log_prob``, ``_compute_ref_log_prob``: Megatron, policy and reference; a critic's values.
         5. ``_compute_advantage``*: ``_compute_returns`` has verl put the KL into the reward and sum up returns; then
-           ``RoleAdvantages`` and the roles' weights.
+           ``RoleAdvantages`` and the roles' weights. A critic is updated.
         6. ``_update_actor``*: one optimizer step a mini-batch; none where nothing trains.
         7. ``on_step_end`` sends the weights to vLLM, ``_compute_metrics`` measures, the rows leave the queue.
 
@@ -130,9 +130,6 @@ class SelfPlayTrainer(CheckpointedTrainer):
             metrics = self._validator(self.explored.covers)
         return {**metrics, "timing_s/validate": timing["validate"]}
 
-    def _phase(self, text: str) -> None:
-        phase(f"round {self.global_steps}/{self.total_training_steps}: {text}")
-
     def game_rows(self) -> list[GameRow]:
         """What the game log keeps of the last round."""
         return round_rows(self.round, self.global_steps)
@@ -151,7 +148,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
         total = planned_rounds(self.config, self.settings)
         self.total_training_steps = total
         with open_dict(self.config):
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = total
+            for trained in (self.config.actor_rollout_ref.actor, self.config.critic):
+                trained.optim.total_training_steps = total
 
     def _tasks(self, notes: Round) -> dict[str, NoteTask]:
         seed = f"{self.settings.seed}/{self.global_steps}"
@@ -279,6 +277,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
             data = upstream(data, batch_keys=batch_keys, **rule)
             if not self.round.nothing_trains:
                 returns, mask = data.batch["returns"].clone(), data.batch["response_mask"]
+                if self.use_critic:
+                    returns -= data.batch["values"]  # the advantages as they were before verl whitened them
                 data.batch["advantages"] = self._advantages_by_role(batch_keys, returns, mask, metrics)
             return data
 

@@ -54,8 +54,7 @@ def test_fsdp_keeps_what_the_configuration_says_of_the_training() -> None:
         (["model_engine=veomni"], "only 'megatron' or 'dp'"),
         (["model_engine=torchtitan"], "only 'megatron' or 'dp'"),
         (["model_engine=nonsense"], "model_engine"),
-        ([GAE, "critic.optim.lr=1e-5"], "MedSeRL trains without a critic"),
-        ([DP, GAE], "with FSDP without flash-attn; leave it out"),
+        ([DP, GAE], "for FSDP with flash-attn, which the pins lack; use Megatron, or leave it out"),
     ],
 )
 def test_what_does_not_go_together_is_refused_in_a_sentence(overrides: list[str], told: str) -> None:

@@ -40,12 +40,21 @@ from engine_reference import (
 
 ALL_CONTENTS = ("model", "optimizer", "extra")
 ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")
+CRITICS = ("llama_tied", "qwen2_untied")
+"""Models that critics are made of: with no output layer in their files, of which there are several, and with one."""
 DYNAMIC_TOKENS = 60  # two of the longest rows, five of the shorter ones
 RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}
 """Layout (TP, PP) -> another one whose checkpoint it goes on from; its processes have ended before."""
 
 
-def make_engine(path: Path, precision: str, tp: int, pp: int, load_contents: tuple[str, ...] = ALL_CONTENTS) -> Any:
+def make_engine(
+    path: Path,
+    precision: str,
+    tp: int,
+    pp: int,
+    load_contents: tuple[str, ...] = ALL_CONTENTS,
+    kind: str = "language_model",
+) -> Any:
     """verl's engine, made as ``verl.workers.engine_workers.TrainingWorker`` makes it."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig
@@ -82,10 +91,12 @@ def make_engine(path: Path, precision: str, tp: int, pp: int, load_contents: tup
         total_training_steps=DECAY_STEPS,
         use_checkpoint_opt_param_scheduler=True,  # otherwise the schedule starts anew after a load
     )
+    model_config = HFModelConfig(path=str(path), use_remove_padding=False)
+    object.__setattr__(model_config, "model_type", kind)
     engine = EngineRegistry.new(
-        "language_model",
+        kind,
         "megatron",
-        HFModelConfig(path=str(path), use_remove_padding=False),
+        model_config,
         engine_config,
         optimizer_config,
         CheckpointConfig(load_contents=list(load_contents)),
@@ -357,6 +368,71 @@ def run_family(directory: Path, name: str, tp: int, pp: int) -> None:
             export(checkpoint, directory / f"exported_{name}")
 
 
+def value_loss(model_output: dict[str, Any], data: Any, dp_group: Any) -> tuple[torch.Tensor, dict]:
+    """Half the squared distance to a return of 1 for every counted token of the whole batch."""
+    del dp_group
+    values = model_output["values"]
+    distances = ((values.values() if values.is_nested else values) - 1.0).square()
+    return 0.5 * (distances * data["loss_mask"].values()).sum() / data["batch_num_tokens"], {}
+
+
+def values(engine: Any) -> list[torch.Tensor]:
+    with engine.eval_mode():
+        inferred = engine.infer_batch(batch())
+    return list(inferred["model_output"]["values"].unbind()) if engine.is_mp_src_rank_with_outputs() else []
+
+
+def plain_values(folder: Path) -> list[torch.Tensor]:
+    """Transformers' hidden states times the row that has the output layer's name."""
+    from safetensors.torch import load_file
+    from transformers import AutoModel
+
+    weights = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    head = weights["lm_head.weight"]
+    assert head.shape[0] == 1 and head.any()
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return [model(ids[None]).last_hidden_state[0] @ head[0].float() for ids in sequences()]
+
+
+def run_critic(directory: Path, name: str, tp: int, pp: int) -> None:
+    """A critic of a model: its first values, what training makes of them, and what comes back from its checkpoint, in
+    the layout that wrote it and, where there is one, from another layout's."""
+    import torch.distributed as dist
+
+    model = directory / name
+    checkpoint = directory / f"checkpoint_critic_{name}_{tp}x{pp}"
+
+    def fresh(contents: tuple[str, ...] = ALL_CONTENTS) -> Any:
+        return make_engine(model, "bfloat16", tp, pp, contents, "value_model")
+
+    def fitted(engine: Any, steps: range) -> list[Any]:
+        losses = []
+        for _ in steps:
+            with engine.train_mode():
+                losses.append(engine.train_batch(batch(), value_loss).get("loss"))
+                engine.lr_scheduler_step()
+        return losses
+
+    engine = fresh()
+    found: dict[str, Any] = {"start": values(engine), "losses": fitted(engine, range(SAVE_AFTER))}
+    engine.save_checkpoint(str(checkpoint), global_step=SAVE_AFTER)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        torch.save(plain_values(checkpoint / "model" / "huggingface"), checkpoint.with_suffix(".pt"))
+    found |= {"saved": values(engine), "more": fitted(engine, range(SAVE_AFTER, STEPS)), "end": values(engine)}
+    resumed = fresh()
+    resumed.load_checkpoint(str(checkpoint), del_local_after_load=False)
+    found |= {"loaded": values(resumed), "again": fitted(resumed, range(SAVE_AFTER, STEPS)), "last": values(resumed)}
+    if (other := RESHARDED_FROM.get((tp, pp))) is not None:
+        theirs = directory / f"checkpoint_critic_{name}_{other[0]}x{other[1]}"
+        moved = fresh(("model", "optimizer"))
+        moved.load_checkpoint(str(theirs), del_local_after_load=False)
+        found["moved"] = values(moved)
+    if engine.is_mp_src_rank_with_outputs():
+        torch.save(found, directory / f"critic_{name}_{tp}x{pp}.pt")
+
+
 def rank(directory: Path, tp: int, pp: int) -> None:
     """The work of one process of a layout."""
     import torch.distributed as dist
@@ -372,6 +448,8 @@ def rank(directory: Path, tp: int, pp: int) -> None:
         run_layout(directory, precision, tp, pp)
     for name in NAMES:
         run_family(directory, name, tp, pp)
+    for name in CRITICS:
+        run_critic(directory, name, tp, pp)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -51,6 +51,7 @@ FP32_UPDATE = 5e-4
 # The export against the engine, in bfloat16 both: the engine's sums are split by TP (seen: 1.4 of the rounding).
 EXPORT_SLACK = 2.0
 RESHARDED_LOG_PROBS = 0.1  # absolute, of log-probabilities around -6, whose bf16 logits round at 2^-9 (seen: 0.03)
+CRITICS_ROUNDING = 0.01  # of the values of a critic, in bf16 (seen: 0.0023)
 BF16_SLACK = 1.5  # independent errors of one size differ by 1.4 of it (seen: 1.2, and less for the others)
 
 
@@ -298,3 +299,46 @@ def test_other_families_are_exported_as_they_were(family: str, directory: Path) 
     for name, tensor in exported.items():
         start = wanted.get(name, wanted["model.embed_tokens.weight"])
         assert tensor.equal(start.to(tensor.dtype)), name
+
+
+@pytest.fixture(params=("llama_tied", "qwen2_untied"))  # as in engine_worker.py
+def critic(request: pytest.FixtureRequest, layout: tuple[int, int], directory: Path) -> tuple[dict[str, Any], Path]:
+    """What was found of a critic, and its checkpoint."""
+    end = f"critic_{request.param}_{layout[0]}x{layout[1]}"
+    return load(directory / f"{end}.pt"), directory / f"checkpoint_{end}"
+
+
+def test_a_critic_begins_at_zero_and_learns(critic: tuple[dict[str, Any], Path]) -> None:
+    found, _ = critic
+    assert all(not values.any() for values in found["start"])
+    losses = [sum(loss) for loss in found["losses"]]
+    assert losses[0] == pytest.approx(0.5) and losses == sorted(losses, reverse=True) and losses[-1] < 0.46
+
+
+def test_a_critics_values_are_its_heads_in_hugging_face(critic: tuple[dict[str, Any], Path]) -> None:
+    """What is saved is the whole critic."""
+    import torch
+
+    found, checkpoint = critic
+    assert relative(torch.cat(found["saved"]), torch.cat(load(checkpoint.with_suffix(".pt")))) < CRITICS_ROUNDING
+
+
+def test_a_critic_goes_on_from_its_checkpoint(critic: tuple[dict[str, Any], Path], layout: tuple[int, int]) -> None:
+    found, _ = critic
+    for before, after in (("saved", "loaded"), ("end", "last")):
+        assert all(ours.equal(theirs) for ours, theirs in zip(found[after], found[before], strict=True)), after
+    assert found["again"] == found["more"]
+    assert not any(ours.equal(theirs) for ours, theirs in zip(found["last"], found["loaded"], strict=True))
+
+
+@pytest.mark.parametrize("layout", RESHARDED_FROM, indirect=True, scope="module", ids=name_of)
+def test_another_layout_takes_over_a_critic(
+    layout: tuple[int, int], critic: tuple[dict[str, Any], Path], directory: Path
+) -> None:
+    import torch
+
+    tp, pp = RESHARDED_FROM[layout]
+    found, checkpoint = critic
+    kind = checkpoint.name.removeprefix("checkpoint_").rpartition("_")[0]
+    theirs = load(directory / f"{kind}_{tp}x{pp}.pt")
+    assert relative(torch.cat(found["moved"]), torch.cat(theirs["saved"])) < CRITICS_ROUNDING

@@ -118,6 +118,7 @@ WAY = {
         ("training/trainer.py:_balance_batch", "_deal"),
         ("training/trainer.py:_deal", "deal"),
     ],
+    7: [("training/critic.py:_compute_values", "_compute_values")],
     8: [
         ("training/trainer.py:_compute_advantage", "_compute_returns"),
         ("training/trainer.py:_compute_advantage", "_advantages_by_role"),

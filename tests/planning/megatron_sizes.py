@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import torch
+from mbridge.utils.post_creation_callbacks import make_value_model
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
@@ -62,9 +63,11 @@ def build(case: dict[str, Any], stage: int) -> tuple[TransformerConfig, GPTModel
             max_sequence_length=64,
             pre_process=stage == 0,
             post_process=stage == pp - 1,
-            share_embeddings_and_output_weights=shape["tied"],
+            share_embeddings_and_output_weights=shape["tied"] and not case.get("critic"),
             position_embedding_type="rope",
         )
+        if case.get("critic"):
+            make_value_model(model, stage == 0, stage == pp - 1, config, None)
     return config, model
 
 

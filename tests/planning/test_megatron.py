@@ -55,6 +55,7 @@ def counted() -> list[tuple[Shape, dict[str, Any], list[dict[str, float]]]]:
     cases = [(shape, {"tp": tp, "pp": pp}) for shape in FAMILIES.values() for tp, pp in LAYOUTS]
     cases += [(QWEN3_4B, {"tp": tp, "pp": pp}) for tp, pp in proposed()]
     cases += [(QWEN3_4B, {"tp": tp, "pp": pp, "first": first, "last": last}) for tp, pp, first, last in UNEVEN]
+    cases += [(shape, {"tp": tp, "pp": pp, "critic": True}) for shape in FAMILIES.values() for tp, pp in LAYOUTS]
     cases += [(shape, {"tp": tp, "pp": pp, "dp": dp}) for shape in (QWEN3_4B, TINY) for tp, pp, dp in REPLICAS]
     given = json.dumps([{"shape": dataclasses.asdict(shape), **case} for shape, case in cases])
     script = Path(__file__).with_name("megatron_sizes.py")
@@ -68,10 +69,11 @@ def test_the_planner_proposes_many_splits() -> None:
 
 
 def test_parameters_of_each_rank_are_megatrons_own() -> None:
-    """Families, every split that is proposed for Qwen3-4B, and stages of unequal length."""
+    """Families, critics of them, every split that is proposed for Qwen3-4B, and stages of unequal length."""
     for shape, case, stages in counted():
         layers = stage_layers(shape, case["pp"], case.get("first"), case.get("last"))
-        assert [shape.stage(case["tp"], layers, at) for at in range(case["pp"])] == [s["parameters"] for s in stages]
+        of_stage = shape.critic_stage if "critic" in case else shape.stage
+        assert [of_stage(case["tp"], layers, at) for at in range(case["pp"])] == [s["parameters"] for s in stages]
 
 
 def test_weights_gradients_and_optimizer_are_megatrons_own() -> None:

@@ -12,7 +12,7 @@ from medserl.config.load import load_config, load_sft_config
 from medserl.planning.fits import gpu_misfit, host_misfit
 from medserl.planning.gpus import find_gpu
 from medserl.planning.job import Job, job_of
-from medserl.planning.memory import FROZEN, GIB, LOG_PROBS, ROLLOUT, SAVE, TRANSFER, UPDATE, Need, need_of
+from medserl.planning.memory import CRITIC, FROZEN, GIB, LOG_PROBS, ROLLOUT, SAVE, TRANSFER, UPDATE, Need, need_of
 from medserl.planning.shapes import find_shape
 from medserl.ward import model_dir
 
@@ -184,3 +184,49 @@ def test_host_memory_of_a_checkpoint() -> None:
 
 def test_a_checkpoint_has_fourteen_bytes_a_parameter() -> None:
     assert need("qwen3_4b_1node").host.checkpoint == 14 * 4_022_468_096
+
+
+GAE = "algorithm.adv_estimator=gae"
+
+
+def test_a_critic_lies_beside_the_policy() -> None:
+    """TP 2 x DP 4: 2 + 4 + 12/4 bytes for each of its parameters, as many as the policy's, in every phase."""
+    plain, both = need("qwen3_4b_1node"), need("qwen3_4b_1node", GAE)
+    for name in (LOG_PROBS, UPDATE, TRANSFER, ROLLOUT, SAVE):
+        more = both.phase(name).total - plain.phase(name).total
+        assert more == both.phase(name).parts["critic"] == pytest.approx(9 * 2.011e9, rel=0.01), name
+    update = both.phase(CRITIC).parts
+    assert update["critic"] == both.phase(UPDATE).parts["critic"]
+    assert update["activations"] == both.phase(UPDATE).parts["activations"] and "logits" not in update
+    assert both.host.checkpoint == pytest.approx(2 * plain.host.checkpoint, rel=1e-4)
+    reason = gpu_misfit(job("qwen3_4b_1node", GAE), both, H100, "it has")
+    assert reason is not None and "critic 16.9 GiB" in reason
+    less = (GAE, f"{ROLLOUT_KEYS}.gpu_memory_utilization=0.35")
+    assert gpu_misfit(job("qwen3_4b_1node", *less), need("qwen3_4b_1node", *less), H100, "it has") is None
+
+
+def test_a_critic_leaves_the_gpu_where_the_policy_does() -> None:
+    plain, both = need("qwen3_4b_1gpu"), need("qwen3_4b_1gpu", GAE)
+    assert both.phase(ROLLOUT).total == plain.phase(ROLLOUT).total
+    assert both.phase(CRITIC).parts["critic"] == pytest.approx(24.1e9, rel=0.01)  # Adam is on the host
+    assert both.host.always - plain.host.always == pytest.approx((2 + 12 + 4) * 4.022e9, rel=0.01)
+    assert both.host.saving - plain.host.saving == both.host.always - plain.host.always
+
+
+def test_a_critic_has_one_row_for_an_output_layer() -> None:
+    assert QWEN3_4B.critic == QWEN3_4B.parameters + QWEN3_4B.hidden
+    untied = find_shape("qwen3-8b", "--model")
+    assert untied.critic == untied.parameters - untied.embedding + untied.hidden
+    layers = (18, 18)
+    both = sum(QWEN3_4B.critic_stage(1, layers, stage) for stage in range(2))
+    assert both == QWEN3_4B.critic
+    assert QWEN3_4B.critic_stage(1, layers, 1) < QWEN3_4B.stage(1, layers, 1)
+
+
+def test_a_critic_of_a_run_on_cpus_counts_too() -> None:
+    from medserl.planning.cpus import bytes_on_cpus
+
+    plain, both = (bytes_on_cpus(job_of(load_config("embedded", given)), QWEN3_06B) for given in ([], [GAE]))
+    workers, own = 2, QWEN3_06B.critic_stage(2, (28,), 0)
+    assert both["critic"] == pytest.approx(workers * (2 + 4 + 12) * own)
+    assert "critic" not in plain and sum(both.values()) > sum(plain.values()) + both["critic"]

@@ -23,9 +23,9 @@ H100, A100 = find_gpu("h100-80gb"), find_gpu("a100-80gb")
 
 
 @cache
-def job(name: str = "qwen3_4b_1node") -> Job:
+def job(name: str = "qwen3_4b_1node", *overrides: str) -> Job:
     load = load_sft_config if name.startswith("sft") else load_config
-    return job_of(load(name, ["medserl.notes.path=x"]))
+    return job_of(load(name, ["medserl.notes.path=x", *overrides]))
 
 
 def seconds(asked: Job, gpu=H100, **changes: float) -> Seconds:  # type: ignore[no-untyped-def]
@@ -55,6 +55,19 @@ def test_the_update_by_hand() -> None:
     assert found.work["tensor-parallel sums"] == found.work["gradients"] == 0
     again = seconds(job("qwen3_4b_1gpu"), mfu=0.5).work["matrices"]
     assert 1.25 < again / found.work["matrices"] < 4 / 3
+
+
+def test_a_critic_takes_what_the_policy_does_but_for_the_logits() -> None:
+    """A pass for its values, and an update; the rest of a round is as it was."""
+    gae = "algorithm.adv_estimator=gae"
+    plain, both = seconds(job()), seconds(job("qwen3_4b_1node", gae))
+    assert plain.critic == 0 and both.update == plain.update and both.log_probs == plain.log_probs
+    assert 0.9 * plain.update < both.critic < plain.update + plain.log_probs / 2
+    assert both.save > plain.save
+    twice = seconds(job("qwen3_4b_1node", gae, "critic.ppo_epochs=4"))
+    assert 1.6 < twice.critic / both.critic < 2
+    half = dataclasses.replace(job("qwen3_4b_1node", gae).critic, mini=16)
+    assert seconds(dataclasses.replace(job("qwen3_4b_1node", gae), critic=half)).critic > both.critic
 
 
 def test_a_better_machine_is_faster() -> None:

@@ -126,7 +126,11 @@ def test_random_states_of_another_layout_are_left_out(tmp_path: Path) -> None:
             "checkpoint": {"load_contents": contents},
         }
         return OmegaConf.create(
-            {"actor_rollout_ref": {"actor": actor}, "trainer": {"nnodes": 1, "n_gpus_per_node": tp * pp}}
+            {
+                "actor_rollout_ref": {"actor": actor},
+                "critic": {"checkpoint": {"load_contents": contents}},
+                "trainer": {"nnodes": 1, "n_gpus_per_node": tp * pp},
+            }
         )
 
     for tp, pp, wanted in ((2, 1, contents), (1, 2, ["model", "optimizer"]), (2, 2, ["model", "optimizer"])):
