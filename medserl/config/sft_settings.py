@@ -90,6 +90,9 @@ class SftSettings:
     change_weight: float = 1.0
     """Loss weight of each token of the first word in which the injector's edit differs from the note. A model that is
     unsure there copies the old word and then the whole sentence, which the filter rejects."""
+    place_weight: float | None = None
+    """Loss weight of each token of the edited sentence's number; null: ``answer_weight``. Which sentence has a word
+    that can be changed is decided there, before any of it is written."""
     text_weight: float = 0.0
     """Loss weight of each token of a correct note in the prompt, so that a tiny model learns the language of the
     notes."""

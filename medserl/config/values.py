@@ -268,6 +268,7 @@ SFT_RULES: dict[str, Rule] = {
             "max_demonstrations": SIZE,
             "late_after": SHARE,
             **dict.fromkeys(("answer_weight", "verdict_weight", "change_weight", "text_weight"), NOT_NEGATIVE),
+            "place_weight": Rule(least=0.0, null=True),
         },
     ),
     **_under("medserl.mixture", _MIXTURE),

@@ -40,6 +40,8 @@ class Demonstration:
     decisive: tuple[int, int] | None = None
     """Where in the answer its decisive word stands, from and to which character: an assessor's verdict, or the first
     word of an injector's edit that differs from the note's. What stands before it is format and copying."""
+    place: tuple[int, int] | None = None
+    """Where in the answer the number of the edited sentence stands, likewise; None in other formats."""
 
     @property
     def reply(self) -> str:
@@ -48,10 +50,16 @@ class Demonstration:
     @property
     def decisive_in_reply(self) -> tuple[int, int] | None:
         """``decisive``, counted from the reply's first character."""
-        if self.decisive is None:
-            return None
+        return self._in_reply(self.decisive)
+
+    @property
+    def place_in_reply(self) -> tuple[int, int] | None:
+        """``place``, counted from the reply's first character."""
+        return self._in_reply(self.place)
+
+    def _in_reply(self, span: tuple[int, int] | None) -> tuple[int, int] | None:
         offset = len(self.reply) - len(self.answer)
-        return self.decisive[0] + offset, self.decisive[1] + offset
+        return None if span is None else (span[0] + offset, span[1] + offset)
 
 
 def assessor_demonstration(
@@ -72,7 +80,9 @@ def injector_demonstration(
     if decisive is not None:
         offset = len(answer) - len(after)
         decisive = (decisive[0] + offset, decisive[1] + offset)
-    return Demonstration("injector", tuple(messages), answer, thinking, learn_text, decisive)
+    number = re.match(r"sentence_id: (\d+)\n", answer)
+    place = number.span(1) if number else None
+    return Demonstration("injector", tuple(messages), answer, thinking, learn_text, decisive, place)
 
 
 def first_changed_word(before: str, after: str) -> tuple[int, int] | None:

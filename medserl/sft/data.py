@@ -31,6 +31,9 @@ SCHEMA = pa.schema(
         ("decisive_end", pa.int32()),
         ("answer_weight", pa.float32()),
         ("decisive_weight", pa.float32()),
+        ("place_start", pa.int32()),
+        ("place_end", pa.int32()),
+        ("place_weight", pa.float32()),
         ("text_weight", pa.float32()),
     ]
 )
@@ -39,12 +42,14 @@ _ROWS_PER_GROUP = 4096
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What a token weighs: of an answer, of the assessor's verdict, of an edit's first new word, of a correct note."""
+    """What a token weighs: of an answer, the assessor's verdict, an edit's first new word, a correct note, and the
+    edited sentence's number (None: as the rest of the answer)."""
 
     answer: float = 1.0
     verdict: float = 1.0
     change: float = 1.0
     text: float = 0.0
+    place: float | None = None
 
 
 def write_demonstrations(demonstrations: Iterable[Demonstration], path: Path, weights: LossWeights) -> int:
@@ -56,6 +61,7 @@ def write_demonstrations(demonstrations: Iterable[Demonstration], path: Path, we
         rows: list[dict[str, Any]] = []
         for demo in demonstrations:
             start, end = demo.decisive_in_reply or (None, None)
+            first, last = demo.place_in_reply or (None, None)
             rows.append(
                 {
                     "role": demo.role,
@@ -64,6 +70,9 @@ def write_demonstrations(demonstrations: Iterable[Demonstration], path: Path, we
                     "thinking": demo.thinking,
                     "decisive_start": start,
                     "decisive_end": end,
+                    "place_start": first,
+                    "place_end": last,
+                    "place_weight": weights.answer if weights.place is None else weights.place,
                     "answer_weight": weights.answer,
                     "decisive_weight": decisive_weight[demo.role],
                     "text_weight": weights.text if demo.learn_text else 0.0,
@@ -117,10 +126,11 @@ class DemonstrationDataset(Dataset[dict[str, torch.Tensor]]):
         if len(ids) > self._max_length:
             raise ValueError(f"demonstration {index} has {len(ids)} tokens, data.max_length is {self._max_length}")
         mask = [row["text_weight"]] * len(prompt_ids) + [row["answer_weight"]] * (len(encoded["input_ids"]) + 1)
-        if row["decisive_start"] is not None:
+        for what in ("place", "decisive"):
+            start, end = row[f"{what}_start"], row[f"{what}_end"]
             for i, (left, right) in enumerate(encoded["offset_mapping"]):
-                if left < row["decisive_end"] and right > row["decisive_start"]:
-                    mask[len(prompt_ids) + i] = row["decisive_weight"]
+                if start is not None and left < end and right > start:
+                    mask[len(prompt_ids) + i] = row[f"{what}_weight"]
         mask[0] = 0.0  # nothing predicts the first token, and verl's shift would wrap it around to the row before
         return {
             "input_ids": torch.tensor(ids),

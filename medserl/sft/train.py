@@ -223,7 +223,8 @@ class SftRun:
                 (demo for batch in batches for demo in batch),
                 temporary,
                 LossWeights(
-                    settings.answer_weight, settings.verdict_weight, settings.change_weight, settings.text_weight
+                    *(settings.answer_weight, settings.verdict_weight, settings.change_weight, settings.text_weight),
+                    settings.place_weight,
                 ),
             )
         except ValueError as error:

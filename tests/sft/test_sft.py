@@ -230,7 +230,7 @@ def test_data_set_weights_decisive_words_answers_and_notes_as_configured(tmp_pat
     maker = NoteDemonstrations(load_prompt_set("ward"), thinking=0.5)
     batch = next(note_batches(NOTES, maker, assessor_pairs=4, injector_turns=4, seed=1))
     path = tmp_path / "demos.parquet"
-    weights = LossWeights(answer=1.0, verdict=9.0, change=4.0, text=0.25)
+    weights = LossWeights(answer=1.0, verdict=9.0, change=4.0, text=0.25, place=3.0)
     assert write_demonstrations(batch, path, weights) == len(batch)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
@@ -250,7 +250,10 @@ def test_data_set_weights_decisive_words_answers_and_notes_as_configured(tmp_pat
         weighted = [tokenizer.decode(t) for t, m in zip(ids[start:], mask[start:].tolist(), strict=True) if m == heavy]
         assert demo.decisive is not None
         assert "".join(weighted).strip() == demo.answer[slice(*demo.decisive)]
-        assert set(mask[start:].tolist()) == {1.0, heavy}
+        place = [tokenizer.decode(t) for t, m in zip(ids[start:], mask[start:].tolist(), strict=True) if m == 3.0]
+        assert "".join(place).strip() == ("" if demo.place is None else demo.answer[slice(*demo.place)])
+        assert (demo.place is None) == (demo.role == "assessor")
+        assert set(mask[start:].tolist()) == {1.0, heavy, *([] if demo.place is None else [3.0])}
     with pytest.raises(ValueError, match="data.max_length is 20"):
         _ = DemonstrationDataset(str(path), tokenizer, OmegaConf.create({"max_length": 20}))[0]
 
