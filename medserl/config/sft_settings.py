@@ -33,8 +33,8 @@ class MixtureSettings:
     gold_error: float = 0.3
     """Ward only: share of the assessor's erroneous notes that carry the note's own gold error."""
     habit: float = 0.85
-    """Ward only: share of the injector's edits that replace a phrase with its usual successor instead of a random
-    one."""
+    """Share of the injector's edits that replace a phrase with its usual successor instead of a random one; in notes
+    from files, of those that are no gold error, which then change the first such phrase of their sentence."""
     hard_places: float = 1.0
     """Ward only: share of the injector's turns that may change a sentence in which a tiny model's edits often fail."""
     least_similarity: float = 0.0
@@ -47,7 +47,7 @@ class MixtureSettings:
 FILES_ONLY = frozenset({"proved_errors"})
 """Keys of the mixture that only demonstrations of notes from files look at."""
 WARD_ONLY = frozenset(
-    {"missed_errors", "benign_variant", "gold_error", "habit", "hard_places", "least_similarity", "learn_text"}
+    {"missed_errors", "benign_variant", "gold_error", "hard_places", "least_similarity", "learn_text"}
 )
 """Keys of the mixture that only the ward's demonstrations look at."""
 

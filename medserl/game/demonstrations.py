@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from medserl.game.labels import Label, Mode
 from medserl.game.prompts import Message, PromptSet
-from medserl.game.proved_errors import proved_error
+from medserl.game.proved_errors import Place, drawn_places, proved_error
 from medserl.game.records import Note
 from medserl.game.referee.base import RulingKind
 from medserl.game.referee.canonical import shipped_lexicon
@@ -129,6 +129,7 @@ class NoteDemonstrations:
         thinking: Share of the turns in which the model writes an empty thought itself.
         proved_errors: Share of the injector's error turns that make an error which the rules prove, where the note has
             room for one (`medserl.game.proved_errors`), instead of the gold error.
+        habit: Share of the edits other than gold errors that change the first place of a sentence in the usual way.
 
     ``left_out`` counts by reason the turns that could not be made.
     """
@@ -140,9 +141,11 @@ class NoteDemonstrations:
         label_noise: float = 0.0,
         thinking: float = 0.0,
         proved_errors: float = 0.0,
+        habit: float = 0.0,
     ) -> None:
         self._prompts, self._format = prompts, injector_format
         self._label_noise, self._thinking, self._proved = label_noise, thinking, proved_errors
+        self._habit = habit
         self._referee = RulesReferee()
         self._synonyms = _synonyms()
         self.left_out: Counter[str] = Counter()
@@ -184,19 +187,16 @@ class NoteDemonstrations:
 
     def _error(self, note: Note, rng: random.Random) -> str | None:
         """The note with an error that the rules prove, as often as asked for, or else with its gold error."""
-        proved = proved_error(note, rng) if rng.random() < self._proved else None
+        proved = proved_error(note, rng, self._habit) if rng.random() < self._proved else None
         return note.error_text if proved is None else proved
 
     def _benign(self, note: Note, rng: random.Random) -> str | None:
         """The note with one whitelisted synonym put in, which the ``rules`` referee calls benign."""
-        found = [(m, group) for pattern, group in self._synonyms for m in pattern.finditer(note.text)]
-        rng.shuffle(found)
-        for match, group in found:
-            others = [phrase for phrase in group if phrase != match.group().lower()]
-            new = rng.choice(others)
-            if match.group()[0].isupper():
-                new = new[0].upper() + new[1:]
-            modified = note.text[: match.start()] + new + note.text[match.end() :]
+        found = ((m, group) for pattern, group in self._synonyms for m in pattern.finditer(note.text))
+        places = [
+            Place(m.span(), tuple(phrase for phrase in group if phrase != m.group().lower())) for m, group in found
+        ]
+        for modified in drawn_places(note.text, places, rng, self._habit):
             ruling = self._referee.rule(note, Mode.BENIGN, modified)
             if ruling.kind is RulingKind.BENIGN and apply_vcf(note.text, modified).passed:
                 return modified

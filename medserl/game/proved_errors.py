@@ -7,8 +7,10 @@ Notes with a gold error have it in one place, often in the same kind of sentence
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 from medserl.game.labels import Mode
 from medserl.game.records import Note
@@ -21,29 +23,53 @@ _AMOUNT = re.compile(r"(?<![\w.,/-])(\d{1,3})(?=[ -](?:mc?g|days?|weeks?|months?
 _FACTORS = (2, 3, 5, 10)
 
 
-def proved_error(note: Note, rng: Random) -> str | None:
+def proved_error(note: Note, rng: Random, habit: float = 0.0) -> str | None:
     """The note with one word exchanged for one that excludes it (left for right, elevated for decreased), or with
     another dose or time; only where the ``rules`` referee calls that an error and the filter lets it pass.
 
     Args:
         note: Its gold error, where it has one, is not looked at.
         rng: Draws among all places, and among the words that may stand there.
+        habit: How often the usual word comes at a sentence's first place instead (`drawn_places`).
 
     Returns:
         None where no place offers such an error.
     """
-    places = [
-        (match.span(), rng.choice(others)) for pattern, others in _opposites() for match in pattern.finditer(note.text)
-    ]
-    places += [(match.span(1), str(int(match[1]) * rng.choice(_FACTORS))) for match in _AMOUNT.finditer(note.text)]
-    bare = Note(note.note_id, note.text)
-    for (start, end), new in rng.sample(places, len(places)):
-        word = new[0].upper() + new[1:] if note.text[start].isupper() else new
-        modified = note.text[:start] + word + note.text[end:]
-        ruling = RulesReferee().rule(bare, Mode.ERROR, modified)
+    places = [Place(match.span(), others) for pattern, others in _opposites() for match in pattern.finditer(note.text)]
+    amounts = ((match, int(match[1])) for match in _AMOUNT.finditer(note.text))
+    places += [Place(match.span(1), tuple(str(amount * factor) for factor in _FACTORS)) for match, amount in amounts]
+    bare, rules = Note(note.note_id, note.text), RulesReferee()
+    for modified in drawn_places(note.text, places, rng, habit):
+        ruling = rules.rule(bare, Mode.ERROR, modified)
         if ruling.kind is RulingKind.ERROR and apply_vcf(note.text, modified).passed:
             return modified
     return None
+
+
+class Place(NamedTuple):
+    """Where in a text a phrase stands, and what may come in its place, the usual one first."""
+
+    span: tuple[int, int]
+    others: tuple[str, ...]
+
+
+def drawn_places(text: str, places: Sequence[Place], rng: Random, habit: float) -> Iterator[str]:
+    """The text with one of the places changed, again and again, each place at most once.
+
+    With ``habit`` as its probability the first place of a drawn sentence comes with its usual other phrase. A model
+    that is to copy a sentence up to a place which could be any, for a phrase which could be any, does best by copying
+    all of it: one likely answer per sentence is learnt (medserl.ward.demonstrations has the same).
+    """
+    usual = rng.random() < habit
+    ordered = rng.sample(places, len(places))
+    if usual:
+        first: dict[int, Place] = {}
+        for place in sorted(places):
+            first.setdefault(text.count(". ", 0, place.span[0]), place)
+        ordered = rng.sample(list(first.values()), len(first))
+    for (start, end), others in ordered:
+        new = others[0] if usual else rng.choice(others)
+        yield text[:start] + (new[0].upper() + new[1:] if text[start].isupper() else new) + text[end:]
 
 
 @cache

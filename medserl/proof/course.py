@@ -79,15 +79,15 @@ class Course:
         """Arguments of a round of the warm start, from 1 on: each goes on from the one before with other notes first.
 
         The verdict's form is learnt in some steps, a copied sentence with one word changed is not: so most are edits.
-        Most errors are proved ones: a gold error stands in a sentence of its kind, whose wrong word nothing in the note
-        tells, and a model that is unsure copies.
+        Most errors are proved ones, and each sentence is changed in one way: where a change may come at any word, or be
+        any word, as in gold errors, a model of this size copies the sentence.
         """
         start = self.model if number == 1 else self.warm_model(number - 1)
         return [
             *("sft", "--model", str(start), "--data", str(self.notes), "--steps", str(self.steps)),
             *("--run-dir", str(self.out / f"warm-{number}")),
             *(f"medserl.seed={number}", "medserl.mixture.assessor_pairs=1", "medserl.mixture.injector_turns=6"),
-            *("medserl.mixture.proved_errors=0.9", "medserl.change_weight=6", "optim.lr=2e-4", "optim.min_lr=5e-5"),
+            *("medserl.mixture.proved_errors=0.9", "medserl.mixture.habit=1.0", "optim.lr=2e-4", "optim.min_lr=5e-5"),
             f"trainer.save_freq={self.steps}",
         ]
 

@@ -205,7 +205,7 @@ class SftRun:
 
     def _maker(self) -> NoteDemonstrations:
         settings, mixture = self.settings, self.settings.mixture
-        shares = mixture.label_noise, mixture.thinking, mixture.proved_errors
+        shares = mixture.label_noise, mixture.thinking, mixture.proved_errors, mixture.habit
         return NoteDemonstrations(self.prompts, settings.injector_format, *shares)
 
     def _write_demonstrations(self) -> None:

@@ -155,6 +155,18 @@ def test_proved_errors_are_errors_by_the_rules_and_stand_anywhere() -> None:
     assert proved_error(Note("q", "She is well. He is a 5-year-old boy, and 3 visits were made."), rng) is None
 
 
+def test_by_habit_a_sentence_is_changed_in_one_way_only() -> None:
+    """Whatever is drawn: the first place of a sentence, and the usual phrase."""
+    note = Note("p", "The left upper lobe is affected. He takes 5 mg of amlodipine for 2 weeks.")
+    rng = random.Random(1)
+    made = {proved_error(note, rng, habit=1.0) for _ in range(40)}
+    assert made == {note.text.replace("left", "right"), note.text.replace("5 mg", "10 mg")}
+    assert len({proved_error(note, rng) for _ in range(80)}) > 5
+    maker = NoteDemonstrations(load_prompt_set("clinical"), habit=1.0)
+    benign = {maker.injector_turn(NOTES[0], Mode.BENIGN, rng)[0].reply for _ in range(40)}
+    assert len(benign) == len({reply.partition("\n")[0] for reply in benign})
+
+
 def test_as_many_error_turns_as_asked_for_make_a_proved_error() -> None:
     gold, rng = NOTES[0], random.Random(2)
     for share in (0.0, 0.5, 1.0):
@@ -169,8 +181,8 @@ def test_as_many_error_turns_as_asked_for_make_a_proved_error() -> None:
     ("overrides", "told"),
     [
         (
-            ["medserl.mixture.habit=0.5"],
-            "medserl.mixture.habit: has no effect: only demonstrations of the ward's notes",
+            ["medserl.mixture.hard_places=0.5"],
+            "medserl.mixture.hard_places: has no effect: only demonstrations of the ward's notes",
         ),
         (["medserl.late_mixture={thinking: 0}"], "medserl.late_mixture is null here; set it in a configuration file"),
         (["medserl.late_mixture.thinking=0"], "medserl.late_mixture is null here; set it in a configuration file"),
