@@ -21,11 +21,13 @@ from medserl.game.vcf import apply_vcf
 
 _AMOUNT = re.compile(r"(?<![\w.,/-])(\d{1,3})(?=[ -](?:mc?g|days?|weeks?|months?|hours?|years?|times)\b)(?!.{0,7}-old)")
 _FACTORS = (2, 3, 5, 10)
+_DENIED = re.compile(r"(?<=[a-z] )(?:is|was|are|were|can|(?:has|had|have)(?= \w+ed\b| been\b))(?= [a-z])(?! not?\b)")
+"""Where "not" makes the contrary of a sentence in plain English: behind a word, and before one."""
 
 
 def proved_error(note: Note, rng: Random, habit: float = 0.0) -> str | None:
-    """The note with one word exchanged for one that excludes it (left for right, elevated for decreased), or with
-    another dose or time; only where the ``rules`` referee calls that an error and the filter lets it pass.
+    """The note with one word exchanged for one that excludes it (left for right, elevated for decreased), with another
+    dose or time, or with "not" put in; only where the ``rules`` referee calls that an error and the filter passes it.
 
     Args:
         note: Its gold error, where it has one, is not looked at.
@@ -38,6 +40,7 @@ def proved_error(note: Note, rng: Random, habit: float = 0.0) -> str | None:
     places = [Place(match.span(), others) for pattern, others in _opposites() for match in pattern.finditer(note.text)]
     amounts = ((match, int(match[1])) for match in _AMOUNT.finditer(note.text))
     places += [Place(match.span(1), tuple(str(amount * factor) for factor in _FACTORS)) for match, amount in amounts]
+    places += [Place(match.span(), (f"{match[0]} not",)) for match in _DENIED.finditer(note.text)]
     bare, rules = Note(note.note_id, note.text), RulesReferee()
     for modified in drawn_places(note.text, places, rng, habit):
         ruling = rules.rule(bare, Mode.ERROR, modified)

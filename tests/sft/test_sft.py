@@ -151,13 +151,14 @@ def test_proved_errors_are_errors_by_the_rules_and_stand_anywhere() -> None:
         change = changed_sentence(PLAIN.text, modified)
         assert change is not None
         sentences.append(change)
-    assert {index for index, _ in sentences} == {0, 1, 3} and len(set(sentences)) > 5
-    assert proved_error(Note("q", "She is well. He is a 5-year-old boy, and 3 visits were made."), rng) is None
+    assert {index for index, _ in sentences} == {0, 1, 2, 3} and len(set(sentences)) > 6
+    assert (2, "She is not well.") in sentences
+    assert proved_error(Note("q", "A 5-year-old boy made 3 visits. He was not seen, and is no smoker."), rng) is None
 
 
 def test_by_habit_a_sentence_is_changed_in_one_way_only() -> None:
     """Whatever is drawn: the first place of a sentence, and the usual phrase."""
-    note = Note("p", "The left upper lobe is affected. He takes 5 mg of amlodipine for 2 weeks.")
+    note = Note("p", "The left upper lobe looks affected. He takes 5 mg of amlodipine for 2 weeks.")
     rng = random.Random(1)
     made = {proved_error(note, rng, habit=1.0) for _ in range(40)}
     assert made == {note.text.replace("left", "right"), note.text.replace("5 mg", "10 mg")}
