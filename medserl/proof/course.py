@@ -26,8 +26,9 @@ class Course:
     out: Path
     sentences: int = 5
     """Of a note that is trained on or edited: those around its gold error."""
-    longest: int = 700
-    """Characters of these sentences: notes with longer ones are left out."""
+    longest: int = 250
+    """Characters of any of these sentences: notes with a longer one, usually a list of laboratory values, are left out.
+    It would have to be written again whole, in the 128 tokens of a reply."""
     texts: int = 40
     """That each evaluation judges."""
     probed: int = 40
@@ -55,8 +56,8 @@ class Course:
         """In a sentence, what was cut to fit into an hour."""
         return (
             "Cut to fit an hour on two cores: notes that are trained on or edited are "
-            f"{self.sentences} sentences around their gold error, of {self.longest} characters at most, evaluations "
-            f"judge {self.texts} whole texts, readiness is of {self.probed} notes, a warm start has up to "
+            f"{self.sentences} sentences around their gold error, none of more than {self.longest} characters, "
+            f"evaluations judge {self.texts} whole texts, readiness is of {self.probed} notes, a warm start has up to "
             f"{self.warm_rounds} rounds of {self.steps} steps, and self-play "
             f"{self.rounds} rounds of {self.games} notes."
         )

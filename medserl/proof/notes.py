@@ -31,17 +31,22 @@ def around_the_error(note: Note, sentences: int) -> Note | None:
 
 
 def cut_notes(source: Path, out: Path, sentences: int, longest: int) -> None:
-    """Write the pairs of a file, cut to so many sentences, that have ``longest`` characters at most.
+    """Write the pairs of a file, cut to so many sentences, none of which has more than ``longest`` characters.
 
     Raises:
         DataError: none is left.
     """
     cut = [around_the_error(note, sentences) for note in load_notes(source) if note.error_text is not None]
-    kept = [note for note in cut if note is not None and max(len(note.text), len(note.error_text or "")) <= longest]
+    kept = [note for note in cut if note is not None and _longest(note) <= longest]
     if not kept:
         raise DataError(
-            f"{source}: no note has a gold error in one sentence that, with those around it, has {longest} characters "
-            "at most"
+            f"{source}: no note has a gold error in one sentence and, around it, no sentence of more than {longest} "
+            "characters"
         )
     rows = [{"note_id": n.note_id, "correct_note": n.text, "incorrect_note": n.error_text} for n in kept]
     write_atomically(out, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _longest(note: Note) -> int:
+    """Characters of the longest sentence of a note and of its gold error."""
+    return max(len(text) for whole in (note.text, note.error_text or "") for text in sentence_texts(whole))

@@ -138,7 +138,10 @@ def test_a_warm_start_goes_on_until_the_model_is_ready(course: Course, commands:
     table = (course.out / "real.md").read_text()
     assert "5 of 10 first edits pass the filter (50%), 8 after all attempts (rejected: 5 no_change)" in table
     assert "accuracy 0.50 (0.10 to 0.90)" in table and "round 1: mean_reward 0.25" in table
-    assert "5 sentences around their gold error, of 700 characters at most" in table and "medserl sft --model" in table
+    assert (
+        "sentences around their gold error, none of more than 250 characters" in table
+        and "medserl sft --model" in table
+    )
 
 
 def test_a_cut_note_keeps_its_error_and_what_stands_around_it() -> None:
@@ -162,7 +165,7 @@ def test_a_cut_note_keeps_its_error_and_what_stands_around_it() -> None:
 
 def test_notes_of_which_none_is_left_are_refused(course: Course) -> None:
     course.train.write_text(json.dumps({"note_id": "a", "text": "He is well. She is ill."}) + "\n")
-    with pytest.raises(DataError, match="no note has a gold error in one sentence"):
+    with pytest.raises(DataError, match="and, around it, no sentence of more than 700"):
         cut_notes(course.train, course.notes, 5, 700)
     assert not course.notes.exists()
 
