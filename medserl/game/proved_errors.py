@@ -7,6 +7,7 @@ Notes with a gold error have it in one place, often in the same kind of sentence
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cache
 from random import Random
@@ -17,6 +18,7 @@ from medserl.game.records import Note
 from medserl.game.referee.base import RulingKind
 from medserl.game.referee.canonical import shipped_lexicon
 from medserl.game.referee.rules import RulesReferee
+from medserl.game.sentences import split_sentences
 from medserl.game.vcf import apply_vcf
 
 _AMOUNT = re.compile(r"(?<![\w.,/-])(\d{1,3})(?=[ -](?:mc?g|days?|weeks?|months?|hours?|years?|times)\b)(?!.{0,7}-old)")
@@ -64,13 +66,13 @@ def drawn_places(text: str, places: Sequence[Place], rng: Random, habit: float) 
     all of it: one likely answer per sentence is learnt (medserl.ward.demonstrations has the same).
     """
     usual = rng.random() < habit
-    ordered = rng.sample(places, len(places))
     if usual:
+        starts = [sentence.start for sentence in split_sentences(text)]
         first: dict[int, Place] = {}
         for place in sorted(places):
-            first.setdefault(text.count(". ", 0, place.span[0]), place)
-        ordered = rng.sample(list(first.values()), len(first))
-    for (start, end), others in ordered:
+            first.setdefault(bisect_right(starts, place.span[0]), place)
+        places = list(first.values())
+    for (start, end), others in rng.sample(places, len(places)):
         new = others[0] if usual else rng.choice(others)
         yield text[:start] + (new[0].upper() + new[1:] if text[start].isupper() else new) + text[end:]
 
