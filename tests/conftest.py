@@ -22,7 +22,6 @@ from tests.images.machine import (  # noqa: F401
     cpu_image,
     cpu_image_coming,
     docker,
-    gpu_packages,
     gpu_report_coming,
     scratch,
     sif,

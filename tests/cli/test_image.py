@@ -132,6 +132,25 @@ def test_what_docker_saved_is_built_from_as_a_layout(tmp_path: Path, monkeypatch
         assert "--build-arg SOURCE=oci --build-arg IMAGE=" in (tmp_path / "said").read_text()
 
 
+def test_a_layout_goes_when_the_runtime_has_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so before it unpacks the copy (Apptainer 1.4.5, internal/pkg/build/sources/conveyorPacker_oci.go)."""
+    pytest.importorskip("spython.main")
+    script = [
+        'for word; do case "$word" in IMAGE=*) layout=${word#IMAGE=} ;; esac; done',
+        'test -f "$layout/index.json" || exit 4',
+        'echo "INFO:    Extracting OCI image..."',
+        'for _ in $(seq 100); do test -d "$layout" || break; sleep 0.1; done; test -d "$layout" && exit 5',
+        'while [ $# -gt 2 ]; do shift; done; echo sif > "$1"',
+    ]
+    program(tmp_path / "bin", "apptainer", "\n".join(script))
+    (tmp_path / "saved.tar").write_bytes(saved(["a/layer.tar"]))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("APPTAINER_TMPDIR", str(tmp_path))
+    words = ("--from", f"docker-archive:{tmp_path}/saved.tar", str(tmp_path / "out.sif"))
+    assert main(["image", "build", *words]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "out.sif", "saved.tar"]
+
+
 def test_an_image_that_docker_does_not_have_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

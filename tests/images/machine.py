@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -256,51 +256,57 @@ def sif(sif_coming: "Future[Path]") -> Path:
 # ------------------------------------------------------------------------------------------------------ GPU packages
 
 
-@dataclass(frozen=True)
 class GpuPackages:
-    """A set-up for GPUs that goes on in the background, at low priority, while the other tests run."""
+    """`bootstrap.py --device cuda setup --packages` into an empty environment, looked at, and removed.
 
-    venv: Path
-    process: subprocess.Popen[bytes]
-    log: Path
+    Its 10 GB, and those of the downloads, which it shares with nothing here, are not to lie beside those of a SIF that
+    is built.
+    """
 
-    def python(self, timeout: float) -> Path:
-        """The environment's Python, once all is installed."""
-        assert self.process.wait(timeout) == 0, self.log.read_text()[-5000:]
-        return self.venv / "bin" / "python"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def report(self, after: "Future[Path] | None") -> str:
+        """What import_all.py says in that environment; begins when ``after`` has ended, however it did."""
+        if after is not None:
+            wait([after])
+        (self.folder / "cxx").mkdir(parents=True)
+        venv, log = self.folder / "venv", self.folder / "log"
+        env = {
+            **os.environ,
+            "CXX": str(HERE / "unoptimised-cxx.sh"),
+            "QUICK_CXX_FOLDER": str(self.folder / "cxx"),
+            "MAX_JOBS": "1",
+            "UV_CACHE_DIR": str(self.folder / "downloads"),
+            "UV_COMPILE_BYTECODE": "0",  # the test imports most of it once
+        }
+        command = [*NICE, sys.executable, str(ROOT / "bootstrap.py"), "--device", "cuda", "--venv", str(venv)]
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [*command, "setup", "--packages"], env=env, stdout=file, stderr=file, start_new_session=True
+            )
+        assert self.process.wait(3600) == 0, log.read_text()[-5000:]
+        said = checked([*NICE, venv / "bin" / "python", HERE / "import_all.py", ROOT / "requirements" / "gpu.txt"])
+        shutil.rmtree(self.folder)
+        return said
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
-def gpu_packages(scratch: Path) -> Iterator[GpuPackages]:
-    """`bootstrap.py --device cuda setup --packages` into an empty environment, begun."""
+def gpu_report_coming(
+    request: pytest.FixtureRequest, scratch: Path, background: ThreadPoolExecutor
+) -> "Iterator[Future[str]]":
+    """What import_all.py says in an environment of the GPU packages, after the SIF where one is wanted."""
     if shutil.which("g++") is None and os.geteuid() != 0:  # root's set-up installs one
         missing("the GPU packages need g++ to compile Transformer Engine's torch half")
-    (scratch / "cxx").mkdir()
-    env = {
-        **os.environ,
-        "CXX": str(HERE / "unoptimised-cxx.sh"),
-        "QUICK_CXX_FOLDER": str(scratch / "cxx"),
-        "MAX_JOBS": "1",
-        "UV_COMPILE_BYTECODE": "0",  # the test imports most of it once
-    }
-    venv = scratch / "gpu"
-    command = [*NICE, sys.executable, str(ROOT / "bootstrap.py"), "--device", "cuda", "--venv", str(venv)]
-    log = scratch / "gpu.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*command, "setup", "--packages"], env=env, stdout=file, stderr=file, start_new_session=True
-        )
-    yield GpuPackages(venv, process, log)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def import_gpu_packages(packages: GpuPackages) -> str:
-    python = packages.python(timeout=3600)
-    return checked([*NICE, python, HERE / "import_all.py", ROOT / "requirements" / "gpu.txt"])
-
-
-@pytest.fixture(scope="session")
-def gpu_report_coming(gpu_packages: GpuPackages, background: ThreadPoolExecutor) -> "Future[str]":
-    """What import_all.py says in that environment."""
-    return background.submit(import_gpu_packages, gpu_packages)
+    after = None
+    if any("sif" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        with contextlib.suppress(pytest.skip.Exception, pytest.fail.Exception, AssertionError):
+            after = request.getfixturevalue("sif_coming")
+    packages = GpuPackages(scratch / "gpu")
+    yield background.submit(packages.report, after)
+    packages.end()
