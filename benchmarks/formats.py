@@ -1,9 +1,9 @@
-"""Tokens that an accepted edit costs, in the formats `edit` and `note`, on notes with gold errors.
+"""Tokens that an accepted edit costs, in the formats `edit`, `note` and `phrase`, on notes with gold errors.
 
 usage: python benchmarks/formats.py NOTES [--tokenizer FILE] [--acceptance 0.4]
 
 NOTES is a file with `correct_note` and `incorrect_note`, such as MEDEC's pairs. The reply that makes the gold error is
-written in both formats and filtered as in a game; what the filter rejects is paid for too. FILE is a `tokenizer.json`
+written in each format and filtered as in a game; what the filter rejects is paid for too. FILE is a `tokenizer.json`
 (default: the one of the tiny model, which cuts real words into more pieces). Prints a Markdown table.
 """
 
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tokenizers import Tokenizer
 
-from medserl.game.demonstrations import changed_sentence, edit_answer, note_answer
+from medserl.game.demonstrations import changed_phrase, changed_sentence, edit_answer, note_answer, phrase_answer
 from medserl.game.load import load_notes
 from medserl.game.vcf import apply_vcf
 from medserl.ward import model_dir
@@ -35,15 +35,16 @@ def main() -> int:
     def tokens(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    costs: dict[str, list[int]] = {"edit": [], "note": []}
+    costs: dict[str, list[int]] = {"phrase": [], "edit": [], "note": []}
     accepted = several = 0
     for note in load_notes(options.notes):
         if note.error_text is None:
             continue
-        change = changed_sentence(note.text, note.error_text)
-        if change is None:  # `edit` cannot say it
+        change, words = changed_sentence(note.text, note.error_text), changed_phrase(note.text, note.error_text)
+        if change is None or words is None:  # `edit` cannot say it
             several += 1
             continue
+        costs["phrase"].append(tokens(phrase_answer(*words)))
         costs["edit"].append(tokens(edit_answer(*change)))
         costs["note"].append(tokens(note_answer(note.error_text)))
         accepted += apply_vcf(note.text, note.error_text).passed
@@ -58,7 +59,10 @@ def main() -> int:
     for name, values in costs.items():
         at_rate = mean(values) / options.acceptance
         print(f"| `{name}` | {mean(values):.1f} | {sum(values) / accepted:.1f} | {at_rate:.1f} |")
-    print(f"\n`note` costs {mean(costs['note']) / mean(costs['edit']):.2f} times as many tokens as `edit`")
+    times = {name: mean(costs[name]) / mean(costs["edit"]) for name in ("note", "phrase")}
+    print(
+        "\n" + "; ".join(f"`{name}` costs {ratio:.2f} times as many tokens as `edit`" for name, ratio in times.items())
+    )
     return 0
 
 

@@ -169,7 +169,8 @@ class GameSettings:
     management, treatment, pharmacotherapy and causalorganism for which the prompt set has a prompt; null: the general
     prompt."""
     injector_format: str = "edit"
-    """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
+    """``edit`` (sentence number and new sentence), ``note`` (the whole note) or ``phrase`` (words of the note, and what
+    stands in their place)."""
     thinking: bool = False
     """Qwen3's thinking mode."""
     max_attempts: int = 3
@@ -227,7 +228,7 @@ VERDICT_CREDITS = ("reward", LIKELIHOOD)
 ROLE_BASELINE = "role_baseline"
 NORMALISATIONS = ("global", "per_role", ROLE_BASELINE)
 DEVICES = ("auto", "cpu", "cuda")
-INJECTOR_FORMATS = ("edit", "note")
+INJECTOR_FORMATS = ("edit", "note", "phrase")
 
 
 @dataclass(frozen=True)
@@ -264,17 +265,9 @@ def make_setup(settings: GameSettings) -> GameSetup:
     Raises:
         ConfigError: a plug-in that fails, an unknown referee, reward, prompt set or option.
     """
-    from medserl.config.plugins import choose_referee, choose_reward, load_plugins
+    from medserl.config.plugins import choose_referee
 
-    load_plugins(settings.plugins)
-    rules = GameRules(
-        min_jaccard=settings.vcf.min_jaccard,
-        max_jaccard=settings.vcf.max_jaccard,
-        max_word_edits=settings.vcf.max_word_edits,
-        max_attempts=settings.max_attempts,
-        injector_format=settings.injector_format,
-        rewards=choose_reward(settings.rewards),
-    )
+    rules = game_rules(settings)
     prompts = load_prompt_set(settings.prompt_set)
     prompts.check_error_types(settings.error_types or ())
     return GameSetup(
@@ -284,4 +277,23 @@ def make_setup(settings: GameSettings) -> GameSetup:
         second_referee=choose_referee(settings.second_referee, prompts, "medserl.second_referee")
         if settings.second_referee.name
         else None,
+    )
+
+
+def game_rules(settings: GameSettings) -> GameRules:
+    """The rules alone, after loading the plug-ins, one of which may be the rewards.
+
+    Raises:
+        ConfigError: a plug-in that fails, an unknown reward, numbers with which no game could be played.
+    """
+    from medserl.config.plugins import choose_reward, load_plugins
+
+    load_plugins(settings.plugins)
+    return GameRules(
+        min_jaccard=settings.vcf.min_jaccard,
+        max_jaccard=settings.vcf.max_jaccard,
+        max_word_edits=settings.vcf.max_word_edits,
+        max_attempts=settings.max_attempts,
+        injector_format=settings.injector_format,
+        rewards=choose_reward(settings.rewards),
     )

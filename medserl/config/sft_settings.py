@@ -72,7 +72,8 @@ class SftSettings:
     """A shipped prompt set or a directory with prompt files; ``auto``: ``ward`` for the ward's tiny model, ``clinical``
     for every other."""
     injector_format: str = "edit"
-    """``edit`` (sentence number and new sentence) or ``note`` (the whole note)."""
+    """``edit`` (sentence number and new sentence), ``note`` (the whole note) or ``phrase`` (words of the note, and what
+    stands in their place); the latter two for notes of files only."""
     steps: int = 1000
     """Optimizer steps."""
     max_demonstrations: int = 40000
@@ -91,8 +92,8 @@ class SftSettings:
     """Loss weight of each token of the first word in which the injector's edit differs from the note. A model that is
     unsure there copies the old word and then the whole sentence, which the filter rejects."""
     place_weight: float | None = None
-    """Loss weight of each token of the edited sentence's number; null: ``answer_weight``. Which sentence has a word
-    that can be changed is decided there, before any of it is written."""
+    """Loss weight of each token that says what is edited, the sentence's number or the old phrase; null:
+    ``answer_weight``. Whether anything there can be changed is decided before the change is written."""
     text_weight: float = 0.0
     """Loss weight of each token of a correct note in the prompt, so that a tiny model learns the language of the
     notes."""

@@ -14,15 +14,17 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medserl.config.load import game_settings
+from medserl.config.settings import game_rules
 from medserl.evaluation import engine
 from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, engine_config
 from medserl.files import write_atomically
-from medserl.game import GameRules, Mode, Note, VCFRolloutGenerator, load_notes, load_prompt_set
+from medserl.game import Mode, Note, VCFRolloutGenerator, load_notes, load_prompt_set
 from medserl.game.parse import read_answer
 from medserl.game.reply import Form
 
@@ -78,7 +80,9 @@ def readiness(request: Request, notes: Sequence[Note], attempts: int) -> Readine
     directory = model_directory(request.model)
     check_files(directory, f"--model {request.model}")
     config = engine_config(request)
-    prompts = load_prompt_set(request.prompt_set or config.medserl.prompt_set)
+    settings = game_settings(config)
+    rules = replace(game_rules(settings), max_attempts=attempts)
+    prompts = load_prompt_set(request.prompt_set or settings.prompt_set)
     engine.prepare_device(config)
     rollout = config.actor_rollout_ref.rollout
     decoding = engine.Decoding(
@@ -89,11 +93,9 @@ def readiness(request: Request, notes: Sequence[Note], attempts: int) -> Readine
     )
     texts = [text for note in notes for text in (note.text, note.error_text) if text is not None]
     modes = [Mode.ERROR if i % 2 else Mode.BENIGN for i in range(len(notes))]
-    asked = [prompts.injector(note.text, mode) for note, mode in zip(notes, modes, strict=True)]
+    asked = [prompts.injector(note.text, mode, rules.injector_format) for note, mode in zip(notes, modes, strict=True)]
     answer = engine.Chat(directory, engine.engine_options(config), decoding, [*asked, *map(prompts.assessor, texts)])
-    played = VCFRolloutGenerator(answer, prompts, GameRules(max_attempts=attempts)).generate_with_vcf(
-        None, notes, modes
-    )
+    played = VCFRolloutGenerator(answer, prompts, rules).generate_with_vcf(None, notes, modes)
     found = [read_answer(reply) for reply in answer([prompts.assessor(text) for text in texts])]
     read = [item for item in found if item.label is not None]
     return Readiness(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medserl.game.labels import Label, Mode
+from medserl.game.parse import phrase_places
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.proved_errors import Place, drawn_places, proved_error
 from medserl.game.records import Note
@@ -41,7 +42,8 @@ class Demonstration:
     """Where in the answer its decisive word stands, from and to which character: an assessor's verdict, or the first
     word of an injector's edit that differs from the note's. What stands before it is format and copying."""
     place: tuple[int, int] | None = None
-    """Where in the answer the number of the edited sentence stands, likewise; None in other formats."""
+    """Where in the answer it says what is edited, likewise: the sentence's number, or the old phrase; None in the
+    format ``note``."""
 
     @property
     def reply(self) -> str:
@@ -80,8 +82,8 @@ def injector_demonstration(
     if decisive is not None:
         offset = len(answer) - len(after)
         decisive = (decisive[0] + offset, decisive[1] + offset)
-    number = re.match(r"sentence_id: (\d+)\n", answer)
-    place = number.span(1) if number else None
+    where = re.match(r"(?:sentence_id: (?=\d+\n)|old_phrase: )(.+)\n", answer)
+    place = where.span(1) if where else None
     return Demonstration("injector", tuple(messages), answer, thinking, learn_text, decisive, place)
 
 
@@ -105,6 +107,11 @@ def note_answer(text: str) -> str:
     return f"generated_note: {text}"
 
 
+def phrase_answer(old: str, new: str) -> str:
+    """The injector's answer in the ``phrase`` format."""
+    return f"old_phrase: {old}\nnew_phrase: {new}"
+
+
 def verdict_answer(label: Label) -> str:
     """The assessor's answer."""
     return f'final_answer: "{label.value}"'
@@ -119,12 +126,38 @@ def changed_sentence(before: str, after: str) -> tuple[int, str] | None:
     return (changed[0], new[changed[0]]) if len(changed) == 1 else None
 
 
+def changed_phrase(before: str, after: str) -> tuple[str, str] | None:
+    """The words of one note that another has others for, and those, as the format ``phrase`` wants them.
+
+    Neither is empty, and the place meant is the old ones' first in the note, for which words around them come along.
+    None where no word differs.
+    """
+    old, new = before.split(), after.split()
+    if old == new or not old or not new:
+        return None
+    text = " ".join(old)
+    most = min(len(old), len(new))
+    left = next((i for i in range(most) if old[i] != new[i]), most)
+    right = next((i for i in range(most - left) if old[-1 - i] != new[-1 - i]), most - left)
+    while left or right:
+        was, now = " ".join(old[left : len(old) - right]), " ".join(new[left : len(new) - right])
+        if was and now and was[-1] == now[-1] and was[-1] in ".,;:":
+            was, now = was[:-1].rstrip(), now[:-1].rstrip()
+        if was and now and phrase_places(text, was)[0][0] == len(" ".join([*old[:left], ""])):
+            return was, now
+        if left and (old[left - 1][-1] not in ".:?!" or not right):  # rather not into the sentence before
+            left -= 1
+        else:
+            right -= 1
+    return text, " ".join(new)
+
+
 class NoteDemonstrations:
     """Demonstrations from notes with gold errors, such as MEDEC's pairs.
 
     Args:
         prompts: The prompt set.
-        injector_format: ``edit`` or ``note``.
+        injector_format: ``edit``, ``note`` or ``phrase``.
         label_noise: Share of the assessor's pairs whose two answers are swapped.
         thinking: Share of the turns in which the model writes an empty thought itself.
         proved_errors: Share of the injector's error turns that make an error which the rules prove, where the note has
@@ -148,6 +181,7 @@ class NoteDemonstrations:
         self._habit = habit
         self._referee = RulesReferee()
         self._synonyms = _synonyms()
+        self._drawn = {mode: Counter[str]() for mode in Mode}
         self.left_out: Counter[str] = Counter()
 
     def assessor_pair(self, note: Note, rng: random.Random) -> list[Demonstration]:
@@ -173,21 +207,28 @@ class NoteDemonstrations:
         if not apply_vcf(note.text, modified).passed:
             self.left_out[f"the filter refuses the {mode.value} edit"] += 1
             return []
-        change = changed_sentence(note.text, modified)
-        if change is None:
+        made = self._answer(note.text, modified)
+        if made is None:
             self.left_out["more than one sentence differs"] += 1
             return []
-        index, sentence = change
-        if self._format == "edit":
-            answer, before, after = edit_answer(index, sentence), sentence_texts(note.text)[index], sentence
-        else:
-            answer, before, after = note_answer(modified), note.text, modified
+        answer, before, after = made
         messages = self._prompts.injector(note.text, mode, self._format)
         return [injector_demonstration(messages, answer, before, after, rng.random() < self._thinking)]
 
+    def _answer(self, text: str, modified: str) -> tuple[str, str, str] | None:
+        """The answer that makes an edit, what it replaces, and by what; None where the format cannot say it."""
+        if self._format == "note":
+            return note_answer(modified), text, modified
+        if self._format == "phrase":
+            words = changed_phrase(text, modified)
+            return None if words is None else (phrase_answer(*words), *words)
+        change = changed_sentence(text, modified)
+        return None if change is None else (edit_answer(*change), sentence_texts(text)[change[0]], change[1])
+
     def _error(self, note: Note, rng: random.Random) -> str | None:
         """The note with an error that the rules prove, as often as asked for, or else with its gold error."""
-        proved = proved_error(note, rng, self._habit) if rng.random() < self._proved else None
+        asked = rng.random() < self._proved
+        proved = proved_error(note, rng, self._habit, self._drawn[Mode.ERROR]) if asked else None
         return note.error_text if proved is None else proved
 
     def _benign(self, note: Note, rng: random.Random) -> str | None:
@@ -196,7 +237,7 @@ class NoteDemonstrations:
         places = [
             Place(m.span(), tuple(phrase for phrase in group if phrase != m.group().lower())) for m, group in found
         ]
-        for modified in drawn_places(note.text, places, rng, self._habit):
+        for modified in drawn_places(note.text, places, rng, self._habit, self._drawn[Mode.BENIGN]):
             ruling = self._referee.rule(note, Mode.BENIGN, modified)
             if ruling.kind is RulingKind.BENIGN and apply_vcf(note.text, modified).passed:
                 return modified

@@ -9,7 +9,7 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.game.labels import Label, Mode
-from medserl.game.parse import InjectorEdit, ParseFailure, parse_edit, parse_note, read_answer
+from medserl.game.parse import InjectorEdit, ParseFailure, parse_edit, parse_note, parse_phrase, read_answer
 from medserl.game.prompts import FORMATS, Message, PromptSet
 from medserl.game.records import LabelledNote, Note
 from medserl.game.referee.base import Referee, Ruling
@@ -60,7 +60,7 @@ class GameRules:
     max_attempts: int = 3
     """Injector attempts per note in total, the first one included."""
     injector_format: str = "edit"
-    """"edit" (one numbered sentence) or "note" (the whole note)."""
+    """"edit" (one numbered sentence), "note" (the whole note) or "phrase" (old words and new ones)."""
     rewards: RewardScheme = field(default_factory=RewardConfig)
 
     def __post_init__(self) -> None:
@@ -72,7 +72,10 @@ class GameRules:
 
     def parse(self, reply: str, original: str, opened: bool = False) -> InjectorEdit | ParseFailure:
         """Parse an injector's reply in this game's format; ``opened``: the prompt ended in an open ``<think>``."""
-        return parse_edit(reply, original, opened) if self.injector_format == "edit" else parse_note(reply, opened)
+        if self.injector_format == "note":
+            return parse_note(reply, opened)
+        parse = parse_edit if self.injector_format == "edit" else parse_phrase
+        return parse(reply, original, opened)
 
     def vcf(self, original: str, modified: str) -> VcfVerdict:
         """`apply_vcf` with this game's bounds."""

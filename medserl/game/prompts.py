@@ -1,9 +1,9 @@
 """Prompts as files: a set is a folder with one file per task, each with sections and placeholders.
 
 A file is divided by lines ``=== system ===`` and ``=== user ===``; a section may be meant for one output
-format of the injector only: ``=== user edit ===``, ``=== user note ===``. Text before the first such line is
-the user section. Placeholders are ``{note}`` (the note's text) and, for the injector, ``{sentences}`` (its
-sentences, numbered from 0, one a line); ``{{`` and ``}}`` are literal braces.
+format of the injector only: ``=== user edit ===``, ``=== user note ===``, ``=== user phrase ===``. Text before the
+first such line is the user section. Placeholders are ``{note}`` (the note's text) and, for the injector,
+``{sentences}`` (its sentences, numbered from 0, one a line); ``{{`` and ``}}`` are literal braces.
 
 Files of a set: ``injector_benign.txt``, ``injector_error.txt``, ``assessor.txt``; where wanted ``judge.txt`` for the
 referee `judge` (placeholders ``{note}``, ``{original}``, ``{edited}``), ``injector_error_TYPE.txt`` for one of MEDEC's
@@ -26,13 +26,13 @@ from medserl.game.sentences import sentence_texts
 Message = dict[str, str]
 """A chat message: ``role`` and ``content``."""
 
-FORMATS = ("edit", "note")
+FORMATS = ("edit", "note", "phrase")
 """Output formats of the injector."""
 
 _SHIPPED = Path(__file__).parent / "prompt_sets"
-_SECTION = re.compile(r"^=== (system|user)(?: (edit|note))? ===[ \t]*$", re.MULTILINE)
+_SECTION = re.compile(r"^=== (system|user)(?: (edit|note|phrase))? ===[ \t]*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
-_NEEDED = {"edit": "sentences", "note": "note"}
+_NEEDED = {"edit": "sentences", "note": "note", "phrase": "note"}
 _JUDGE = "judge"
 _FULL = "assessor_full"
 _TYPED = "injector_error_"

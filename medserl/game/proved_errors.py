@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from random import Random
@@ -27,14 +28,15 @@ _DENIED = re.compile(r"(?<=[a-z] )(?:is|was|are|were|can|(?:has|had|have)(?= \w+
 """Where "not" makes the contrary of a sentence in plain English: behind a word, and before one."""
 
 
-def proved_error(note: Note, rng: Random, habit: float = 0.0) -> str | None:
+def proved_error(note: Note, rng: Random, habit: float = 0.0, drawn: Counter[str] | None = None) -> str | None:
     """The note with one word exchanged for one that excludes it (left for right, elevated for decreased), with another
     dose or time, or with "not" put in; only where the ``rules`` referee calls that an error and the filter passes it.
 
     Args:
         note: Its gold error, where it has one, is not looked at.
         rng: Draws among all places, and among the words that may stand there.
-        habit: How often the usual word comes at a sentence's first place instead (`drawn_places`).
+        habit, drawn: How often the usual word comes at a sentence's first place instead, and what was changed before
+            (`drawn_places`).
 
     Returns:
         None where no place offers such an error.
@@ -44,7 +46,7 @@ def proved_error(note: Note, rng: Random, habit: float = 0.0) -> str | None:
     places += [Place(match.span(1), tuple(str(amount * factor) for factor in _FACTORS)) for match, amount in amounts]
     places += [Place(match.span(), (f"{match[0]} not",)) for match in _DENIED.finditer(note.text)]
     bare, rules = Note(note.note_id, note.text), RulesReferee()
-    for modified in drawn_places(note.text, places, rng, habit):
+    for modified in drawn_places(note.text, places, rng, habit, drawn):
         ruling = rules.rule(bare, Mode.ERROR, modified)
         if ruling.kind is RulingKind.ERROR and apply_vcf(note.text, modified).passed:
             return modified
@@ -58,12 +60,17 @@ class Place(NamedTuple):
     others: tuple[str, ...]
 
 
-def drawn_places(text: str, places: Sequence[Place], rng: Random, habit: float) -> Iterator[str]:
+def drawn_places(
+    text: str, places: Sequence[Place], rng: Random, habit: float, drawn: Counter[str] | None = None
+) -> Iterator[str]:
     """The text with one of the places changed, again and again, each place at most once.
 
     With ``habit`` as its probability the first place of a drawn sentence comes with its usual other phrase. A model
     that is to copy a sentence up to a place which could be any, for a phrase which could be any, does best by copying
     all of it: one likely answer per sentence is learnt (medserl.ward.demonstrations has the same).
+
+    Phrases that came seldom before come first, and ``drawn`` counts them: some words stand in nearly every note, and a
+    model that meets them in most demonstrations names them for any note.
     """
     usual = rng.random() < habit
     if usual:
@@ -72,7 +79,9 @@ def drawn_places(text: str, places: Sequence[Place], rng: Random, habit: float) 
         for place in sorted(places):
             first.setdefault(bisect_right(starts, place.span[0]), place)
         places = list(first.values())
-    for (start, end), others in rng.sample(places, len(places)):
+    order, drawn = rng.sample(places, len(places)), Counter() if drawn is None else drawn
+    for (start, end), others in sorted(order, key=lambda place: drawn[text[slice(*place.span)].lower()]):
+        drawn[text[start:end].lower()] += 1
         new = others[0] if usual else rng.choice(others)
         yield text[:start] + (new[0].upper() + new[1:] if text[start].isupper() else new) + text[end:]
 

@@ -9,7 +9,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
-_KEYS = ("final_answer", "error_sentence_id", "corrected_sentence", "sentence_id", "new_sentence", "generated_note")
+_KEYS = (
+    *("final_answer", "error_sentence_id", "corrected_sentence"),
+    *("sentence_id", "new_sentence", "generated_note", "old_phrase", "new_phrase"),
+)
 _DRESS = "*_`\"'“”‘’ \t"
 _FIELD = re.compile(
     rf"(?:(?:[-*+>•]|#+|\d{{1,2}}[.)])[ \t]+)*[{_DRESS}]*({'|'.join(key.replace('_', '[ _-]?') for key in _KEYS)})"

@@ -198,6 +198,7 @@ _LABELLED_KEY = r"\b(?:label|answer|verdict|mode|edit|error[ _](?:type|flag)|is[
 _MARKERS = re.compile(
     r"""
       final[_ ]answer | generated[_ ]note | sentence[_ ]id | new[_ ]sentence   # keys of the output formats
+    | \b(?:old|new)[_ ]phrase\b
     | </?\s*think | <\|[^|>\s]{1,40}\|> | </?(?:note|answer|sentence)>         # reasoning, chat markup
     | \b(?:injector|assessor)\b                                                # the game's own roles
     | (?<![\w-])(?:user|assistant)\s?:                                         # turns of a conversation
@@ -211,19 +212,8 @@ _MARKERS = re.compile(
 )
 # Every mark holds one of these; looking for them first spares nine notes in ten the expression.
 _MARKER_STEMS = (
-    *(
-        "<",
-        "final",
-        "generated",
-        "sentence",
-        "injector",
-        "assessor",
-        "user",
-        "assistant",
-        "correct",
-        "benign",
-    ),
-    *("error", "label", "answer", "verdict", "mode", "edit", "note"),
+    *("<", "final", "generated", "sentence", "phrase", "injector", "assessor", "user", "assistant", "correct"),
+    *("benign", "error", "label", "answer", "verdict", "mode", "edit", "note"),
 )
 _MARKER_WORDS = 5  # no marker spans more words than this
 

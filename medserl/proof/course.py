@@ -27,8 +27,8 @@ class Course:
     sentences: int = 5
     """Of a note that is trained on or edited: those around its gold error."""
     longest: int = 250
-    """Characters of any of these sentences: notes with a longer one, usually a list of laboratory values, are left out.
-    It would have to be written again whole, in the 128 tokens of a reply."""
+    """Characters of any of these sentences: notes with a longer one, usually a list of laboratory values, are left out,
+    because prompts have 512 tokens in self-play."""
     texts: int = 40
     """That each evaluation judges."""
     probed: int = 40
@@ -79,9 +79,9 @@ class Course:
     def warm_up(self, number: int) -> list[str]:
         """Arguments of a round of the warm start, from 1 on: each goes on from the one before with other notes first.
 
-        The verdict's form is learnt in some steps, a copied sentence with one word changed is not: so most are edits.
+        The verdict's form is learnt in some steps, words of the note that can be changed are not: so most are edits.
         Most errors are proved ones, and each sentence is changed in one way: where a change may come at any word, or be
-        any word, as in gold errors, a model of this size copies the sentence.
+        any word, as in gold errors, a model of this size changes nothing.
         """
         start = self.model if number == 1 else self.warm_model(number - 1)
         return [

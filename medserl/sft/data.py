@@ -43,7 +43,7 @@ _ROWS_PER_GROUP = 4096
 @dataclass(frozen=True)
 class LossWeights:
     """What a token weighs: of an answer, the assessor's verdict, an edit's first new word, a correct note, and the
-    edited sentence's number (None: as the rest of the answer)."""
+    words that say what is edited (None: as the rest of the answer)."""
 
     answer: float = 1.0
     verdict: float = 1.0

@@ -11,7 +11,7 @@ import pytest
 
 from medserl.evaluation import engine, readiness
 from medserl.evaluation.readiness import chosen_notes
-from medserl.game.demonstrations import edit_answer, verdict_answer
+from medserl.game.demonstrations import edit_answer, phrase_answer, verdict_answer
 from medserl.game.labels import Label
 from tests.preflight.models import make_model
 
@@ -42,18 +42,31 @@ class Model:
         if "sentence_id" in chats[0][-1]["content"]:
             edited = "He takes prednisolone daily."
             return [edit_answer(1, edited if i else "He takes salbutamol daily.") for i, _ in enumerate(chats)]
+        if "old_phrase" in chats[0][-1]["content"]:
+            return [phrase_answer("salbutamol", "prednisolone" if i else "salbutamol") for i, _ in enumerate(chats)]
         forms = [verdict_answer(Label.CORRECT), "CORRECT", "I do not know."]
         return [forms[min(i, 2)] for i, _ in enumerate(chats)]
 
 
-def test_what_is_counted(tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("changed", "accepted"),
+    [
+        ([], 3),  # phrases, as real_cpu.yaml has it
+        (["medserl.injector_format=edit"], 3),
+        (["medserl.injector_format=note"], 0),  # what it replies is no whole note
+        (["medserl.vcf.min_jaccard=0.98"], 0),
+    ],
+)
+def test_what_is_counted_by_the_rules_that_are_configured(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, changed: list[str], accepted: int
+) -> None:
     monkeypatch.setattr(engine, "Chat", Model)
     monkeypatch.setattr(engine, "prepare_device", lambda config: "cpu")
     model, out = make_model(tmp_path / "model"), tmp_path / "out.json"
-    assert readiness.main([str(model), str(notes), "--count", "9", "--out", str(out)]) == 0
+    assert readiness.main([str(model), str(notes), "--count", "9", "--out", str(out), *changed]) == 0
     found = json.loads(out.read_text())
-    assert (found["notes"], found["first_accepted"], found["accepted"]) == (4, 3, 3)
-    assert sum(found["rejections"].values()) == 1
+    assert (found["notes"], found["first_accepted"], found["accepted"]) == (4, accepted, accepted)
+    assert sum(found["rejections"].values()) == 4 - accepted
     assert (found["texts"], found["parsed"], found["strict"], found["verdicts"]) == (8, 2, 1, {"CORRECT": 2})
 
 

@@ -183,6 +183,13 @@ def test_the_note_format(scripted: Script) -> None:
     assert game.accepted == EDITED
 
 
+def test_the_phrase_format(scripted: Script) -> None:
+    same, good = (f"old_phrase: type 2\nnew_phrase: {new}" for new in ("type 2", "type 1"))
+    game = play(scripted([GOOD, same, good], [RIGHT]), injector_format="phrase")
+    assert [attempt.verdict.reason for attempt in game.attempts] == [Reason.UNPARSEABLE, Reason.IDENTICAL, None]
+    assert game.accepted == EDITED
+
+
 # ------------------------------------------------------------------------------------------------ rulings
 
 

@@ -15,6 +15,8 @@ from medserl.game.parse import (
     parse_edit,
     parse_full,
     parse_note,
+    parse_phrase,
+    phrase_places,
     read_answer,
     strip_think,
     thinking_part,
@@ -133,6 +135,72 @@ def test_edit_leaves_everything_else_alone(note: str, index: int, sentence: str)
     assert parsed.modified.startswith(note[: span.start])
     assert parsed.modified.endswith(note[span.end :])
     assert parsed.modified[span.start : len(parsed.modified) - len(note) + span.end] == sentence.strip()
+
+
+# ---------------------------------------------------------------------------------------------- phrase format
+
+
+def phrase(old: str, new: str) -> str:
+    return f"old_phrase: {old}\nnew_phrase: {new}"
+
+
+@pytest.mark.parametrize(
+    ("reply", "old", "new", "strict"),
+    [
+        (phrase("cough", "fever"), "cough", "fever", True),
+        (phrase("takes metformin", "is given metformin"), "takes\nmetformin", "is given metformin", True),
+        (phrase("500 mg", "50 mg"), "500 mg", "50 mg", True),
+        (phrase("b.i.d.", "t.i.d."), "b.i.d.", "t.i.d.", True),
+        (phrase("seen.\t", "found."), "seen.", "found.", True),
+        (phrase("He", "She"), "He", "She", True),  # of two places the first
+        (phrase("he", "She"), "He", "She", False),
+        (phrase('"cough"', '"fever"'), "cough", "fever", False),
+        (phrase("“cough”", "fever"), "cough", "fever", False),
+        (phrase("Cough", "Fever"), "cough", "Fever", False),
+        ("**Old phrase:** cough\n**New phrase:** fever", "cough", "fever", False),
+        ('{"old_phrase": "cough", "new_phrase": "fever"}', "cough", "fever", False),
+        (f"<think>{phrase('rash', 'x')}</think>{phrase('cough', 'fever')}", "cough", "fever", True),
+        (f"Here it is:\n{phrase('cough', 'fever')}\nDone.", "cough", "fever", True),
+    ],
+)
+def test_phrase_replaces_words(reply: str, old: str, new: str, strict: bool) -> None:
+    parsed = parse_phrase(reply, NOTE)
+    assert parsed == InjectorEdit(NOTE.replace(old, new, 1), strict=strict)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("", "'old_phrase: …', found 0"),
+        ("cough -> fever", "'old_phrase: …', found 0"),
+        ("old_phrase: cough", "'new_phrase: …' after old_phrase, found 0"),
+        ("new_phrase: fever\nold_phrase: cough", "'new_phrase: …' after old_phrase, found 0"),
+        (phrase("cough", "fever") + "\nnew_phrase: x", "found 2"),
+        (phrase("cough", "fever") + "\n" + phrase("rash", "x"), "found 2"),
+        (phrase("", "fever"), "does not stand"),
+        (phrase('""', "fever"), "does not stand"),
+        (phrase("gout", "fever"), "does not stand"),
+        (phrase("coug", "fever"), "does not stand"),  # not inside a word
+        (phrase("etformin", "x"), "does not stand"),
+        (phrase("cough He", "x"), "does not stand"),
+        (phrase("cough", ""), "new_phrase is empty"),
+        (phrase("cough", '""'), "new_phrase is empty"),
+    ],
+)
+def test_phrase_failures(reply: str, why: str) -> None:
+    parsed = parse_phrase(reply, NOTE)
+    assert isinstance(parsed, ParseFailure) and why in parsed.why
+    assert not any(word in parsed.why for word in ("gout", "metformin", "cough"))  # no word of a note in a log
+
+
+@given(st.text("aB1. -\n", max_size=30), st.text("aB1. -", min_size=1, max_size=4), st.text("aB.", min_size=1))
+def test_phrase_leaves_everything_else_alone(note: str, old: str, new: str) -> None:
+    places = phrase_places(note, old)
+    assert all(note[start:end].split() == old.split() for start, end in places)
+    parsed = parse_phrase(phrase(old, new), note)
+    if places and not isinstance(parsed, ParseFailure):
+        start, end = places[0]
+        assert parsed.modified == note[:start] + new + note[end:]
 
 
 # ---------------------------------------------------------------------------------------------- note format

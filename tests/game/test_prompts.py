@@ -39,9 +39,12 @@ def test_shipped_sets_serve_every_mode_and_format(name: str, mode: Mode, output_
 def test_clinical_injector_prompts_name_their_format() -> None:
     prompts = load_prompt_set("clinical")
     for mode in Mode:
-        edit, note = (prompts.injector(NOTE, mode, kind)[-1]["content"] for kind in FORMATS)
-        assert "sentence_id:" in edit and "new_sentence:" in edit and "generated_note:" not in edit
-        assert "generated_note:" in note and "sentence_id:" not in note
+        keys = {"edit": ("sentence_id:", "new_sentence:"), "note": ("generated_note:",)}
+        keys["phrase"] = ("old_phrase:", "new_phrase:")
+        for kind in FORMATS:
+            text = prompts.injector(NOTE, mode, kind)[-1]["content"]
+            assert {other for other in FORMATS if any(key in text for key in keys[other])} == {kind}
+            assert all(key in text for key in keys[kind])
     assert 'final_answer: "INCORRECT"' in prompts.assessor(NOTE)[-1]["content"]
 
 

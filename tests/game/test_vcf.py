@@ -290,6 +290,8 @@ LEAKS = [
     "generated_note:",
     "sentence_id: 3",
     "new_sentence:",
+    "old_phrase:",
+    "new phrase",
     "<think>",
     "</think>",
     "<|im_end|>",

@@ -18,15 +18,18 @@ from omegaconf import OmegaConf
 from medserl.config.load import is_sft_config, load_config, load_sft_config, sft_settings
 from medserl.config.sft_settings import batches_made, epochs
 from medserl.errors import ConfigError, UserError
-from medserl.game import Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
+from medserl.game import GameRules, Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
 from medserl.game.demonstrations import (
     NoteDemonstrations,
+    changed_phrase,
     changed_sentence,
     edit_answer,
     first_changed_word,
     note_batches,
+    phrase_answer,
 )
-from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_note
+from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_phrase
+from medserl.game.prompts import FORMATS
 from medserl.game.proved_errors import proved_error
 from medserl.game.referee.base import RulingKind
 from medserl.run import checkpoint
@@ -67,7 +70,8 @@ def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
         (["medserl.steps=0", "optim.lr_warmup_steps=-1"], "warm-up leave none|less than 1"),
         (["optim.lr=5e-5"], "optim.min_lr: 0.0001 is more than optim.lr"),
         (["optim.lr_warmup_steps=9", "medserl.steps=9"], "9 steps of warm-up leave none"),
-        (["medserl.injector_format=poem"], "not one of edit, note"),
+        (["medserl.injector_format=poem"], "not one of edit, note, phrase"),
+        (["medserl.injector_format=phrase"], "injector_format: phrase has no effect on the ward's notes"),
         (["medserl.notes.labelled_conditions=3"], "learns from medserl.notes alone"),
     ],
 )
@@ -101,17 +105,17 @@ def test_steps_beyond_the_demonstrations_go_over_them_again() -> None:
     assert made < 50 and epochs(settings) == math.ceil(50 / made)
 
 
-@pytest.mark.parametrize("injector_format", ["edit", "note"])
+@pytest.mark.parametrize("injector_format", FORMATS)
 def test_demonstrations_of_notes_play_by_the_rules(injector_format: str) -> None:
     prompts, rules = load_prompt_set("clinical"), make_referee("rules")
     maker = NoteDemonstrations(prompts, injector_format)
-    parse = parse_edit if injector_format == "edit" else lambda reply, _: parse_note(reply)
+    parse = GameRules(injector_format=injector_format).parse
     rng = random.Random(3)
     for note in NOTES:
         for mode, kind in ((Mode.BENIGN, RulingKind.BENIGN), (Mode.ERROR, RulingKind.ERROR)):
             (turn,) = maker.injector_turn(note, mode, rng)
             edit = parse(turn.reply, note.text)
-            assert isinstance(edit, InjectorEdit)
+            assert isinstance(edit, InjectorEdit) and edit.strict
             assert apply_vcf(note.text, edit.modified).passed
             assert rules.rule(note, mode, edit.modified).kind is kind
         right, wrong = maker.assessor_pair(note, rng)
@@ -156,6 +160,18 @@ def test_proved_errors_are_errors_by_the_rules_and_stand_anywhere() -> None:
     assert proved_error(Note("q", "A 5-year-old boy made 3 visits. He was not seen, and is no smoker."), rng) is None
 
 
+def test_words_that_stand_in_every_note_are_not_what_most_edits_change() -> None:
+    """The rarest phrase that a note offers comes first, whatever the seed."""
+    common = "The patient was seen today and blood pressure was noted. "
+    rare = ["The left leg hurts.", "Sodium is elevated.", "The mass is anterior.", "Pain is acute."]
+    notes = [Note(f"n{i}", common + rare[i % 4]) for i in range(8)]
+    for seed in range(5):
+        maker = NoteDemonstrations(load_prompt_set("clinical"), "phrase", proved_errors=1.0)
+        rng = random.Random(seed)
+        turns = [turn for note in notes for turn in maker.injector_turn(note, Mode.ERROR, rng)]
+        assert len(turns) == 8 and sum("was" in turn.answer for turn in turns) <= 3
+
+
 def test_by_habit_a_sentence_is_changed_in_one_way_only() -> None:
     """Whatever is drawn: the first place of a sentence, and the usual phrase."""
     note = Note("p", "The left upper lobe looks affected. He takes 5 mg of amlodipine for 2 weeks.")
@@ -184,6 +200,10 @@ def test_as_many_error_turns_as_asked_for_make_a_proved_error() -> None:
         (
             ["medserl.mixture.hard_places=0.5"],
             "medserl.mixture.hard_places: has no effect: only demonstrations of the ward's notes",
+        ),
+        (
+            ["medserl.place_weight=2", "medserl.injector_format=note"],
+            "medserl.place_weight: has no effect: a whole note",
         ),
         (["medserl.late_mixture={thinking: 0}"], "medserl.late_mixture is null here; set it in a configuration file"),
         (["medserl.late_mixture.thinking=0"], "medserl.late_mixture is null here; set it in a configuration file"),
@@ -226,13 +246,53 @@ def test_the_first_changed_word_is_where_two_texts_part(head: list[str], old: li
     assert before.split()[len(left) : len(left) + 1] != [word]
 
 
-@pytest.mark.parametrize("injector_format", ["edit", "note"])
+@pytest.mark.parametrize("injector_format", FORMATS)
 def test_the_decisive_word_of_an_edit_is_its_new_one(injector_format: str) -> None:
     maker = NoteDemonstrations(load_prompt_set("clinical"), injector_format, thinking=0.5)
     for note in NOTES:
         (turn,) = maker.injector_turn(note, Mode.ERROR, random.Random(1))
         assert turn.decisive_in_reply is not None
         assert turn.reply[slice(*turn.decisive_in_reply)] == "right"
+
+
+def test_an_edits_place_is_what_says_where() -> None:
+    for injector_format, said in (("edit", "2"), ("phrase", "left"), ("note", None)):
+        maker = NoteDemonstrations(load_prompt_set("clinical"), injector_format, thinking=0.5)
+        (turn,) = maker.injector_turn(NOTES[0], Mode.ERROR, random.Random(1))
+        span = turn.place_in_reply
+        assert (None if span is None else turn.reply[slice(*span)]) == said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("A b c. D b e.", "A b c. D x e.", ("D b", "D x")),  # "b" stands twice
+        ("A b c. D b e.", "A x c. D b e.", ("b", "x")),
+        ("B c. B d.", "B c. A d.", ("B d", "A d")),  # rather not with a word of the sentence before
+        ("B c. B", "B c. A", ("c. B", "c. A")),  # but where nothing else is left
+        ("A b c.", "A x b c.", ("A", "A x")),  # words that come in come beside some that stay
+        ("A b c.", "A c.", ("A b", "A")),
+        ("A b.", "A b,", ("b.", "b,")),
+        ("A (b).", "A (c).", ("(b)", "(c)")),
+        ("A 1.5 mg.", "A 1.6 mg.", ("1.5", "1.6")),
+        ("b b b b", "b b x b", ("b b b", "b b x")),
+        ("A\nb.", "A\tb.", None),
+        ("", "A", None),
+    ],
+)
+def test_words_around_a_change_come_along_until_their_first_place_is_meant(
+    before: str, after: str, said: tuple[str, str] | None
+) -> None:
+    assert changed_phrase(before, after) == said
+
+
+@given(st.lists(st.sampled_from("ab.c"), min_size=1, max_size=9), st.lists(st.sampled_from("abx."), max_size=9))
+def test_a_changed_phrase_makes_the_change(old: list[str], new: list[str]) -> None:
+    said = changed_phrase(" ".join(old), " ".join(new))
+    assert (said is None) == (old == new or not new)
+    if said is not None:
+        parsed = parse_phrase(phrase_answer(*said), " ".join(old))
+        assert isinstance(parsed, InjectorEdit) and parsed.modified == " ".join(new)
 
 
 def test_data_set_weights_decisive_words_answers_and_notes_as_configured(tmp_path: Path) -> None:

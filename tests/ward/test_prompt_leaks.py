@@ -109,7 +109,7 @@ def assert_no_trace(text: str, note: Note, shown: str) -> None:
 def test_the_assessor_sees_one_note_and_nothing_else(name: str, thinking: bool, notes: list[Note]) -> None:
     prompts = load_prompt_set(name)
     before, after = frame(prompts.assessor(MARK), thinking)
-    for word in ("inject", "benign", "edited", "sentence_id", "verdict", "pharmacotherapy"):
+    for word in ("inject", "benign", "edited", "sentence_id", "phrase", "verdict", "pharmacotherapy"):
         assert word not in (before + after).lower(), word
     for note in notes:
         for shown in filter(None, (note.text, note.error_text)):
@@ -125,10 +125,10 @@ def test_the_injector_sees_the_right_note_and_no_gold_error(name: str, thinking:
     asked = [(mode, None) for mode in Mode] + [(Mode.ERROR, error_type) for error_type in prompts.error_types]
     for mode, error_type in asked:
         for kind in FORMATS:
-            shown_mark = MARK if kind == "note" else f"0 {MARK}"
+            shown_mark = f"0 {MARK}" if kind == "edit" else MARK
             before, after = frame(prompts.injector(MARK, mode, kind, error_type), thinking, shown_mark)
             for note in notes:
-                shown = note.text.strip() if kind == "note" else numbered_sentences(note.text)
+                shown = numbered_sentences(note.text) if kind == "edit" else note.text.strip()
                 rendered = render(prompts.injector(note.text, mode, kind, error_type), thinking)
                 assert rendered == before + shown + after
                 if note.error_sentence and note.error_sentence not in shown:
