@@ -18,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tokenizers import Tokenizer
 
-from medserl.game.demonstrations import changed_phrase, changed_sentence, edit_answer, note_answer, phrase_answer
+from medserl.game.demonstrations import changed_sentence, edit_answer, note_answer
 from medserl.game.load import load_notes
+from medserl.game.phrase import changed_phrase, phrase_answer
 from medserl.game.vcf import apply_vcf
 from medserl.ward import model_dir
 

@@ -204,13 +204,8 @@ def check_mixture(settings: sft.SftSettings, overrides: Sequence[str]) -> None:
     """
     from_files = settings.notes.source == FILES
     idle, whose = (sft.WARD_ONLY, "of the ward's notes") if from_files else (sft.FILES_ONLY, "of notes from files")
-    form, asked = settings.injector_format, sorted(keys_of(overrides))
-    if not from_files and form != "edit" and "medserl.injector_format" in asked:
-        raise ConfigError(
-            f"medserl.injector_format: {form} has no effect on the ward's notes, whose demonstrations are edits; leave "
-            "it out, or name notes of your own (medserl.notes.path)"
-        )
-    if form == "note" and "medserl.place_weight" in asked:
+    asked = sorted(keys_of(overrides))
+    if settings.injector_format == "note" and "medserl.place_weight" in asked:
         raise ConfigError("medserl.place_weight: has no effect: a whole note does not say its place; leave it out")
     for key in asked:
         section, _, name = key.rpartition(".")

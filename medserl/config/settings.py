@@ -269,6 +269,7 @@ def make_setup(settings: GameSettings) -> GameSetup:
 
     rules = game_rules(settings)
     prompts = load_prompt_set(settings.prompt_set)
+    prompts.check_format(settings.injector_format)
     prompts.check_error_types(settings.error_types or ())
     return GameSetup(
         rules=rules,

@@ -73,7 +73,7 @@ class SftSettings:
     for every other."""
     injector_format: str = "edit"
     """``edit`` (sentence number and new sentence), ``note`` (the whole note) or ``phrase`` (words of the note, and what
-    stands in their place); the latter two for notes of files only."""
+    stands in their place)."""
     steps: int = 1000
     """Optimizer steps."""
     max_demonstrations: int = 40000

@@ -83,7 +83,7 @@ def readiness(request: Request, notes: Sequence[Note], attempts: int) -> Readine
     settings = game_settings(config)
     rules = replace(game_rules(settings), max_attempts=attempts)
     prompts = load_prompt_set(request.prompt_set or settings.prompt_set)
-    engine.prepare_device(config)
+    prompts.check_format(rules.injector_format)
     rollout = config.actor_rollout_ref.rollout
     decoding = engine.Decoding(
         output_format="flag",
@@ -94,6 +94,7 @@ def readiness(request: Request, notes: Sequence[Note], attempts: int) -> Readine
     texts = [text for note in notes for text in (note.text, note.error_text) if text is not None]
     modes = [Mode.ERROR if i % 2 else Mode.BENIGN for i in range(len(notes))]
     asked = [prompts.injector(note.text, mode, rules.injector_format) for note, mode in zip(notes, modes, strict=True)]
+    engine.prepare_device(config)
     answer = engine.Chat(directory, engine.engine_options(config), decoding, [*asked, *map(prompts.assessor, texts)])
     played = VCFRolloutGenerator(answer, prompts, rules).generate_with_vcf(None, notes, modes)
     found = [read_answer(reply) for reply in answer([prompts.assessor(text) for text in texts])]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medserl.game.labels import Label, Mode
-from medserl.game.parse import phrase_places
+from medserl.game.phrase import changed_phrase, phrase_answer
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.proved_errors import Place, drawn_places, proved_error
 from medserl.game.records import Note
@@ -107,11 +107,6 @@ def note_answer(text: str) -> str:
     return f"generated_note: {text}"
 
 
-def phrase_answer(old: str, new: str) -> str:
-    """The injector's answer in the ``phrase`` format."""
-    return f"old_phrase: {old}\nnew_phrase: {new}"
-
-
 def verdict_answer(label: Label) -> str:
     """The assessor's answer."""
     return f'final_answer: "{label.value}"'
@@ -126,30 +121,15 @@ def changed_sentence(before: str, after: str) -> tuple[int, str] | None:
     return (changed[0], new[changed[0]]) if len(changed) == 1 else None
 
 
-def changed_phrase(before: str, after: str) -> tuple[str, str] | None:
-    """The words of one note that another has others for, and those, as the format ``phrase`` wants them.
-
-    Neither is empty, and the place meant is the old ones' first in the note, for which words around them come along.
-    None where no word differs.
-    """
-    old, new = before.split(), after.split()
-    if old == new or not old or not new:
-        return None
-    text = " ".join(old)
-    most = min(len(old), len(new))
-    left = next((i for i in range(most) if old[i] != new[i]), most)
-    right = next((i for i in range(most - left) if old[-1 - i] != new[-1 - i]), most - left)
-    while left or right:
-        was, now = " ".join(old[left : len(old) - right]), " ".join(new[left : len(new) - right])
-        if was and now and was[-1] == now[-1] and was[-1] in ".,;:":
-            was, now = was[:-1].rstrip(), now[:-1].rstrip()
-        if was and now and phrase_places(text, was)[0][0] == len(" ".join([*old[:left], ""])):
-            return was, now
-        if left and (old[left - 1][-1] not in ".:?!" or not right):  # rather not into the sentence before
-            left -= 1
-        else:
-            right -= 1
-    return text, " ".join(new)
+def edit_turn(injector_format: str, text: str, modified: str) -> tuple[str, str, str] | None:
+    """The injector's answer that makes an edit, what it replaces, and by what; None where the format cannot say it."""
+    if injector_format == "note":
+        return note_answer(modified), text, modified
+    if injector_format == "phrase":
+        words = changed_phrase(text, modified)
+        return None if words is None else (phrase_answer(*words), *words)
+    change = changed_sentence(text, modified)
+    return None if change is None else (edit_answer(*change), sentence_texts(text)[change[0]], change[1])
 
 
 class NoteDemonstrations:
@@ -201,29 +181,26 @@ class NoteDemonstrations:
     def injector_turn(self, note: Note, mode: Mode, rng: random.Random) -> list[Demonstration]:
         """One turn that the filter accepts; empty where the note offers none."""
         modified = self._error(note, rng) if mode is Mode.ERROR else self._benign(note, rng)
+        return self._turn(note, mode, modified, rng)
+
+    def gold_turn(self, note: Note, rng: random.Random) -> list[Demonstration]:
+        """The turn that makes the note's gold error; empty where it has none that the filter accepts."""
+        return self._turn(note, Mode.ERROR, note.error_text, rng)
+
+    def _turn(self, note: Note, mode: Mode, modified: str | None, rng: random.Random) -> list[Demonstration]:
         if modified is None:
             self.left_out["no gold error" if mode is Mode.ERROR else "no synonym fits"] += 1
             return []
         if not apply_vcf(note.text, modified).passed:
             self.left_out[f"the filter refuses the {mode.value} edit"] += 1
             return []
-        made = self._answer(note.text, modified)
+        made = edit_turn(self._format, note.text, modified)
         if made is None:
             self.left_out["more than one sentence differs"] += 1
             return []
         answer, before, after = made
         messages = self._prompts.injector(note.text, mode, self._format)
         return [injector_demonstration(messages, answer, before, after, rng.random() < self._thinking)]
-
-    def _answer(self, text: str, modified: str) -> tuple[str, str, str] | None:
-        """The answer that makes an edit, what it replaces, and by what; None where the format cannot say it."""
-        if self._format == "note":
-            return note_answer(modified), text, modified
-        if self._format == "phrase":
-            words = changed_phrase(text, modified)
-            return None if words is None else (phrase_answer(*words), *words)
-        change = changed_sentence(text, modified)
-        return None if change is None else (edit_answer(*change), sentence_texts(text)[change[0]], change[1])
 
     def _error(self, note: Note, rng: random.Random) -> str | None:
         """The note with an error that the rules prove, as often as asked for, or else with its gold error."""
@@ -254,7 +231,8 @@ def _synonyms() -> list[tuple[re.Pattern[str], tuple[str, ...]]]:
 def note_batches(
     notes: Sequence[Note], maker: NoteDemonstrations, *, assessor_pairs: int, injector_turns: int, seed: int
 ) -> Iterator[list[Demonstration]]:
-    """Endless batches of ``2 * assessor_pairs + injector_turns`` demonstrations; same arguments, same batches.
+    """Endless batches of ``2 * assessor_pairs + injector_turns`` demonstrations; same arguments, with a new ``maker``,
+    same batches.
 
     Raises:
         ValueError: the notes offer no demonstration of a kind that is asked for.

@@ -153,47 +153,6 @@ def parse_note(text: str, opened: bool = False) -> InjectorEdit | ParseFailure:
     )
 
 
-def parse_phrase(text: str, original_note: str, opened: bool = False) -> InjectorEdit | ParseFailure:
-    """Parse ``old_phrase: …`` and, after it, ``new_phrase: …``, each on one line; rebuild the note.
-
-    The old phrase stands in ``original_note`` as whole words (`phrase_places`), and its first place is meant; all
-    around it stays as it is, byte for byte. Not strict, but read: quotes around a phrase, and the old one in another
-    case. ``opened``: as in `split_think`.
-    """
-    fields = read_body(strip_think(text, opened)).fields
-    places = [i for i, field in enumerate(fields) if field.key == "old_phrase"]
-    if len(places) != 1:
-        return ParseFailure(f"expected one line 'old_phrase: …', found {len(places)}")
-    news = [field for field in fields[places[0] + 1 :] if field.key == "new_phrase"]
-    if len(news) != 1:
-        return ParseFailure(f"expected one line 'new_phrase: …' after old_phrase, found {len(news)}")
-    old, new = fields[places[0]], news[0]
-    wanted = [old.value, unquoted(old.value)]
-    found = next((spans for phrase in wanted if (spans := phrase_places(original_note, phrase))), [])
-    found = found or phrase_places(original_note, wanted[1], same_case=False)
-    if not found:
-        return ParseFailure("old_phrase does not stand in the note")
-    start, end = found[0]
-    phrase = unquoted(new.value, original_note[start:end])
-    if not phrase:
-        return ParseFailure("new_phrase is empty")
-    exact = original_note[start:end].split() == old.value.split() and phrase == new.value
-    return InjectorEdit(
-        original_note[:start] + phrase + original_note[end:], strict=old.strict and new.strict and exact
-    )
-
-
-def phrase_places(text: str, phrase: str, same_case: bool = True) -> list[tuple[int, int]]:
-    """From and to which character of a text a phrase stands, as whole words with any white space between them."""
-    words = phrase.split()
-    if not words:
-        return []
-    pattern = r"\s+".join(re.escape(word) for word in words)
-    before, behind = (r"(?<!\w)" if words[0][0].isalnum() else ""), (r"(?!\w)" if words[-1][-1].isalnum() else "")
-    found = re.finditer(f"(?={before}({pattern}){behind})", text, re.NOFLAG if same_case else re.IGNORECASE)
-    return [match.span(1) for match in found]  # those that overlap too
-
-
 def _index(field: Field) -> int | None:
     index = index_of(field.value)
     return index if index is not None and index >= 0 else None

@@ -9,7 +9,8 @@ from typing import Any
 
 from medserl.errors import ConfigError
 from medserl.game.labels import Label, Mode
-from medserl.game.parse import InjectorEdit, ParseFailure, parse_edit, parse_note, parse_phrase, read_answer
+from medserl.game.parse import InjectorEdit, ParseFailure, parse_edit, parse_note, read_answer
+from medserl.game.phrase import parse_phrase
 from medserl.game.prompts import FORMATS, Message, PromptSet
 from medserl.game.records import LabelledNote, Note
 from medserl.game.referee.base import Referee, Ruling

@@ -26,8 +26,9 @@ from medserl.game.sentences import sentence_texts
 Message = dict[str, str]
 """A chat message: ``role`` and ``content``."""
 
-FORMATS = ("edit", "note", "phrase")
-"""Output formats of the injector."""
+KEYS = {"edit": ("sentence_id", "new_sentence"), "note": ("generated_note",), "phrase": ("old_phrase", "new_phrase")}
+FORMATS = tuple(KEYS)
+"""Output formats of the injector, and the keys that its replies have in each."""
 
 _SHIPPED = Path(__file__).parent / "prompt_sets"
 _SECTION = re.compile(r"^=== (system|user)(?: (edit|note|phrase))? ===[ \t]*$", re.MULTILINE)
@@ -96,6 +97,22 @@ class PromptSet:
                     "medserl.error_types"
                 )
 
+    def check_format(self, output_format: str) -> None:
+        """Raise ConfigError where an injector's file does not ask for replies in a format: it has no section of its
+        own for it, and its section for every format says nothing of the format's keys (of ``edit``, which is what most
+        sets are for, it need not: a model may have learnt them)."""
+        for file, sections in self._sections.items():
+            if not file.startswith("injector_") or ("user", output_format) in sections:
+                continue
+            text = sections.get(("user", None), "")
+            wanted = () if output_format == "edit" else (_needed(output_format), *KEYS[output_format])
+            if not text or not all(word in text for word in wanted):
+                raise ConfigError(
+                    f"prompt set {self.name!r}: {file}.txt does not ask for {' and '.join(KEYS[output_format])}, which "
+                    f"the format {output_format!r} reads; give it a section '=== user {output_format} ===', or choose "
+                    "another medserl.injector_format"
+                )
+
     def judge(self, note_text: str, original: str, edited: str) -> list[Message]:
         """Messages that ask a judge what became of the note when its sentence ``original`` became ``edited``.
 
@@ -137,6 +154,11 @@ class PromptSet:
         if not messages or messages[-1]["role"] != "user":
             raise ConfigError(f"prompt set {self.name!r} has no user section for the format {output_format!r}")
         return messages
+
+
+def _needed(output_format: str) -> str:
+    """The placeholder of what an injector is shown in a format."""
+    return f"{{{_NEEDED[output_format]}}}"
 
 
 def numbered_sentences(note_text: str) -> str:

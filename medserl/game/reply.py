@@ -147,6 +147,8 @@ def _dress(line: str, written: str, key: str) -> Form:
 def _without_marks(value: str) -> str:
     """Without bold around the value, or left over from around the key (``**key:** value``)."""
     for mark in ("**", "__"):
+        if mark + mark[0] in value:  # what stands for a name in notes without names
+            continue
         if value.startswith(mark) and not value.endswith(mark) and value.count(mark) == 1:
             value = value[2:].strip()
         elif value.endswith(mark) and value.count(mark) == 1:

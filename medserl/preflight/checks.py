@@ -23,7 +23,14 @@ from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_machine, check_writable
 from medserl.preflight.layout import check_layout
-from medserl.preflight.model_files import MODEL, check_language, check_weights, model_path, read_model_config
+from medserl.preflight.model_files import (
+    MODEL,
+    check_language,
+    check_weights,
+    model_path,
+    read_model_config,
+    tell_other_format,
+)
 from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
 from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import load_tokenizer
@@ -144,6 +151,8 @@ def _model_problems(
     measured: frozenset[Note] = frozenset()
     longest = 0
     settle_bucket(config, model)
+    if not config.medserl.injector_url:
+        tell_other_format(Path(path), config.medserl.injector_format)
     with problems.noted():
         _check_files(Path(path), MODEL)
         check_weights(Path(path), MODEL, model)

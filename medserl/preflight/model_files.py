@@ -10,6 +10,7 @@ from medserl.config.settings import BUILTIN_MODEL
 from medserl.errors import ConfigError, DataError
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
+from medserl.run.run_dir import FINISHED_FILE
 from medserl.run.weights import DamagedWeights, misfit, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
@@ -120,3 +121,17 @@ def check_language(source: str | None, texts: list[str], model: Any, key: str, n
         f"{what} and would learn nothing from them; name a model of your own, --model DIR (docs/real-models.md says "
         f"which), or this one on purpose, --model {BUILTIN_MODEL}, to try the machinery"
     )
+
+
+def tell_other_format(model: Path, injector_format: str) -> None:
+    """A line where a model's warm start, whose record lies beside it, had the injector's replies in another format."""
+    try:
+        learnt = read_json(model.parent / FINISHED_FILE)["injector_format"]
+    except (OSError, ValueError, LookupError, TypeError):  # no such record: most models come from elsewhere
+        return
+    if learnt != injector_format:
+        _log.warning(
+            "%s learnt the injector's format %s in its warm start and is asked for %s; medserl.injector_format=%s asks "
+            "for what it knows",
+            *(model, learnt, injector_format, learnt),
+        )

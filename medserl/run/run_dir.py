@@ -26,6 +26,7 @@ from medserl.run.run_log import ASIDE_FILE, LOG_FILE, METRICS_FILE
 
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
+FINISHED_FILE = "finished.json"  # of a warm start, beside its model
 LOCK_FILE = ".lock"
 _OURS_FIRST = (
     LOCK_FILE,

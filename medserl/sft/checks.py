@@ -47,11 +47,13 @@ def check_layout(config: DictConfig) -> None:
 def of_each_note(
     notes: Sequence[Note], maker: NoteDemonstrations, pairs: bool, turns: bool
 ) -> Iterator[tuple[str, Demonstration]]:
-    """Id, and what a note offers: its pair, and one turn, because the others differ from that by a word."""
+    """Id, and what a note offers: its pair, the turn of its gold error, whose words may be many, and one other, from
+    which the rest differ by a word."""
     rng = random.Random(0)
     for note in notes:
         made = maker.assessor_pair(note, rng) if pairs else []
         if turns:
+            made += maker.gold_turn(note, rng) if note.error_text is not None else []
             made += maker.injector_turn(note, Mode.ERROR, rng) or maker.injector_turn(note, Mode.BENIGN, rng)
         yield from ((f"note {note.note_id}", demo) for demo in made)
 

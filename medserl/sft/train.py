@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made, of_the_ward
-from medserl.errors import ConfigError, DataError
+from medserl.errors import ConfigError, DataError, UserError
 from medserl.files import put_in_place, replace_durably, sync, write_atomically
 from medserl.game import load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
@@ -32,7 +32,7 @@ from medserl.preflight.model_files import check_language, check_weights, model_p
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
-from medserl.run.run_dir import RunDir
+from medserl.run.run_dir import FINISHED_FILE, RunDir
 from medserl.run.surroundings import Surroundings, environment_kept
 from medserl.run.trackers import Trackers, check_trackers, numbers_of
 from medserl.sft.checkpoints import check_described, newest
@@ -76,6 +76,7 @@ class SftRun:
         check_trackers(self.settings.trackers)
         check_layout(self.config)
         self.prompts = load_prompt_set(self.settings.prompt_set)
+        self.prompts.check_format(self.settings.injector_format)
         if not self.model_dir.is_dir():  # else there is nothing left to do
             self.check_checkpoints(content=False)
             with environment_kept():  # torch and others set variables when the tokenizer's library imports them
@@ -158,7 +159,8 @@ class SftRun:
                 first = math.ceil(settings.late_after * batches_made(settings))
                 late = Late(Mixture(**of_the_ward(settings.late_mixture)), first)
             own = Mixture(**of_the_ward(mixture))
-            yield from demonstration_batches(table, cases, prompts, own, settings.seed, late)
+            form = settings.injector_format
+            yield from demonstration_batches(table, cases, prompts, own, settings.seed, late, form)
             return
         maker = self._maker()
         notes = load_notes(Path(settings.notes.path))
@@ -186,6 +188,8 @@ class SftRun:
         are all of a kind, the first batches are made; of a file every note is looked at."""
         try:
             first = next(self._batches(), [])
+        except UserError:
+            raise
         except ValueError as error:
             raise self._refused(error) from None
         found: Iterator[tuple[str, Demonstration]] = ((f"demonstration {i}", demo) for i, demo in enumerate(first))
@@ -289,6 +293,7 @@ class SftRun:
                 f"the training ended after {step} of {self.settings.steps} steps (medserl.steps) of which a whole "
                 "checkpoint is there, so no model is published; the same command continues"
             )
-        record = {"command": "medserl sft", "config": self.name, "overrides": self.overrides, "step": step}
+        record: dict[str, Any] = {"command": "medserl sft", "config": self.name, "overrides": self.overrides}
+        record |= {"step": step, "injector_format": self.settings.injector_format}
         export_checkpoint(last, self.model_dir, start)
-        write_atomically(self.run_dir.path / "finished.json", json.dumps(record) + "\n")
+        write_atomically(self.run_dir.path / FINISHED_FILE, json.dumps(record) + "\n")

@@ -18,7 +18,7 @@ from itertools import count
 from medserl.game.demonstrations import (
     Demonstration,
     assessor_demonstration,
-    edit_answer,
+    edit_turn,
     injector_demonstration,
 )
 from medserl.game.labels import Label, Mode
@@ -100,7 +100,13 @@ def prompts_sha256() -> str:
 
 
 def demonstration_batches(
-    table: Table, cases: Sequence[GoldCase], prompts: PromptSet, mixture: Mixture, seed: int, late: Late | None = None
+    table: Table,
+    cases: Sequence[GoldCase],
+    prompts: PromptSet,
+    mixture: Mixture,
+    seed: int,
+    late: Late | None = None,
+    injector_format: str = "edit",
 ) -> Iterator[list[Demonstration]]:
     """Endless batches over ``cases``, without held-out phrasings; the same arguments give the same batches."""
     table = seen_table(table)
@@ -113,7 +119,7 @@ def demonstration_batches(
             batch.extend(_assessor_pair(table, gold, prompts, mixture, rng))
         for i, gold in enumerate(_sample(cases, mixture.injector_turns, rng)):
             mode = Mode.ERROR if i % 2 else Mode.BENIGN
-            batch.append(_injector_turn(table, gold, prompts, mode, mixture, rng))
+            batch.append(_injector_turn(table, gold, prompts, mode, mixture, rng, injector_format))
         yield batch
 
 
@@ -165,7 +171,13 @@ def _in_focus(table: Table, case: Case, edit: Edit, mode: Mode) -> bool:
 
 
 def _injector_turn(
-    table: Table, gold: GoldCase, prompts: PromptSet, mode: Mode, mixture: Mixture, rng: random.Random
+    table: Table,
+    gold: GoldCase,
+    prompts: PromptSet,
+    mode: Mode,
+    mixture: Mixture,
+    rng: random.Random,
+    injector_format: str,
 ) -> Demonstration:
     edits = error_edits(table, gold.case) if mode is Mode.ERROR else benign_edits(table, gold.case)
     chosen = [e for e in edits if _in_focus(table, gold.case, e, mode)]
@@ -174,9 +186,10 @@ def _injector_turn(
     edit = _demonstrated(table, gold.case, chosen, mixture, rng)
     if edit is None:  # nothing in focus passes the filter; the note's own error always does
         mode, edit = Mode.ERROR, gold.error
-    before, after = gold.case.sentences[edit.index].text, edit.sentence.text
-    messages, thinking = prompts.injector(gold.case.text, mode), rng.random() < mixture.thinking
-    answer = edit_answer(edit.index, after)
+    messages, thinking = prompts.injector(gold.case.text, mode, injector_format), rng.random() < mixture.thinking
+    made = edit_turn(injector_format, gold.case.text, edit.apply(gold.case))
+    assert made is not None  # it replaces one sentence of the case
+    answer, before, after = made
     return injector_demonstration(messages, answer, before, after, thinking, _text_learnt(mixture, rng))
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from medserl.evaluation import engine, readiness
 from medserl.evaluation.readiness import chosen_notes
-from medserl.game.demonstrations import edit_answer, phrase_answer, verdict_answer
+from medserl.game.demonstrations import edit_answer, verdict_answer
 from medserl.game.labels import Label
+from medserl.game.phrase import phrase_answer
 from tests.preflight.models import make_model
 
 MORE = " ".join(f"Finding{i} of examination{i} was normal{i} on day{i} of month{i} here{i}." for i in range(5))

@@ -15,12 +15,11 @@ from medserl.game.parse import (
     parse_edit,
     parse_full,
     parse_note,
-    parse_phrase,
-    phrase_places,
     read_answer,
     strip_think,
     thinking_part,
 )
+from medserl.game.phrase import parse_phrase, phrase_places
 from medserl.game.reply import Form, opens_thinking
 from medserl.game.sentences import split_sentences
 
@@ -148,16 +147,21 @@ def phrase(old: str, new: str) -> str:
     ("reply", "old", "new", "strict"),
     [
         (phrase("cough", "fever"), "cough", "fever", True),
-        (phrase("takes metformin", "is given metformin"), "takes\nmetformin", "is given metformin", True),
+        (phrase("takes metformin", "is given metformin"), "takes\n", "is given\n", True),
+        (phrase("He takes metformin", "She takes insulin"), "He takes\nmetformin", "She takes insulin", True),
         (phrase("500 mg", "50 mg"), "500 mg", "50 mg", True),
         (phrase("b.i.d.", "t.i.d."), "b.i.d.", "t.i.d.", True),
         (phrase("seen.\t", "found."), "seen.", "found.", True),
         (phrase("He", "She"), "He", "She", True),  # of two places the first
         (phrase("he", "She"), "He", "She", False),
+        (phrase("he", "she"), "He", "She", False),
         (phrase('"cough"', '"fever"'), "cough", "fever", False),
         (phrase("“cough”", "fever"), "cough", "fever", False),
         (phrase("Cough", "Fever"), "cough", "Fever", False),
         ("**Old phrase:** cough\n**New phrase:** fever", "cough", "fever", False),
+        (phrase("<cough>", "<fever>"), "cough", "fever", False),
+        (phrase("daily", "weekly."), "daily", "weekly", False),
+        (phrase("he takes", "he stops"), "He takes", "He stops", False),
         ('{"old_phrase": "cough", "new_phrase": "fever"}', "cough", "fever", False),
         (f"<think>{phrase('rash', 'x')}</think>{phrase('cough', 'fever')}", "cough", "fever", True),
         (f"Here it is:\n{phrase('cough', 'fever')}\nDone.", "cough", "fever", True),
@@ -193,6 +197,34 @@ def test_phrase_failures(reply: str, why: str) -> None:
     assert not any(word in parsed.why for word in ("gout", "metformin", "cough"))  # no word of a note in a log
 
 
+@pytest.mark.parametrize(
+    ("note", "old", "new", "edited"),
+    [
+        ("Take 1.5 mg, later 5 mg.", "5 mg", "50 mg", "Take 1.5 mg, later 50 mg."),
+        ("Temp 37.5, later Temp 37.", "Temp 37", "Temp 40", "Temp 37.5, later Temp 40."),
+        ("Range 2-5, base excess -5.", "-5", "-9", "Range 2-5, base excess -9."),
+        ("BP 120/70, HR 70.", "70", "90", "BP 120/70, HR 90."),
+        ("Creme\u0301 and Creme.", "Creme", "Salt", "Creme\u0301 and Salt."),
+        (
+            "HEENT: normal\nNeck: normal\nHeart: regular",
+            "normal Heart:",
+            "odd Heart:",
+            "HEENT: normal\nNeck: odd\nHeart: regular",
+        ),
+        ("no fever\n- left hip", "fever - left", "fever - right", "no fever\n- right hip"),
+        ("Seen  on\nMay 5.", "Seen on May", "Seen May", "Seen  May 5."),
+        ("Seen  on\nMay 5.", "Seen on", "Seen again on", "Seen  again on\nMay 5."),
+        ("___ was seen.", "___ was", "He was", "He was seen."),
+        ("He was seen.", "He was", "___ was", "___ was seen."),
+        ("Pain is left.", "left", "right.", "Pain is right."),
+        ("Seen. The patient has pain.", "the patient has", "the patient lacks", "Seen. The patient lacks pain."),
+    ],
+)
+def test_phrase_means_whole_words_and_keeps_what_is_around_them(note: str, old: str, new: str, edited: str) -> None:
+    parsed = parse_phrase(phrase(old, new), note)
+    assert isinstance(parsed, InjectorEdit) and parsed.modified == edited
+
+
 @given(st.text("aB1. -\n", max_size=30), st.text("aB1. -", min_size=1, max_size=4), st.text("aB.", min_size=1))
 def test_phrase_leaves_everything_else_alone(note: str, old: str, new: str) -> None:
     places = phrase_places(note, old)
@@ -200,7 +232,9 @@ def test_phrase_leaves_everything_else_alone(note: str, old: str, new: str) -> N
     parsed = parse_phrase(phrase(old, new), note)
     if places and not isinstance(parsed, ParseFailure):
         start, end = places[0]
-        assert parsed.modified == note[:start] + new + note[end:]
+        assert parsed.modified.startswith(note[:start]) and parsed.modified.endswith(note[end:])
+        changed = parsed.modified[start : len(parsed.modified) - len(note) + end]
+        assert not parsed.strict or changed.split() == new.split()
 
 
 # ---------------------------------------------------------------------------------------------- note format

@@ -140,6 +140,32 @@ def test_a_set_without_the_asked_format(folder: Path) -> None:
         load_prompt_set(folder).injector("A.", Mode.ERROR, "note")
 
 
+def test_a_set_that_does_not_ask_for_a_format_is_told_what_it_lacks(folder: Path) -> None:
+    """Also where its one section for all formats would be taken, which asks for another."""
+    error = folder / "injector_error.txt"
+    for format_, told in (("edit", None), ("phrase", "benign"), ("note", "benign")):
+        prompts = load_prompt_set(folder)  # its benign file has one section, {sentences} and {note} in it
+        if told is None:
+            prompts.check_format(format_)
+            continue
+        with pytest.raises(ConfigError, match=rf"injector_{told}\.txt does not ask for .*'=== user {format_} ==='"):
+            prompts.check_format(format_)
+    every = "{sentences} {note} sentence_id: new_sentence: old_phrase: new_phrase:"
+    (folder / "injector_benign.txt").write_text(every)
+    error.write_text("=== user phrase ===\n{note}")
+    prompts = load_prompt_set(folder)
+    prompts.check_format("phrase")
+    for format_, file in (("edit", "error"), ("note", "benign")):
+        with pytest.raises(ConfigError, match=rf"injector_{file}\.txt does not ask"):
+            prompts.check_format(format_)
+
+
+@pytest.mark.parametrize("name", ["clinical", "ward"])
+def test_shipped_sets_ask_for_every_format(name: str) -> None:
+    for output_format in FORMATS:
+        load_prompt_set(name).check_format(output_format)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "what"),
     [

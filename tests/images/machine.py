@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -266,12 +267,18 @@ class GpuPackages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
+        self.lock, self.ended = threading.Lock(), False
 
     def report(self, after: "Future[Path] | None") -> str:
         """What import_all.py says in that environment; begins when ``after`` has ended, however it did."""
         if after is not None:
             wait([after])
-        (self.folder / "cxx").mkdir(parents=True)
+        try:
+            return self._report()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _report(self) -> str:
         venv, log = self.folder / "venv", self.folder / "log"
         env = {
             **os.environ,
@@ -282,18 +289,21 @@ class GpuPackages:
             "UV_COMPILE_BYTECODE": "0",  # the test imports most of it once
         }
         command = [*NICE, sys.executable, str(ROOT / "bootstrap.py"), "--device", "cuda", "--venv", str(venv)]
-        with log.open("w") as file:
+        with self.lock:  # nothing begins once the session is over
+            assert not self.ended, "the tests ended first"
+            (self.folder / "cxx").mkdir(parents=True)
+            file = log.open("w")
             self.process = subprocess.Popen(
                 [*command, "setup", "--packages"], env=env, stdout=file, stderr=file, start_new_session=True
             )
         assert self.process.wait(3600) == 0, log.read_text()[-5000:]
-        said = checked([*NICE, venv / "bin" / "python", HERE / "import_all.py", ROOT / "requirements" / "gpu.txt"])
-        shutil.rmtree(self.folder)
-        return said
+        return checked([*NICE, venv / "bin" / "python", HERE / "import_all.py", ROOT / "requirements" / "gpu.txt"])
 
     def end(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+        with self.lock:
+            self.ended = True
+            if self.process is not None and self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

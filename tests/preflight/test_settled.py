@@ -1,6 +1,7 @@
 """What a run settles by its notes: ``medserl train --prompt-data medec_train.jsonl`` works as it stands."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from medserl.errors import EXIT_OK, EXIT_USAGE
 from medserl.preflight.checks import check_all
 from medserl.preflight.model_files import MODEL
 from medserl.run.run_dir import RunDir
+from medserl.ward import model_dir
 
 SENTENCES = "He has a cough since Monday. The chest film shows a left lower lobe infiltrate. He lives alone. " * 7
 
@@ -43,6 +45,19 @@ def test_the_plain_command_gets_its_room_and_says_what_its_labels_are(
     assert "labels     labels are what the injector was asked for and were not checked" in plan.replace("\n", " ")
     assert "data.max_prompt_length is" in caplog.text and "instead of 192" in caplog.text
     assert "learns nothing from them" in caplog.text, "nobody takes this for training"
+
+
+def test_a_model_that_learnt_another_format_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_dir(), tmp_path / "warm/model")
+    told = "learnt the injector's format phrase in its warm start and is asked for edit"
+    for record, warned in (({"injector_format": "phrase"}, True), ({"injector_format": "edit"}, False), ([], False)):
+        (tmp_path / "warm/finished.json").write_text(json.dumps(record))
+        caplog.clear()
+        words = ["--model", str(tmp_path / "warm/model"), "--run-dir", str(tmp_path / "run"), "--dry-run"]
+        assert main(["train", *words]) == EXIT_OK
+        assert (told in caplog.text) == warned
 
 
 def test_the_room_is_what_the_longest_note_needs_in_all_places(tmp_path: Path) -> None:

@@ -21,14 +21,13 @@ from medserl.errors import ConfigError, UserError
 from medserl.game import GameRules, Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
 from medserl.game.demonstrations import (
     NoteDemonstrations,
-    changed_phrase,
     changed_sentence,
     edit_answer,
     first_changed_word,
     note_batches,
-    phrase_answer,
 )
-from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit, parse_phrase
+from medserl.game.parse import InjectorEdit, parse_assessor, parse_edit
+from medserl.game.phrase import changed_phrase, parse_phrase, phrase_answer
 from medserl.game.prompts import FORMATS
 from medserl.game.proved_errors import proved_error
 from medserl.game.referee.base import RulingKind
@@ -71,7 +70,6 @@ def test_configuration_is_verls_own_with_what_follows_filled_in() -> None:
         (["optim.lr=5e-5"], "optim.min_lr: 0.0001 is more than optim.lr"),
         (["optim.lr_warmup_steps=9", "medserl.steps=9"], "9 steps of warm-up leave none"),
         (["medserl.injector_format=poem"], "not one of edit, note, phrase"),
-        (["medserl.injector_format=phrase"], "injector_format: phrase has no effect on the ward's notes"),
         (["medserl.notes.labelled_conditions=3"], "learns from medserl.notes alone"),
     ],
 )
@@ -367,7 +365,8 @@ def test_a_model_of_fewer_steps_than_asked_is_not_published(tmp_path: Path, monk
     assert not run.model_dir.exists()
     weights.write_bytes(content)
     run._publish(MODEL_DIR)
-    assert json.loads((tmp_path / "run/finished.json").read_text())["step"] == 40 and run.model_dir.is_dir()
+    record = json.loads((tmp_path / "run/finished.json").read_text())
+    assert (record["step"], record["injector_format"]) == (40, "edit") and run.model_dir.is_dir()
 
 
 def rows(name: str, errors: bool = True, more: str = "") -> None:
@@ -405,6 +404,10 @@ def rows(name: str, errors: bool = True, more: str = "") -> None:
         (["medserl.mixture.injector_turns=21"], "a batch of 57 demonstrations .* cannot be divided by 2 data-parallel"),
         (["data.micro_batch_size_per_gpu=9"], "28 demonstrations of a replica .* by data.micro_batch_size_per_gpu 9"),
         (["medserl.max_demonstrations=55"], "max_demonstrations: 55 are fewer than one batch of medserl.mixture, 56"),
+        (
+            ["medserl.prompt_set=plain", "medserl.injector_format=phrase", "medserl.notes.path=pairs.jsonl"],
+            "'plain': injector_benign.txt does not ask for old_phrase and new_phrase",
+        ),
         (["medserl.run_dir=bare.jsonl/run"], "run directory .*bare.jsonl/run: cannot be read"),
         (["medserl.run_dir=/proc/run"], "run directory /proc/run: cannot be written"),
         (["medserl.run_dir=old"], "its checkpoints have no medserl.json, so an earlier version wrote them"),
@@ -417,6 +420,13 @@ def test_what_cannot_start_is_told_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     rows("bare.jsonl", errors=False)
     rows("pairs.jsonl")
+    Path("plain").mkdir()
+    for role in ("injector_benign", "injector_error", "assessor"):
+        Path(f"plain/{role}.txt").write_text(
+            "sentence_id: N, new_sentence: TEXT\n{sentences} {note}".replace(
+                "{sentences}", "" if role == "assessor" else "{sentences}"
+            )
+        )
     rows("long.jsonl", more=" Denies fever." * 150)
     asked = ["medserl.late_mixture=null", "medserl.run_dir=run", *overrides]
     if "medserl.run_dir=old" in overrides:

@@ -5,9 +5,10 @@ from itertools import islice
 
 import pytest
 
-from medserl.game import Mode, apply_vcf, load_prompt_set
+from medserl.game import GameRules, Mode, apply_vcf, load_prompt_set
 from medserl.game.demonstrations import Demonstration
 from medserl.game.parse import InjectorEdit, parse_edit
+from medserl.game.prompts import FORMATS
 from medserl.ward.demonstrations import HARD, Mixture, demonstration_batches
 from medserl.ward.generator import GoldCase, ward_cases
 from medserl.ward.table import load_table
@@ -37,6 +38,24 @@ def turns(mixture: Mixture) -> list[Demonstration]:
 def test_every_edit_passes_the_filter() -> None:
     for gold, _, edit in demonstrated(TURNS):
         assert apply_vcf(gold.case.text, edit.modified).passed
+
+
+@pytest.mark.parametrize("injector_format", FORMATS)
+def test_the_same_edits_are_said_in_the_format_asked_for(injector_format: str) -> None:
+    rules, cases = GameRules(injector_format=injector_format), {gold.case.text.strip(): gold for gold in CASES}
+    batches = demonstration_batches(TABLE, CASES, PROMPTS, TURNS, 1, injector_format=injector_format)
+    edited = []
+    for turn in next(batches):
+        shown = turn.messages[-1]["content"].partition("\n")[2].rpartition("\n")[0]
+        gold = cases[" ".join(shown.split()) if injector_format != "edit" else sentences_of(shown)]
+        made = rules.parse(turn.reply, gold.case.text)
+        assert isinstance(made, InjectorEdit) and made.strict
+        edited.append(made.modified)
+    assert edited == [edit.modified for _, _, edit in demonstrated(TURNS, 1)]
+
+
+def sentences_of(numbered: str) -> str:
+    return " ".join(line.partition(" ")[2] for line in numbered.splitlines())
 
 
 def test_edits_keep_the_similarity_asked_for_where_the_note_offers_one() -> None:
