@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,6 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl import DataProto
 from verl.trainer.ppo.core_algos import FixedKLController
-from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions, log_seqlen_unbalance
@@ -41,6 +41,7 @@ from medserl.training.game_rows import round_rows
 from medserl.training.round_state import RoundState
 from medserl.training.rows import PADDING, Row, choose, deal, pairs, stratum, uid_of, verdict_credits
 from medserl.training.validate import Validator
+from medserl.training.verl_plugin import advantages_by
 
 logger = logging.getLogger("medserl.trainer")
 SLOW_PHASE = 30.0  # seconds; longer phases are worth a line of their own
@@ -266,14 +267,11 @@ class SelfPlayTrainer(CheckpointedTrainer):
     # ---------------------------------------------------------------- advantages and update
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """KL and returns by verl; advantages by role, with the weights of the roles, in place of verl's.
+        """KL and returns by verl; advantages by role, with the weights of the roles, in place of verl's."""
 
-        verl computes between one read from the TransferQueue and one write to it (verl 0.9.1, trainer_base.py,
-        ``compute_advantage_for_multi_trajectories``); ours stand there too, so that no row travels twice.
-        """
-        upstream = trainer_base.compute_advantage_for_multi_trajectories
-
-        def by_role(data: DataProto, batch_keys: list[str], **rule: Any) -> DataProto:
+        def by_role(
+            upstream: Callable[..., DataProto], data: DataProto, batch_keys: list[str], **rule: Any
+        ) -> DataProto:
             data = upstream(data, batch_keys=batch_keys, **rule)
             if not self.round.nothing_trains:
                 returns, mask = data.batch["returns"].clone(), data.batch["response_mask"]
@@ -282,11 +280,8 @@ class SelfPlayTrainer(CheckpointedTrainer):
                 data.batch["advantages"] = self._advantages_by_role(batch_keys, returns, mask, metrics)
             return data
 
-        trainer_base.compute_advantage_for_multi_trajectories = by_role
-        try:
+        with advantages_by(by_role):
             return self._compute_returns(batch, metrics)
-        finally:
-            trainer_base.compute_advantage_for_multi_trajectories = upstream
 
     def _advantages_by_role(
         self, keys: list[str], returns: torch.Tensor, mask: torch.Tensor, metrics: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Three changes to verl for every run, on GPUs as on CPUs. ``import verl`` loads them in every process
+"""Four changes to verl for every run, on GPUs as on CPUs. ``import verl`` loads the first three in every process
 (``VERL_USE_EXTERNAL_MODULES``).
 
 New weights go from Megatron's workers to vLLM's through a socket in /tmp that both sides name after Ray's job id, the
@@ -15,6 +15,10 @@ So its class goes there by value, and the handles as bytes, which the clients op
 mbridge, which verl takes models to Megatron with (verl/models/mcore/mbridge.py), gets its bridges mended
 (medserl/bridges.py says what); without a GPU medserl/cpu/bridge.py does it.
 
+Advantages are computed between one read of a batch from the TransferQueue and one write to it, by a function that
+verl's trainer calls by its name (verl/trainer/ppo/v1/trainer_base.py, compute_advantage_for_multi_trajectories). The
+trainer puts its own, by role, in that place for as long as the call takes, so that no row travels twice.
+
 tests/training/test_verl_plugin.py fails when verl changes one of these places.
 """
 
@@ -23,6 +27,8 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -103,6 +109,20 @@ def mend_bridges(module: ModuleType) -> None:
     from medserl.bridges import register
 
     register()
+
+
+@contextmanager
+def advantages_by(compute: Callable[..., Any]) -> Iterator[None]:
+    """Within this verl's trainer calls ``compute(upstream, data, batch_keys=…, …)`` for the advantages of a batch;
+    ``upstream`` is verl's own function."""
+    from verl.trainer.ppo.v1 import trainer_base
+
+    upstream = trainer_base.compute_advantage_for_multi_trajectories
+    trainer_base.compute_advantage_for_multi_trajectories = functools.partial(compute, upstream)
+    try:
+        yield
+    finally:
+        trainer_base.compute_advantage_for_multi_trajectories = upstream
 
 
 HOOKS = {
