@@ -24,7 +24,9 @@ def test_a_shipped_configuration_resolves_and_its_layout_divides(name: str) -> N
     settings = game_settings(config)
     check_layout(config)
     make_setup(settings)
-    assert config.data.train_batch_size == settings.rollout_batch_size + labelled_per_round(settings)
+    assert config.data.train_batch_size == (
+        settings.rollout_batch_size + labelled_per_round(settings) + settings.replay_batch_size
+    )
     assert config.algorithm.adv_estimator == "reinforce_plus_plus"
     assert config.algorithm.use_kl_in_reward and not config.actor_rollout_ref.actor.use_kl_loss
     assert config.actor_rollout_ref.actor.strategy == "megatron"

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from medserl.config.load import is_sft_config, load_config, load_sft_config, sft_settings
+from medserl.config.load import game_settings, is_sft_config, load_config, load_sft_config, sft_settings
+from medserl.config.settings import labelled_per_round
 from medserl.config.sft_settings import batches_made, epochs
 from medserl.errors import ConfigError, UserError
 from medserl.game import GameRules, Label, Mode, Note, apply_vcf, load_prompt_set, make_referee
@@ -95,6 +96,16 @@ def test_the_gpu_configuration_resolves_and_divides() -> None:
     replicas = workers // config.engine.tensor_model_parallel_size // config.engine.pipeline_model_parallel_size
     assert config.data.train_batch_size % (replicas * config.data.micro_batch_size_per_gpu) == 0
     assert config.trainer.device == sft_settings(config).device == "cuda"
+
+
+def test_the_explorer_is_what_explored_plays_with_on_the_same_notes() -> None:
+    """No gold label for the assessor in either: only injector's turns, and games."""
+    taught, played = load_sft_config("sft_explorer", []), load_config("explored")
+    made, game = sft_settings(taught), game_settings(played)
+    assert Path(played.actor_rollout_ref.model.path) == Path(made.run_dir) / "model"
+    assert (made.notes.count, made.notes.seed) == (game.notes.count, game.notes.seed)
+    assert made.mixture.assessor_pairs == 0 and labelled_per_round(game) == 0
+    assert game.frozen_injector and game.train_roles == "assessor"
 
 
 def test_steps_beyond_the_demonstrations_go_over_them_again() -> None:
