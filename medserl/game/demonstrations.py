@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medserl.game.labels import Label, Mode
-from medserl.game.phrase import changed_phrase, phrase_answer
+from medserl.game.parse import InjectorEdit
+from medserl.game.phrase import changed_phrase, parse_phrase, phrase_answer
 from medserl.game.prompts import Message, PromptSet
 from medserl.game.proved_errors import Place, drawn_places, proved_error
 from medserl.game.records import Note
@@ -127,7 +128,12 @@ def edit_turn(injector_format: str, text: str, modified: str) -> tuple[str, str,
         return note_answer(modified), text, modified
     if injector_format == "phrase":
         words = changed_phrase(text, modified)
-        return None if words is None else (phrase_answer(*words), *words)
+        if words is None:
+            return None
+        answer = phrase_answer(*words)
+        read = parse_phrase(answer, text)  # a word in quotes or brackets may be taken for dress
+        kept = isinstance(read, InjectorEdit) and read.strict and read.modified.split() == modified.split()
+        return (answer, *words) if kept else None
     change = changed_sentence(text, modified)
     return None if change is None else (edit_answer(*change), sentence_texts(text)[change[0]], change[1])
 
@@ -196,7 +202,7 @@ class NoteDemonstrations:
             return []
         made = edit_turn(self._format, note.text, modified)
         if made is None:
-            self.left_out["more than one sentence differs"] += 1
+            self.left_out[f"the format {self._format!r} cannot say it"] += 1
             return []
         answer, before, after = made
         messages = self._prompts.injector(note.text, mode, self._format)
@@ -241,13 +247,15 @@ def note_batches(
 
     def fill(count: int, make: str, mode: Mode | None = None) -> list[Demonstration]:
         filled: list[Demonstration] = []
+        before = maker.left_out.copy()
         for _ in range(100 * max(count, 1)):
             if len(filled) >= count:
                 return filled
             note = notes[rng.randrange(len(notes))]
             filled += maker.assessor_pair(note, rng) if mode is None else maker.injector_turn(note, mode, rng)
-        reasons = ", ".join(f"{reason}: {times} draws" for reason, times in maker.left_out.most_common())
-        raise ValueError(f"the notes offer no {make} ({reasons})")
+        reasons = ", ".join(f"{reason}: {times} draws" for reason, times in (maker.left_out - before).most_common())
+        wanted = "words that have a synonym here" if mode is Mode.BENIGN else "error variants"
+        raise ValueError(f"the notes offer no {make} ({reasons}); give notes that have {wanted}")
 
     while True:
         half = injector_turns // 2

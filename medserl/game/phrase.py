@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from medserl.game.parse import InjectorEdit, ParseFailure, strip_think
 from medserl.game.reply import read_body, unquoted
 
-_STOPS = tuple(".,;:")
+MOST_WORDS = 40
+"""Of an old phrase that is demonstrated: gold errors of MEDEC name 18 at most, and a reply has room for some 40 twice.
+"""
+_STOPS, _ENDS = tuple(".,;:"), tuple(".?!")
 _ACCENTS = "\u0300-\u036f"  # that stand on the letter before them
 
 
@@ -35,15 +38,23 @@ def parse_phrase(text: str, original_note: str, opened: bool = False) -> Injecto
         return ParseFailure("old_phrase does not stand in the note")
     start, end = found[0]
     was = original_note[start:end]
-    phrase = _without_template(new.value, was)
-    if phrase[-1:] in _STOPS and phrase[-1:] == original_note[end : end + 1] != was[-1]:
-        phrase = phrase[:-1]
-    if was != bare and bare[:1].islower() and was[:1].isupper():
-        phrase = phrase[:1].upper() + phrase[1:]
+    phrase = _dressed(_without_template(new.value, was), was, original_note[end : end + 1], bare)
     if not phrase:
         return ParseFailure("new_phrase is empty")
     strict = old.strict and new.strict and was.split() == old.value.split() and phrase == new.value
     return InjectorEdit(original_note[:start] + _replaced(was, phrase.split()) + original_note[end:], strict=strict)
+
+
+def _dressed(phrase: str, was: str, after: str, said: str) -> str:
+    """A new phrase with a full stop where the old one in the note has one, not twice where ``after`` it comes one, and,
+    where the reply ``said`` the old one in another case, with the note's case at its beginning."""
+    if phrase[-1:] in _STOPS and phrase[-1:] == after != was[-1]:
+        phrase = phrase[:-1]
+    elif was[-1] in _ENDS and phrase and phrase[-1] not in (*_STOPS, *_ENDS):
+        phrase += was[-1]
+    if was[:1] != said[:1] and was[:1].lower() == said[:1].lower() and phrase[1:2].islower():
+        phrase = (phrase[:1].upper() if was[0].isupper() else phrase[:1].lower()) + phrase[1:]
+    return phrase
 
 
 def _without_template(value: str, like: str = "") -> str:
@@ -88,7 +99,7 @@ def changed_phrase(before: str, after: str) -> tuple[str, str] | None:
     """The words of one note that another has others for, and those, as the format ``phrase`` wants them.
 
     Neither is empty, and the place meant is the old ones' first in the note, for which words around them come along.
-    None where no word differs.
+    None where no word differs, or where more than `MOST_WORDS` would have to be named.
     """
     old, new = before.split(), after.split()
     if old == new or not old or not new:
@@ -97,7 +108,7 @@ def changed_phrase(before: str, after: str) -> tuple[str, str] | None:
     most = min(len(old), len(new))
     left = next((i for i in range(most) if old[i] != new[i]), most)
     right = next((i for i in range(most - left) if old[-1 - i] != new[-1 - i]), most - left)
-    while left or right:
+    while (left or right) and len(old) - left - right <= MOST_WORDS:
         was, now = " ".join(old[left : len(old) - right]), " ".join(new[left : len(new) - right])
         if was and now and was[-1] == now[-1] and was[-1] in ".,;:":
             was, now = was[:-1].rstrip(), now[:-1].rstrip()
@@ -107,4 +118,4 @@ def changed_phrase(before: str, after: str) -> tuple[str, str] | None:
             left -= 1
         else:
             right -= 1
-    return text, " ".join(new)
+    return (text, " ".join(new)) if len(old) <= MOST_WORDS else None

@@ -202,10 +202,7 @@ class SftRun:
         check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
 
     def _refused(self, error: ValueError) -> DataError:
-        return DataError(
-            f"{self.settings.notes.path or WARD_NOTES}: {error}; give notes that have error variants, or set that part "
-            "of medserl.mixture to 0"
-        )
+        return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}, or set that part of medserl.mixture to 0")
 
     def _maker(self) -> NoteDemonstrations:
         settings, mixture = self.settings, self.settings.mixture
