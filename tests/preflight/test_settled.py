@@ -10,7 +10,7 @@ from medserl.cli.main import main
 from medserl.config.load import load_config
 from medserl.errors import EXIT_OK, EXIT_USAGE
 from medserl.preflight.checks import check_all
-from medserl.preflight.model_files import MODEL
+from medserl.preflight.model_files import MODEL, tell_other_format
 from medserl.run.run_dir import RunDir
 from medserl.ward import model_dir
 
@@ -52,12 +52,14 @@ def test_a_model_that_learnt_another_format_is_told_of(
 ) -> None:
     shutil.copytree(model_dir(), tmp_path / "warm/model")
     told = "learnt the injector's format phrase in its warm start and is asked for edit"
-    for record, warned in (({"injector_format": "phrase"}, True), ({"injector_format": "edit"}, False), ([], False)):
+    for record, warned in (({"injector_format": "edit"}, False), ([], False), ({"injector_format": "phrase"}, True)):
         (tmp_path / "warm/finished.json").write_text(json.dumps(record))
         caplog.clear()
-        words = ["--model", str(tmp_path / "warm/model"), "--run-dir", str(tmp_path / "run"), "--dry-run"]
-        assert main(["train", *words]) == EXIT_OK
+        tell_other_format(tmp_path / "warm/model", "edit")
         assert (told in caplog.text) == warned
+    caplog.clear()
+    words = ["--model", str(tmp_path / "warm/model"), "--run-dir", str(tmp_path / "run"), "--dry-run"]
+    assert main(["train", *words]) == EXIT_OK and told in caplog.text
 
 
 def test_the_room_is_what_the_longest_note_needs_in_all_places(tmp_path: Path) -> None:
