@@ -17,7 +17,6 @@ from medserl.config.settings import (
     BUILTIN_MODEL,
     DEVICES,
     FILES,
-    INJECTOR_FORMATS,
     JUDGE,
     NORMALISATIONS,
     ORACLE,
@@ -33,6 +32,7 @@ from medserl.config.settings import (
 )
 from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError
+from medserl.game.prompts import FORMATS
 from medserl.game.registry import AUTO
 
 PATHS = (
@@ -166,7 +166,7 @@ def complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
 
 
 def _check_sft(config: DictConfig, settings: SftSettings) -> None:
-    check_one_of("injector_format", settings.injector_format, INJECTOR_FORMATS)
+    check_one_of("injector_format", settings.injector_format, FORMATS)
     check_one_of("device", settings.device, DEVICES)
     settings.notes.source = resolved_source(settings.notes)
     if settings.notes.source not in (FILES, WARD):
@@ -223,7 +223,7 @@ def check_one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
 def check_choices(settings: GameSettings) -> None:
     """Our own settings against each other; single values have their bounds in medserl.config.values."""
     check_one_of("device", settings.device, DEVICES)
-    check_one_of("injector_format", settings.injector_format, INJECTOR_FORMATS)
+    check_one_of("injector_format", settings.injector_format, FORMATS)
     check_one_of("train_roles", settings.train_roles, TRAIN_ROLES)
     check_one_of("advantage.normalisation", settings.advantage.normalisation, NORMALISATIONS)
     check_one_of("advantage.verdict_credit", settings.advantage.verdict_credit, VERDICT_CREDITS)

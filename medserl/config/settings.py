@@ -228,7 +228,6 @@ VERDICT_CREDITS = ("reward", LIKELIHOOD)
 ROLE_BASELINE = "role_baseline"
 NORMALISATIONS = ("global", "per_role", ROLE_BASELINE)
 DEVICES = ("auto", "cpu", "cuda")
-INJECTOR_FORMATS = ("edit", "note", "phrase")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ FORMATS = tuple(KEYS)
 """Output formats of the injector, and the keys that its replies have in each."""
 
 _SHIPPED = Path(__file__).parent / "prompt_sets"
-_SECTION = re.compile(r"^=== (system|user)(?: (edit|note|phrase))? ===[ \t]*$", re.MULTILINE)
+_SECTION = re.compile(rf"^=== (system|user)(?: ({'|'.join(FORMATS)}))? ===[ \t]*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 _NEEDED = {"edit": "sentences", "note": "note", "phrase": "note"}
 _JUDGE = "judge"
@@ -105,7 +105,7 @@ class PromptSet:
             if not file.startswith("injector_") or ("user", output_format) in sections:
                 continue
             text = sections.get(("user", None), "")
-            wanted = () if output_format == "edit" else (_needed(output_format), *KEYS[output_format])
+            wanted = () if output_format == "edit" else (f"{{{_NEEDED[output_format]}}}", *KEYS[output_format])
             if not text or not all(word in text for word in wanted):
                 raise ConfigError(
                     f"prompt set {self.name!r}: {file}.txt does not ask for {' and '.join(KEYS[output_format])}, which "
@@ -154,11 +154,6 @@ class PromptSet:
         if not messages or messages[-1]["role"] != "user":
             raise ConfigError(f"prompt set {self.name!r} has no user section for the format {output_format!r}")
         return messages
-
-
-def _needed(output_format: str) -> str:
-    """The placeholder of what an injector is shown in a format."""
-    return f"{{{_NEEDED[output_format]}}}"
 
 
 def numbered_sentences(note_text: str) -> str:

@@ -19,7 +19,7 @@ Advantages are computed between one read of a batch from the TransferQueue and o
 verl's trainer calls by its name (verl/trainer/ppo/v1/trainer_base.py, compute_advantage_for_multi_trajectories). The
 trainer puts its own, by role, in that place for as long as the call takes, so that no row travels twice.
 
-tests/training/test_verl_plugin.py fails when verl changes one of these places.
+tests/training/test_verl_plugin.py, and test_trainer.py for the last, fail when verl changes one of these places.
 """
 
 from __future__ import annotations

@@ -292,10 +292,10 @@ class GpuPackages:
         with self.lock:  # nothing begins once the session is over
             assert not self.ended, "the tests ended first"
             (self.folder / "cxx").mkdir(parents=True)
-            file = log.open("w")
-            self.process = subprocess.Popen(
-                [*command, "setup", "--packages"], env=env, stdout=file, stderr=file, start_new_session=True
-            )
+            with log.open("w") as file:
+                self.process = subprocess.Popen(
+                    [*command, "setup", "--packages"], env=env, stdout=file, stderr=file, start_new_session=True
+                )
         assert self.process.wait(3600) == 0, log.read_text()[-5000:]
         return checked([*NICE, venv / "bin" / "python", HERE / "import_all.py", ROOT / "requirements" / "gpu.txt"])
 
