@@ -81,6 +81,13 @@ def obstacle(model: Model) -> str | None:
             return f"{key} {value!r} is not supported in training"
     if model.get("attention_bias") and not family.qkv_bias:
         return "attention_bias true is not supported in training"
+    if model.get("quantization_config"):
+        return "quantized weights (quantization_config) are not supported in training"
+    head = model.get("head_dim")
+    if (
+        isinstance(head, int) and head > 0 and head % 2 and not isinstance(head, bool)
+    ):  # positions turn pairs of a head's elements
+        return f"head_dim {head} is not an even number"
     return _rope_obstacle(model)
 
 

@@ -76,6 +76,8 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
         ({"attention_bias": True}, "attention_bias"),
         ({"attention_dropout": 0.1}, "attention_dropout 0.1"),
         ({"model_type": "mistral"}, "model_type 'mistral'"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantized weights"),
+        ({"head_dim": 15}, "head_dim 15 is not an even number"),
     ],
 )
 def test_what_megatron_would_not_do_is_an_obstacle(change: dict[str, Any], told: str) -> None:

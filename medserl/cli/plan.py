@@ -180,12 +180,16 @@ def _check(config: DictConfig, job: Job, shape: Shape) -> None:
     from medserl.planning.fits import check_context
     from medserl.planning.shapes import check_divides
     from medserl.preflight.layout import check_layout
+    from medserl.sft.checks import check_layout as check_layout_of_sft
 
     check_context(job, shape)
     if job.rollout is not None:
         check_layout(config)
-    check_divides(shape, job.training.tp, job.training.pp, job.rollout.tp if job.rollout else None)
-    job.training.layers(shape)
+    else:
+        check_layout_of_sft(config)
+    split = job.training
+    ends = split.first_layers, split.last_layers
+    check_divides(shape, split.tp, split.pp, job.rollout.tp if job.rollout else None, ends)
 
 
 def _rounds(config: DictConfig) -> int | None:

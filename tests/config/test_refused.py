@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from medserl.config.load import load_config
+from medserl.config.load import load_config, load_sft_config
 from medserl.config.refused import TRAIN_ONLY, check_supported
 from medserl.errors import ConfigError
 
@@ -61,6 +61,40 @@ def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
             check_supported(config, TRAIN_ONLY[False])
         told = str(error.value)
         assert told.startswith(f"{key}: {name!r} is not supported, only ") and "; " in told and "\n" not in told
+
+
+WHOLE = ("lora_rank=8", "lora.rank=8", "mtp.enable=true", "use_fused_kernels=true")
+ROLLOUT = ("data_parallel_size=2", "pipeline_model_parallel_size=2", "expert_parallel_size=2", "quantization=fp8")
+ROLLOUT += ("nnodes=1", "multi_turn.enable=true", "enable_rollout_routing_replay=true")
+ROLLOUT += ("checkpoint_engine.backend=nccl",)
+OTHERS = ("algorithm.use_pf_ppo=true", "algorithm.filter_groups.enable=true", "distillation.enabled=true")
+OTHERS += ("actor_rollout_ref.hybrid_engine=false", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo")
+OTHERS += ("algorithm.rollout_correction.rollout_is=token", "algorithm.rollout_correction.rollout_rs=token")
+OTHERS += ("algorithm.rollout_correction.bypass_mode=true", "actor_rollout_ref.actor.qat.enable=true")
+OTHERS += tuple(f"actor_rollout_ref.rollout.{word}" for word in ROLLOUT)
+MEGATRON = ("dynamic_context_parallel=true", "router_replay.mode=R2")
+
+
+@pytest.mark.parametrize("engine", ["megatron", "dp"])
+def test_what_else_verl_can_do_with_a_model_is_refused(engine: str) -> None:
+    words = [*OTHERS, *(f"actor_rollout_ref.model.{word}" for word in WHOLE)]
+    words += [f"actor_rollout_ref.actor.megatron.{word}" for word in MEGATRON] if engine == "megatron" else []
+    for word in words:
+        with pytest.raises(ConfigError, match=rf"^{re.escape(word.partition('=')[0])}: .* is not supported, only .*; "):
+            load_config("embedded", [f"model_engine={engine}", word])
+
+
+@pytest.mark.parametrize("word", [*(f"model.{word}" for word in WHOLE), "engine.dynamic_context_parallel=true",
+                                  "engine.use_mbridge=false", "engine.use_megatron_fsdp=true"])  # fmt: skip
+def test_a_warm_start_refuses_them_too(word: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{re.escape(word.partition('=')[0])}: .* is not supported, only .*; "):
+        load_sft_config("sft_embedded", [word])
+
+
+@pytest.mark.parametrize("name", ["fsdp", "automodel", "'no such'", ""])
+def test_an_engine_that_is_none_is_told_as_others_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^model_engine: '.*' is not supported, only 'megatron' or 'dp'; "):
+        load_config("embedded", [f"model_engine={name}"])
 
 
 def test_each_estimator_is_refused_for_a_reason_of_its_own() -> None:
