@@ -156,6 +156,7 @@ SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("trainer.experiment_name", "it follows from medserl.run_dir (--run-dir)"),
     ("trainer.total_epochs", "set medserl.steps (--steps)"),
     ("trainer.total_training_steps", "set medserl.steps (--steps)"),
+    ("data.train_batch_size", "it is the sum of medserl.mixture"),
     ("trainer.seed", "set medserl.seed"),
     ("engine.seed", "set medserl.seed"),
     ("data.train_files", "demonstrations are made from medserl.notes.path (--data)"),
