@@ -126,6 +126,10 @@ SFT_ONLY: Only = (
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself, and medserl.trackers names others"
 _OWN_GAMES = "use medserl.game_log.enabled=true, which keeps every game in RUN_DIR/games"
 _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
+_MEMORY = (
+    ("enable_gradient_checkpointing", "Megatron reads {}.override_transformer_config.recompute_granularity"),
+    ("enable_activation_offload", "Megatron reads {}.override_transformer_config.recompute_granularity"),
+)
 # Key, what to use instead.
 TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("trainer.logger", _OWN_LOGS),
@@ -148,6 +152,7 @@ TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("critic.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
+    *((f"actor_rollout_ref.model.{key}", why.format("actor_rollout_ref.actor.megatron")) for key, why in _MEMORY),
 )
 SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
@@ -157,6 +162,7 @@ SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("trainer.total_epochs", "set medserl.steps (--steps)"),
     ("trainer.total_training_steps", "set medserl.steps (--steps)"),
     ("data.train_batch_size", "it is the sum of medserl.mixture"),
+    *((f"model.{key}", why.format("engine")) for key, why in _MEMORY),
     ("trainer.seed", "set medserl.seed"),
     ("engine.seed", "set medserl.seed"),
     ("data.train_files", "demonstrations are made from medserl.notes.path (--data)"),
