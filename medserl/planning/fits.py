@@ -140,12 +140,18 @@ def check_served(job: Job, gpus_per_node: int | None) -> None:
         raise ConfigError(
             f"medserl.referee, medserl.frozen_injector: the frozen model that verl serves needs "
             f"{counted(beside, 'GPU')} in addition to the training's, on one node, where {max(0, left)} are left; "
-            f"{_leave(gpus_per_node - beside)} or serve it yourself (url)"
+            f"{_leave(job, gpus_per_node - beside)} or serve it yourself (url)"
         )
 
 
-def _leave(gpus: int) -> str:
-    return f"set trainer.n_gpus_per_node={gpus}" if gpus > 0 else "take nodes with more GPUs"
+def _leave(job: Job, most: int) -> str:
+    """The most GPUs of a node that the training can be split over, no more than ``most``."""
+    split = job.training
+    for gpus in range(most, 0, -1):
+        replicas, rest = divmod(split.nodes * gpus, split.tp * split.pp)
+        if not rest and job.round.mini % replicas == 0:
+            return f"set trainer.n_gpus_per_node={gpus}"
+    return "take nodes with more GPUs"
 
 
 def check_context(job: Job, shape: Shape) -> None:

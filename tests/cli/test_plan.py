@@ -116,7 +116,7 @@ def test_a_warm_start_is_told_in_steps(capsys: pytest.CaptureFixture[str]) -> No
         (
             ["medserl.referee.name=judge", "--gpus-per-node=8"],
             "1 GPU in addition to the training's, on one node, where 0 "
-            "are left; set trainer.n_gpus_per_node=7 or serve it yourself (url)",
+            "are left; set trainer.n_gpus_per_node=4 or serve it yourself (url)",
         ),
         (
             ["medserl.referee.name=judge", "--gpus-per-node=1"],

@@ -62,8 +62,8 @@ def source_of(package: str, file: str) -> str:
 
 
 def test_the_gpu_image_has_what_is_looked_for_at_run_time(root: Path) -> None:
-    """Triton compiles a launcher with gcc (g++ brings it) against Python's headers, and verl loads libnuma.so, which the
-    runtime package (libnuma.so.1) lacks, to bind workers to processors; both would be told in a worker's log at most."""
+    """Triton compiles a launcher with gcc (g++ brings it) against Python's headers; verl loads libnuma.so, which the
+    runtime package (libnuma.so.1) lacks, to bind workers to processors. A worker's log would tell, at most."""
     installed = shlex.split(stages(root)["gpu-base"]["RUN"])
     assert {"g++", "python3.12-dev", "libnuma-dev"} <= set(installed)
     assert 'shutil.which("gcc")' in source_of("triton", "runtime/build.py")
