@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.load import load_config, load_sft_config
-from medserl.config.refused import TRAIN_ONLY, check_supported
+from medserl.config.refused import SFT_ONLY, TRAIN_ONLY, Only, check_supported
 from medserl.errors import ConfigError
 
 SPEC = importlib.util.find_spec("verl")
@@ -47,12 +47,19 @@ def whole() -> DictConfig:
     return load_config("embedded")
 
 
+def one_key(key: str, value: object) -> DictConfig:
+    """A configuration of nothing else: what is not there is not looked at."""
+    config = OmegaConf.create({})
+    OmegaConf.update(config, key, value)
+    return config
+
+
 @pytest.mark.parametrize("key", NAMES)
 def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
     names, ours = NAMES[key]
     assert ours < names, names
+    config = copy.deepcopy(whole())
     for name in names:
-        config = copy.deepcopy(whole())
         OmegaConf.update(config, key, name)
         if name in ours:
             check_supported(config, TRAIN_ONLY[False])
@@ -77,18 +84,30 @@ MEGATRON = ("dynamic_context_parallel=true", "router_replay.mode=R2")
 
 @pytest.mark.parametrize("engine", ["megatron", "dp"])
 def test_what_else_verl_can_do_with_a_model_is_refused(engine: str) -> None:
+    config = load_config("embedded", [f"model_engine={engine}"])
     words = [*OTHERS, *(f"actor_rollout_ref.model.{word}" for word in WHOLE)]
     words += [f"actor_rollout_ref.actor.megatron.{word}" for word in MEGATRON] if engine == "megatron" else []
     for word in words:
-        with pytest.raises(ConfigError, match=rf"^{re.escape(word.partition('=')[0])}: .* is not supported, only .*; "):
-            load_config("embedded", [f"model_engine={engine}", word])
+        assert_refused(config, word, TRAIN_ONLY[engine == "dp"])
 
 
-@pytest.mark.parametrize("word", [*(f"model.{word}" for word in WHOLE), "engine.dynamic_context_parallel=true",
-                                  "engine.use_mbridge=false", "engine.use_megatron_fsdp=true"])  # fmt: skip
-def test_a_warm_start_refuses_them_too(word: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{re.escape(word.partition('=')[0])}: .* is not supported, only .*; "):
-        load_sft_config("sft_embedded", [word])
+def assert_refused(config: DictConfig, word: str, only: Only) -> None:
+    """A key that is there, with another value; then as before."""
+    key, _, value = word.partition("=")
+    before = OmegaConf.select(config, key, throw_on_missing=True)
+    OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value)
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: .* is not supported, only .*; ") as error:
+        check_supported(config, only)
+    assert "\n" not in str(error.value)
+    OmegaConf.update(config, key, before)
+    check_supported(config, only)
+
+
+def test_a_warm_start_refuses_them_too() -> None:
+    config = load_sft_config("sft_embedded")
+    engine = ("dynamic_context_parallel=true", "use_mbridge=false", "use_megatron_fsdp=true")
+    for word in (*(f"model.{word}" for word in WHOLE), *(f"engine.{word}" for word in engine)):
+        assert_refused(config, word, SFT_ONLY)
 
 
 @pytest.mark.parametrize("name", ["fsdp", "automodel", "'no such'", ""])
@@ -106,8 +125,7 @@ def test_each_estimator_is_refused_for_a_reason_of_its_own() -> None:
 
 @pytest.mark.parametrize("key", [key for key, works, _ in TRAIN_ONLY[False] if works and "." in key])
 def test_null_is_no_value_of_what_has_one_only(key: str) -> None:
-    config = copy.deepcopy(whole())
-    OmegaConf.update(config, key, None)
+    config = one_key(key, None)
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: None is not supported, only "):
         check_supported(config, TRAIN_ONLY[False])
 
