@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from medserl.config.values import SIZE_OR_NULL, Rule
+from medserl.config.values import POSITIVE, SHARE, SIZE_OR_NULL, Rule
 from medserl.errors import ConfigError
 
 TRANSFORMER, DDP, OPTIMIZER = "override_transformer_config", "override_ddp_config", "override_optimizer_config"
@@ -77,6 +77,8 @@ _RULES = {
     "num_layers_in_first_pipeline_stage": SIZE_OR_NULL,
     "num_layers_in_last_pipeline_stage": SIZE_OR_NULL,
     "recompute_num_layers": SIZE_OR_NULL,
+    **dict.fromkeys(("optimizer_offload_fraction", "adam_beta1", "adam_beta2"), SHARE),
+    "adam_eps": POSITIVE,
 }
 _KINDS = {"bool": "switch", "int": "whole", "float": "number", "str": "text"}
 

@@ -37,6 +37,7 @@ _REMEDY = {
 _REMEDY[SAVE] = "lower actor_rollout_ref.rollout.gpu_memory_utilization"
 _REMEDY[TRANSFER] = "lower actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 _REMEDY[FROZEN] = "raise medserl.referee.options.tensor_parallel_size, or serve it yourself (url)"
+_CACHE_KEY = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
 _RESIDENT = (
     "raise TP, PP or actor_rollout_ref.rollout.tensor_model_parallel_size, set "
     "actor_rollout_ref.actor.megatron.param_offload and optimizer_offload, or take more or larger GPUs"
@@ -69,8 +70,7 @@ def _no_cache(rollout: Rollout, cache: Cache, gpu: float) -> str:
         f"{size_text(cache.needed)}"
     )
     if rollout.cache is not None:
-        key = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
-        return f"a rollout's KV cache has {size_text(cache.size)} of each GPU ({key}), {needed}; raise it"
+        return f"a rollout's KV cache has {size_text(cache.size)} of each GPU ({_CACHE_KEY}), {needed}; raise it"
     if cache.beside + cache.needed <= gpu:
         return (
             f"a rollout's KV cache has {size_text(max(0.0, cache.size))} of each GPU, {needed}; raise "
@@ -101,6 +101,8 @@ def _remedy(job: Job, phase: Phase, over: float) -> str:
         return _RESIDENT
     if phase.name in (ROLLOUT, SAVE) and phase.parts["KV cache"] <= over:
         return _RESIDENT
+    if phase.name in (ROLLOUT, SAVE) and job.rollout.cache is not None:
+        return f"lower {_CACHE_KEY}"
     return _REMEDY.get(phase.name, _REMEDY[UPDATE])
 
 

@@ -98,7 +98,7 @@ class Round:
     attempts: int
     """Most attempts at an edit."""
     rounds: int | None = None
-    """Of the run; None where the notes are not there to be counted."""
+    """Of the run, where the configuration says so."""
     save_every: int = 0
     kept: int | None = None
     workers: int = 0
@@ -211,6 +211,7 @@ def _round(config: DictConfig) -> Round:
         prompt=config.data.max_prompt_length,
         response=_response(config),
         attempts=settings.max_attempts,
+        rounds=settings.max_rounds,
         save_every=max(0, config.trainer.save_freq),
         kept=config.trainer.max_actor_ckpt_to_keep,
         workers=settings.rollout_workers,

@@ -269,7 +269,7 @@ def _activations(training: Training, shape: Shape, layers: Sequence[int], stage:
 
 def _served_weights(rollout: Rollout, shape: Shape) -> float:
     """vLLM's own copy: divided by its TP, norms and all, which are a ten-thousandth."""
-    return 2.0 * shape.parameters / rollout.tp
+    return (4.0 if rollout.full_precision else 2.0) * shape.parameters / rollout.tp
 
 
 def _workspace(rollout: Rollout, shape: Shape) -> float:
@@ -280,7 +280,7 @@ def _workspace(rollout: Rollout, shape: Shape) -> float:
 
 
 def _cache(rollout: Rollout, shape: Shape, gpu: float | None) -> Cache | None:
-    token = shape.cache(rollout.tp)
+    token = shape.cache(rollout.tp) * (2 if rollout.full_precision else 1)
     beside = _served_weights(rollout, shape) + _workspace(rollout, shape)
     if rollout.cache is not None:
         size = float(rollout.cache)

@@ -71,6 +71,7 @@ def _head(plan: Plan) -> Table:
     split = f"Megatron TP {training.tp} x PP {training.pp} x DP {training.dp}"
     engines = f"; vLLM TP {rollout.tp}, {counted(training.world // rollout.tp, 'engine')}" if rollout else ""
     beside = f"; {counted(served.gpus, 'GPU')} for a frozen model" if served else ""
+    beside += " (not seen from here, taken to be as large)" if served and served.shape is None else ""
     rows = [
         ["configuration", plan.config],
         ["model", f"{plan.shape.name}: {plan.shape.parameters / 1e9:.3f} G parameters ({EXACT})"],
@@ -159,7 +160,9 @@ def _every(seconds: Seconds, rounds: str) -> str:
 def _known(plan: Plan) -> str:
     if not plan.counted:
         return ASSUMED
-    return "counted in the notes" if plan.job.rollout else "medserl.steps"
+    if not plan.job.rollout:
+        return "medserl.steps"
+    return "counted in the notes" if plan.job.round.rounds is None else "medserl.max_rounds"
 
 
 def _choices(plan: Plan, shown: int) -> Table:
@@ -250,6 +253,7 @@ def _choice_json(choice: Choice) -> dict[str, Any]:
         "pp": split.pp,
         "dp": split.dp,
         "tokens": split.tokens,
+        "vllm_share": choice.job.rollout.share if choice.job.rollout else None,
         "seconds": choice.seconds.round if choice.seconds else None,
         "bytes": choice.need.fullest.total if choice.need else None,
         "reason": choice.reason or None,

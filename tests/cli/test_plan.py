@@ -49,6 +49,7 @@ def test_json_has_everything_and_is_nothing_else(capsys: pytest.CaptureFixture[s
     assert update["total"] == pytest.approx(sum(update["parts"].values()))
     assert update["headroom"] == plan["gpu"]["memory"] - update["total"]
     assert set(update["parts"]) <= set(plan["known"])
+    assert all(choice["vllm_share"] <= 0.6 for choice in plan["choices"])
     assert len(plan["choices"]) > 50 and len(plan["strong"]) == len(plan["weak"]) == 7
 
 
@@ -80,6 +81,8 @@ def test_a_shorter_last_stage_is_planned(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_warm_start_is_told_in_steps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", "sft_qwen3_4b"]) == 0
     out = capsys.readouterr().out
+    assert main(["plan", "medserl.max_rounds=1"]) == 0
+    assert "1 round (medserl.max_rounds): " in capsys.readouterr().out
     assert "300 steps (medserl.steps): " in out and "s every 100 steps" in out
 
 
@@ -99,7 +102,10 @@ def test_a_warm_start_is_told_in_steps(capsys: pytest.CaptureFixture[str]) -> No
         (["--assume", "mfu=2"], "2 is a share"),
         (["--config", "embedded"], "--config embedded: is for cpu, and GPUs are planned"),
         (["--config", "no_such"], "--config no_such: no such configuration"),
-        (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not there; give a file of notes, or leave it out"),
+        (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not a file here; give a file of notes, or leave it"),
+        (["--prompt-data", "/dev/null"], "/dev/null is not a file here"),
+        (["--config=sft_qwen3_4b", "--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not a file here"),
+        (["medserl.device=cpu"], "medserl.device is cpu"),
         (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path: /nowhere: no such file"),
         (["data.max_response_length=40000"], "is more than the model's max_position_embeddings 40960"),
         (["--gpu="], "--gpu '': is not known"),

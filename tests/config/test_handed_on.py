@@ -76,6 +76,9 @@ def test_its_optimizer_and_its_ddp_are_looked_at_too() -> None:
         (f"{ACTOR}.megatron.{DDP}.overlap_grad_reduec", True, "did you mean overlap_grad_reduce?"),
         (f"{ACTOR}.optim.{OPTIMIZER}.adam_beta", 0.9, "did you mean adam_beta"),
         (f"critic.optim.{OPTIMIZER}.adam_beta2", "high", "'high' is not a number"),
+        (f"{ACTOR}.optim.{OPTIMIZER}.adam_beta1", 1.5, "1.5 is more than 1"),
+        (f"{ACTOR}.optim.{OPTIMIZER}.optimizer_offload_fraction", 2.0, "2.0 is more than 1"),
+        (f"{ACTOR}.optim.{OPTIMIZER}.optimizer_offload_fraction", -1.0, "-1.0 is less than 0"),
     ):
         config = OmegaConf.create({})
         OmegaConf.update(config, key, value)

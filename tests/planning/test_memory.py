@@ -168,6 +168,10 @@ def test_what_is_advised_would_help() -> None:
     fixed = job("qwen3_4b_1node", f"+{ROLLOUT_KEYS}.engine_kwargs.vllm.kv_cache_memory_bytes=1000000")
     reason = gpu_misfit(fixed, need_of(fixed, QWEN3_4B, H100), H100, "it has")
     assert reason is not None and "kv_cache_memory_bytes" in reason and reason.endswith("raise it")
+    fixed = job("qwen3_4b_1node", f"+{ROLLOUT_KEYS}.engine_kwargs.vllm.kv_cache_memory_bytes=100000000000")
+    reason = gpu_misfit(fixed, need_of(fixed, QWEN3_4B, H100), H100, "it has")
+    assert reason is not None and reason.endswith("; lower actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_mem"
+                                                  "ory_bytes")  # fmt: skip
     four = job("qwen3_4b_1node", f"{ACTOR}.megatron.tensor_model_parallel_size=4")
     reason = gpu_misfit(four, need_of(four, find_shape("qwen3-14b", "--model"), H100), H100, "it has")
     assert reason is not None and "transfer of weights needs" in reason and "raise TP, PP or" in reason
@@ -179,6 +183,13 @@ def test_a_vllm_that_does_not_sleep_is_counted_beside_the_trainer() -> None:
     for name in (LOG_PROBS, UPDATE):
         assert awake.phase(name).total == pytest.approx(sleeping.phase(name).total + vllm)
     assert awake.phase(ROLLOUT).total == sleeping.phase(ROLLOUT).total
+
+
+def test_float32_takes_twice_as_much_of_vllm() -> None:
+    half, full = need("qwen3_4b_1node"), need("qwen3_4b_1node", f"{ROLLOUT_KEYS}.dtype=float32")
+    weights = [each.phase(TRANSFER).parts["vLLM weights"] for each in (half, full)]
+    assert weights[1] == 2 * weights[0]
+    assert half.cache is not None and full.cache is not None and full.cache.needed == 2 * half.cache.needed
 
 
 def test_without_a_known_gpu_vllms_share_is_left_out() -> None:
