@@ -171,7 +171,7 @@ def _model_problems(
         megatron = OmegaConf.select(config, "actor_rollout_ref.actor.megatron")  # FSDP has none
         ends = ends_of(megatron) if megatron is not None else (None, None)
         check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size, ends)
-        check_memory(config, model, str(path))
+        check_memory(config, model, str(path), asked)
     return (model if tokenizer is not None else None), measured, longest
 
 
