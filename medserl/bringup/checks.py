@@ -73,7 +73,8 @@ class Check:
         return self.patience * (self.seconds(device) or 0.0) + self.grace
 
 
-TRAINER = ("torch", "megatron.core", "mbridge", "verl", "hydra")
+TRAINER = ("torch", "megatron.core", "mbridge", "verl", "hydra", "ray", "tensordict", "peft", "accelerate")
+"""The last four are imported with verl's engines, whichever of them runs (verl 0.9.1, workers/engine/__init__.py)."""
 ENGINE = "transformer_engine"
 _PACKAGE = "medserl.bringup"
 

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from medserl.bringup.checks import CHECKS, FAILED, LEFT_OUT, NOT_RUN, PASSED, TITLES, Check, chosen
+from medserl.bringup.checks import CHECKS, FAILED, LEFT_OUT, NOT_RUN, PASSED, TITLES, TRAINER, Check, chosen
 from medserl.bringup.machine import children_environment, device_here, first_line, missing
 from medserl.bringup.runner import Runner
 from medserl.bringup.table import listing, summary
@@ -106,6 +106,7 @@ def test_what_is_not_here_is_said_and_no_process_started(environment: dict[str, 
     assert (gpu["status"], gpu["why"]) == (NOT_RUN, "no GPU")
     assert (package["status"], package["why"]) == (NOT_RUN, "no_such_package.inner is not installed")
     assert missing(("json", "os.path")) is None
+    assert missing(TRAINER) is None
     for one in CHECKS:  # without Transformer Engine, mbridge makes no model on a GPU
         if one.group in "bcd" and one.key not in ("b2", "c1"):
             assert "transformer_engine" in one.needs("cuda") and "transformer_engine" not in one.needs("cpu"), one.key
