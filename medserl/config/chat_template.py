@@ -1,4 +1,5 @@
-"""Whether a tokenizer's chat template says what the game asks it to say. No torch; the tokenizer is given."""
+"""Whether a tokenizer is its model's, and its chat template says what the game asks it to say. No torch; the tokenizer
+is given."""
 
 from __future__ import annotations
 
@@ -54,6 +55,20 @@ def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dic
     if lost := [role for role, word in words.items() if word not in text]:
         raise ConfigError(
             f"{key}: {path}: its chat template drops the {' and the '.join(lost)} message; use another model"
+        )
+
+
+def check_vocabulary(tokenizer: Any, path: Path | str, key: str, model: dict[str, Any]) -> None:
+    """The model, whose config.json is given, must have an embedding for each token of its tokenizer.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    words = model.get("vocab_size")
+    if isinstance(words, int) and len(tokenizer) > words:
+        raise ConfigError(
+            f"{key}: {path}: its tokenizer has {len(tokenizer)} tokens, its model {words}; copy tokenizer and weights "
+            "of one model"
         )
 
 

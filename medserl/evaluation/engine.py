@@ -14,7 +14,7 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
 from medserl.config.model_at_hand import of_the_ward
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
@@ -231,7 +231,9 @@ def _tokenizer(model: Path, thinking: bool) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
+        raise ConfigError(
+            f"--model {model}: has no usable tokenizer ({first}); copy the model's tokenizer files"
+        ) from None
     if not tokenizer.chat_template:
         raise ConfigError(
             f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
@@ -239,6 +241,7 @@ def _tokenizer(model: Path, thinking: bool) -> Any:
         )
     check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
     check_thinking(tokenizer, model, "--model", thinking)
+    check_vocabulary(tokenizer, model, "--model", text_config(model, f"--model {model}"))
     return tokenizer
 
 
