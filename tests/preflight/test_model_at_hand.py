@@ -246,7 +246,7 @@ def test_every_command_refuses_it_before_it_starts(
 SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
 
 
-@pytest.mark.parametrize("template", [SYSTEM, "{% if x %}", "{{ messages[0]['content'].nothing() }}"])
+@pytest.mark.parametrize("template", [SYSTEM, "{% if x %}", "{{ messages[0]['content'].nothing() }}", "{{ 1 + 'a' }}"])
 def test_statistics_too_tell_of_a_template_that_cannot_render(
     template: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
