@@ -132,7 +132,7 @@ def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict
 
 
 def unequal_steps(results: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """A line for people where arms differ in how often their weights moved, a difference of its own; else empty."""
+    """A line for people where arms differ in how often their weights moved; else empty."""
     steps = {
         name: mean(found)
         for name, runs in results.items()
