@@ -142,8 +142,8 @@ def unequal_steps(results: dict[str, dict[int, dict[str, Any]]]) -> str:
         return ""
     counted = ", ".join(f"{escape(name)} {count:.0f}" for name, count in steps.items())
     return (
-        f"The arms differ in optimizer steps ({counted}): what they differ in besides is not all that tells them apart. "
-        "actor_rollout_ref.actor.ppo_mini_batch_size or medserl.max_rounds of an arm makes them equal."
+        f"The arms differ in optimizer steps ({counted}), and not only in what they are named for: "
+        "actor_rollout_ref.actor.ppo_mini_batch_size or medserl.max_rounds of an arm evens them out."
     )
 
 
