@@ -99,6 +99,7 @@ def test_only_instruction_leaves_labels_unchecked() -> None:
     said = unchecked_labels("instruction", None)
     assert said is not None and "were not checked" in said and "inversion is not measured" in said
     assert "measured by rules only" in str(unchecked_labels("instruction", "rules"))
+    assert unchecked_labels("instruction", "instruction") == said, "nobody checks anything"
     assert unchecked_labels("rules", None) is None and unchecked_labels("judge", None) is None
     assert make_referee("rules").rule(Note("n", "x"), Mode.ERROR, "anything").checked
 
