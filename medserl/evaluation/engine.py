@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.config.chat_template import check_chat_template, check_thinking
-from medserl.config.model_at_hand import of_the_ward
+from medserl.config.model_at_hand import threads_for
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import probability_incorrect, verdict_place
 from medserl.evaluation.kept import KeptAnswers
@@ -77,18 +77,12 @@ def prepare_device(config: DictConfig) -> str:
             f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
             f"or set medserl.device={here}"
         )
-    os.environ.update(cpu_environment(threads=_threads(config)) if device == "cpu" else common_environment())
+    parts = config.actor_rollout_ref
+    threads = threads_for(parts.model.path, int(parts.rollout.tensor_model_parallel_size))
+    os.environ.update(cpu_environment(threads=threads) if device == "cpu" else common_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.update(ON_LOOPBACK)
     return device
-
-
-def _threads(config: DictConfig) -> int:
-    """Compute threads of a vLLM worker on CPUs: it has the machine to itself, shared by its tensor parallelism. The
-    ward's tiny model computes too little for a second one."""
-    if of_the_ward(config.actor_rollout_ref.model.path):
-        return 1
-    return max(1, len(os.sched_getaffinity(0)) // int(config.actor_rollout_ref.rollout.tensor_model_parallel_size))
 
 
 def engine_options(config: DictConfig) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def _model_problems(
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
         check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
-        check_memory(config, model, str(path))
+        check_memory(config, model, str(path), asked)
     return (model if tokenizer is not None else None), measured, longest
 
 

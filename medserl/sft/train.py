@@ -19,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config.chat_template import check_chat_template, check_thinking
 from medserl.config.load import load_sft_config, sft_settings
+from medserl.config.mistakes import keys_of
+from medserl.config.model_at_hand import threads_for
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made, of_the_ward
 from medserl.errors import ConfigError, DataError, UserError
 from medserl.files import put_in_place, replace_durably, sync, write_atomically
@@ -101,7 +103,8 @@ class SftRun:
             return self.model_dir
         surroundings = Surroundings()
         try:
-            variables = prepare_environment(self.config)  # before anything is written: the device may not fit
+            threads = threads_for(self.config.model.path, self.config.trainer.n_gpus_per_node)
+            variables = prepare_environment(self.config, threads)  # before anything is written: the device may not fit
             if not self.place.first:
                 return self._join(variables)
             self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
@@ -176,7 +179,7 @@ class SftRun:
         start = model_path(self.config.model.path, "model.path")
         model = check_model(start, "model.path", tp, pp)
         self._context = model.get("max_position_embeddings")
-        check_memory(self.config, model, str(start))
+        check_memory(self.config, model, str(start), keys_of(self.overrides))
         check_weights(start, "model.path", model)
         tokenizer = load_tokenizer(start, "model.path")
         check_chat_template(tokenizer, start, "model.path", {"enable_thinking": False})

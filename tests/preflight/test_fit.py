@@ -188,8 +188,31 @@ def test_micro_batches_become_small_enough_for_the_machine(
         OmegaConf.update(config, key, 60000)
     monkeypatch.setattr(fit, "host_memory", lambda: (0.9 * needed, False))
     with pytest.raises(ConfigError, match=r"needs about .* for 0\.13 G parameters .* shorter prompts"):
+        check_memory(config, SMALL, "m", ["trainer.n_gpus_per_node"])  # so many workers are wanted
+    assert OmegaConf.select(config, key) == 60000 and config.trainer.n_gpus_per_node == 2
+
+
+@pytest.mark.parametrize("name", ["real_cpu", "sft_real_cpu"])
+def test_one_worker_trains_where_two_do_not_fit(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load, model = (load_sft_config, "model") if name.startswith("sft") else (load_config, "actor_rollout_ref.model")
+    config = load(name, [NOTES, f"{model}.path=m"])
+    shape = shape_of(SMALL, "m")
+    least = OmegaConf.select(config, "data.max_length") or 1152
+    two = sum(bytes_on_cpus(job_of(config).with_training(tokens=least), shape).values())
+    monkeypatch.setattr(fit, "host_memory", lambda: (0.9 * two, False))
+    check_memory(config, SMALL, "m")
+    one = job_of(config)
+    assert (one.training.gpus_per_node, one.training.tp, one.training.pp, one.training.dp) == (1, 1, 1, 1)
+    assert "one worker trains: trainer.n_gpus_per_node=1" in caplog.text
+    assert sum(bytes_on_cpus(one, shape).values()) <= 0.9 * two
+    if one.rollout is not None:
+        assert not one.rollout.full_precision and config.ray_kwargs.ray_init.num_gpus == 1
+        assert not one.training.reshardable
+    monkeypatch.setattr(fit, "host_memory", lambda: (0.3 * two, False))
+    with pytest.raises(ConfigError, match="a run on CPUs needs about"):
         check_memory(config, SMALL, "m")
-    assert OmegaConf.select(config, key) == 60000
 
 
 def test_rows_that_are_counted_stay_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
