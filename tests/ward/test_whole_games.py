@@ -78,7 +78,9 @@ def test_a_frozen_injector_is_the_start_model_whatever_the_assessor_learns(
         step(run, rows, old, advantages, roles)
 
     monkeypatch.setattr(bench.SelfPlay, "_step", watched)
-    rows, final = played(bench, tmp_path, capsys, "--frozen", "--lr", "0.05", "--kl", "0.2", "--referee", "instruction")
-    assert trained == {"assessor"}
+    options = ["--frozen", "--lr", "0.05", "--kl", "0.2", "--referee", "instruction", "--seed", "2"]
+    rows, final = played(bench, tmp_path, capsys, *options, "--rounds", "9", "--stop", "2", "--mini", "4")
+    assert trained == {"assessor"} and len(rows) == 2
+    assert all(row["optimizer_steps"] == max(1, round(row["questions"] / 4)) for row in rows)
     assert rows[1]["acceptance"] > 0.4, "a rate that ruins the policy leaves the injector as it was"
     assert final["inversion"] >= 0
