@@ -21,7 +21,7 @@ _NUMBERS = (
     "num_attention_heads",
     "vocab_size",
 )
-_QWEN3, _QWEN2, _LLAMA = FAMILIES
+_QWEN3, _QWEN2, _LLAMA, _MISTRAL = FAMILIES
 # From the models' own config.json: architecture, layers, hidden, intermediate, heads, key-value heads, head size,
 # vocabulary, tied embeddings, context.
 KNOWN: dict[str, tuple[str, int, int, int, int, int, int, int, bool, int]] = {
@@ -40,6 +40,7 @@ KNOWN: dict[str, tuple[str, int, int, int, int, int, int, int, bool, int]] = {
     "llama-3.2-1b": (_LLAMA, 16, 2048, 8192, 32, 8, 64, 128256, True, 131072),
     "llama-3.2-3b": (_LLAMA, 28, 3072, 8192, 24, 8, 128, 128256, True, 131072),
     "llama-3.1-8b": (_LLAMA, 32, 4096, 14336, 32, 8, 128, 128256, False, 131072),
+    "mistral-7b-v0.3": (_MISTRAL, 32, 4096, 14336, 32, 8, 128, 32768, False, 32768),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
 from medserl.config.load import game_settings
 from medserl.config.plugins import described, has_validation_notes
 from medserl.config.settings import JUDGE, GameSettings, GameSetup, labelled_per_round, make_setup
@@ -295,9 +295,5 @@ def check_tokenizer(config: DictConfig, model: dict[str, Any]) -> Any:
     path = config.actor_rollout_ref.model.path
     tokenizer = load_tokenizer(path)
     check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
-    if len(tokenizer) > model["vocab_size"]:
-        raise ConfigError(
-            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
-            f"{model['vocab_size']}"
-        )
+    check_vocabulary(tokenizer, path, MODEL, model)
     return tokenizer

@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.mistakes import keys_of
 from medserl.config.model_at_hand import threads_for
@@ -182,6 +182,7 @@ class SftRun:
         tokenizer = load_tokenizer(start, "model.path")
         check_chat_template(tokenizer, start, "model.path", {"enable_thinking": False})
         check_thinking(tokenizer, start, "model.path", thinking=False)
+        check_vocabulary(tokenizer, start, "model.path", model)
         return tokenizer
 
     def _check_demonstrations(self, tokenizer: Any) -> None:

@@ -479,7 +479,7 @@ def forked(directory: Path, tp: int, pp: int, number: int) -> int:
 def import_all() -> None:
     """What `run_layout` needs; nothing that starts a thread, which would not survive a fork."""
     import verl.workers.engine  # noqa: F401
-    from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM  # noqa: F401
+    from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM  # noqa: F401
 
     import medserl.training.export  # noqa: F401
 

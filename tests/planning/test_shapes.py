@@ -28,6 +28,7 @@ PUBLISHED = {
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
     "llama-3.1-8b": 8_030_261_248,
+    "mistral-7b-v0.3": 7_248_023_552,
 }
 CONFIG = QWEN3_4B | {"max_position_embeddings": 40960}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from medserl.config.model_at_hand import named_model, prompts_for
 from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
 from medserl.evaluation.engine import Decoding, assess
 from medserl.evaluation.kept import KeptAnswers
-from medserl.evaluation.model import check_files
+from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, engine_config
+from medserl.preflight.model_files import read_model_config
 from medserl.preflight.problems import Problems
+from medserl.preflight.prompt_lengths import load_tokenizer
+from medserl.run.weights import stranger
 from medserl.ward import MODEL_DIR, ward_notes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 from tests.preflight.models import CHATML, make_model, real_notes
@@ -174,7 +178,11 @@ BAD_MODELS = {
     ),
     "always thinks": ({"template": THINKS}, [], "has no enable_thinking and opens a thought in every reply"),
     "short context": ({"max_position_embeddings": 1000}, [], "1152 (data.max_prompt_length"),
-    "no bridge": ({"architecture": "MistralForCausalLM"}, [], "Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"),
+    "no bridge": (
+        {"architecture": "Gemma3ForCausalLM"},
+        [],
+        "Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, Mistral",
+    ),
     "yarn": ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, [], "rotary positions of type 'yarn'"),
 }
 
@@ -204,6 +212,8 @@ BAD_EVERYWHERE = {
         ),
     ),
     "no weights": ({}, ("copy the whole model again",) * 4),
+    "an adapter": ({}, ("holds an adapter (LoRA), no model; merge it",) * 4),
+    "another's tokenizer": ({"vocab_size": 1}, ("has 3 tokens, its model 1; copy",) * 4),
 }
 
 
@@ -215,6 +225,8 @@ def test_every_command_refuses_it_before_it_starts(
     model, notes = make_model(tmp_path / "model", **changed), real_notes(tmp_path / "pairs.jsonl")
     if name == "no weights":
         (model / "model.safetensors").unlink()
+    elif name == "an adapter":
+        (model / "config.json").rename(model / "adapter_config.json")
     monkeypatch.setattr("medserl.evaluation.engine.prepare_device", lambda config: "cpu")
     asked = ["--model", str(model)]
     out = [f"{tmp_path}/out", f"{tmp_path}/out.csv"]
@@ -229,6 +241,61 @@ def test_every_command_refuses_it_before_it_starts(
         error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medserl: error")]
         assert len(error) == 1 and sentence in error[0]
     assert not any(Path(path).exists() for path in out)
+
+
+SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+
+
+@pytest.mark.parametrize("template", [SYSTEM, "{% if x %}", "{{ messages[0]['content'].nothing() }}", "{{ 1 + 'a' }}"])
+def test_statistics_too_tell_of_a_template_that_cannot_render(
+    template: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(tmp_path / "model", template=template)
+    notes = real_notes(tmp_path / "notes.jsonl", 2)
+    assert main(["data", "stats", str(notes), "--model", str(model)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert "its chat template does not render the game's messages" in error and len(error.splitlines()) == 1
+
+
+def gguf(path: Path) -> None:
+    path.write_bytes(b"GGUF\x03")
+
+
+def adapter(path: Path) -> None:
+    path.mkdir()
+    (path / "adapter_config.json").touch()
+    (path / "adapter_model.safetensors").touch()
+
+
+def two_formats(path: Path) -> None:
+    make_model(path)
+    (path / "params.json").touch()
+    (path / "consolidated.safetensors").touch()
+
+
+STRANGERS = {
+    "is a GGUF file; a model directory is made of one by transformers": gguf,
+    "is a file; give the model's directory": Path.touch,
+    "is a symbolic link that leads nowhere": lambda path: path.symlink_to(path),
+    "holds an adapter (LoRA), no model; merge it": adapter,
+    "holds params.json and consolidated*.safetensors, which vLLM reads": two_formats,
+}
+
+
+@pytest.mark.parametrize("told", STRANGERS)
+def test_what_is_taken_for_a_model_is_told_by_name(told: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    STRANGERS[told](path)
+    for read in (read_model_config, load_tokenizer, lambda path, key: model_directory(str(path))):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            read(path, "--model")
+
+
+def test_a_gguf_file_beside_a_config_is_no_model(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    assert stranger(model) is None
+    (model / "model.safetensors").rename(model / "model.gguf")
+    assert "holds a GGUF file and no other weights" in (stranger(model) or "")
 
 
 def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:
