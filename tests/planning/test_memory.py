@@ -229,4 +229,4 @@ def test_a_critic_of_a_run_on_cpus_counts_too() -> None:
     plain, both = (bytes_on_cpus(job_of(load_config("embedded", given)), QWEN3_06B) for given in ([], [GAE]))
     workers, own = 2, QWEN3_06B.critic_stage(2, (28,), 0)
     assert both["critic"] == pytest.approx(workers * (2 + 4 + 12) * own)
-    assert "critic" not in plain and sum(both.values()) > sum(plain.values()) + both["critic"]
+    assert "critic" not in plain and sum(both.values()) >= sum(plain.values()) + both["critic"]
