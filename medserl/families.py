@@ -74,8 +74,8 @@ def obstacle(model: Model) -> str | None:
     kind = model.get("model_type", family.model_type)
     if kind != family.model_type:
         return f"model_type {kind!r} is not that of {family.architecture}"
-    if isinstance(quantised := model.get("quantization_config"), dict):
-        method = quantised.get("quant_method") or "quantization_config"
+    if quantised := model.get("quantization_config"):
+        method = (isinstance(quantised, dict) and quantised.get("quant_method")) or "quantization_config"
         return f"quantised weights ({method}) are not supported in training, those in bf16 are"
     if model.get("llama_4_scaling") is not None:
         return "llama_4_scaling is not supported in training"
@@ -90,6 +90,9 @@ def obstacle(model: Model) -> str | None:
             return f"{key} {value!r} is not supported in training"
     if model.get("attention_bias") and not family.qkv_bias:
         return "attention_bias true is not supported in training"
+    head = model.get("head_dim")
+    if isinstance(head, int) and not isinstance(head, bool) and head > 0 and head % 2:  # positions turn pairs of it
+        return f"head_dim {head} is not an even number"
     return _window_obstacle(model, family) or _rope_obstacle(model)
 
 

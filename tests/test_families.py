@@ -78,6 +78,7 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
         ({"quantization_config": {"quant_method": "fp8"}}, "quantised weights (fp8)"),
         ({"llama_4_scaling": {"beta": 0.1}}, "llama_4_scaling"),
         ({"model_type": "mistral"}, "model_type 'mistral'"),
+        ({"head_dim": 15}, "head_dim 15 is not an even number"),
     ],
 )
 def test_what_megatron_would_not_do_is_an_obstacle(change: dict[str, Any], told: str) -> None:

@@ -39,6 +39,7 @@ class Check:
         expected: What must hold for it to pass, and what is aimed at, for whoever reads the line.
         cuda_seconds, cpu_seconds: About how long it takes; None where it needs the other device.
         packages: Distributions' modules without which it is not run.
+        on_gpus: The same on GPUs, besides.
         fresh: In a process of its own; others share one with their group.
         patience, grace: It counts as hanging after that many times the expected seconds, and these seconds more.
     """
@@ -51,6 +52,7 @@ class Check:
     cpu_seconds: float | None
     packages: tuple[str, ...] = ("torch",)
     fresh: bool = False
+    on_gpus: tuple[str, ...] = ()
     patience: float = 4.0
     grace: float = 60.0
 
@@ -61,6 +63,10 @@ class Check:
     def seconds(self, device: str) -> float | None:
         """Expected duration on a device; None where it is not run there."""
         return self.cuda_seconds if device == CUDA else self.cpu_seconds
+
+    def needs(self, device: str) -> tuple[str, ...]:
+        """Modules without which it is not run on a device."""
+        return self.packages + (self.on_gpus if device == CUDA else ())
 
     def limit(self, device: str) -> float:
         """Seconds after which it counts as hanging."""
@@ -132,6 +138,7 @@ CHECKS: tuple[Check, ...] = (
         25,
         40,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "b1",
@@ -142,6 +149,7 @@ CHECKS: tuple[Check, ...] = (
         40,
         TRAINER,
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "b2",
@@ -170,6 +178,7 @@ CHECKS: tuple[Check, ...] = (
         90,
         45,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c3",
@@ -179,6 +188,7 @@ CHECKS: tuple[Check, ...] = (
         20,
         10,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c4",
@@ -188,6 +198,7 @@ CHECKS: tuple[Check, ...] = (
         40,
         10,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c5",
@@ -197,6 +208,7 @@ CHECKS: tuple[Check, ...] = (
         40,
         10,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c6",
@@ -207,6 +219,7 @@ CHECKS: tuple[Check, ...] = (
         None,
         TRAINER,
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "d1",
@@ -217,6 +230,7 @@ CHECKS: tuple[Check, ...] = (
         60,
         TRAINER,
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "e1",
@@ -247,6 +261,7 @@ CHECKS: tuple[Check, ...] = (
         170,
         (*TRAINER, "vllm", "ray"),
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "g1",
@@ -257,6 +272,7 @@ CHECKS: tuple[Check, ...] = (
         170,
         (*TRAINER, "vllm", "ray"),
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
 )
 TITLES = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config.family import TRAIN, TRAIN_FSDP, Family, compose
+from medserl.config.refused import ENGINES, check_supported
 from medserl.errors import ConfigError
 
 MEGATRON, FSDP = "megatron", "dp"
@@ -30,6 +31,10 @@ def compose_training(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, 
         ConfigError: as ``compose``; a key of Megatron's beside ``model_engine=dp``.
     """
     _check_followers(overrides)
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key == "model_engine" and value != "null":  # else Hydra looks for a file of that name
+            check_supported(OmegaConf.create({key: value.strip("\"'")}), ENGINES)
     config = compose(path.parent, path.stem, overrides, TRAIN)
     _check_critics_sections(config)
     if config.get("model_engine") != FSDP:  # a configuration of `medserl sft` has none, which load_config tells
@@ -86,4 +91,5 @@ def _check_optimizer(path: Path, optimizer: DictConfig) -> None:
 
 def megatrons(key: str) -> bool:
     """Whether what is known of a key, its values or that it has no effect, holds for Megatron only."""
-    return ".megatron." in key or key.endswith((".optim.betas", ".optim.optimizer"))
+    of_megatron = (".optim.betas", ".optim.optimizer", "_gradient_checkpointing", "_activation_offload")
+    return ".megatron." in key or key.endswith(of_megatron)

@@ -26,6 +26,7 @@ from medserl.config.family import (
     configs_dir,
     verl_config_dir,
 )
+from medserl.config.handed_on import check_handed_on
 from medserl.config.mistakes import first_line, reject_unknown_keys, verl_defaults
 from medserl.config.refused import (
     SFT_ONLY,
@@ -92,6 +93,7 @@ def load_config(
     fsdp = family is TRAIN_FSDP
     rules = {key: rule for key, rule in TRAIN_RULES.items() if not (fsdp and megatrons(key))}
     check_values(config, rules, verl_defaults(family))
+    check_handed_on(config)
     without_effect = tuple((key, why) for key, why in TRAIN_WITHOUT_EFFECT if not (fsdp and megatrons(key)))
     check_effects(config, _shared("base"), verl_defaults(family), without_effect)
     expand_home(config)
@@ -120,6 +122,7 @@ def load_sft_config(
     check_supported(config, SFT_ONLY)
     reject_unknown_keys(config, SFT)
     check_values(config, SFT_RULES, verl_defaults(SFT))
+    check_handed_on(config)
     check_effects(config, _shared("sft_base"), verl_defaults(SFT), SFT_WITHOUT_EFFECT)
     expand_home(config)
     if starts:

@@ -124,6 +124,10 @@ class Shape:
         return 2 * 2 * self.layers * max(1, self.groups // tp) * self.head
 
 
+Ends = tuple[int | None, int | None]
+"""Layers of a pipeline's first and last stage; None: as many as the others."""
+
+
 def stage_layers(shape: Shape, pp: int, first: int | None = None, last: int | None = None) -> tuple[int, ...]:
     """Layers of each pipeline stage, as megatron-core deals them.
 
@@ -136,12 +140,19 @@ def stage_layers(shape: Shape, pp: int, first: int | None = None, last: int | No
     Raises:
         ConfigError: the layers cannot be dealt.
     """
-    rest, stages = shape.layers - (first or 0) - (last or 0), pp - (first is not None) - (last is not None)
-    if stages < 0 or rest < 0 or (stages == 0 and rest) or (stages and (rest < stages or rest % stages)):
-        given = "" if first is None and last is None else f", with {first or last} layers in a stage of its own choice,"
+    ends = [size for size in (first, last) if size is not None]
+    rest, stages = shape.layers - sum(ends), pp - len(ends)
+    if not ends and (stages > shape.layers or shape.layers % stages):
         raise ConfigError(
-            f"{shape.name}: its num_hidden_layers {shape.layers}{given} cannot be divided by "
-            f"pipeline_model_parallel_size {pp}; choose one of {_divisors(shape.layers)}"
+            f"{shape.name}: its num_hidden_layers {shape.layers} cannot be divided by pipeline_model_parallel_size "
+            f"{pp}; choose one of {_divisors(shape.layers)}"
+        )
+    if ends and (pp < 2 or min(ends) < 1 or stages < 0 or (rest % stages or rest < stages if stages else rest)):
+        told = " and ".join(f"num_layers_in_{end}_pipeline_stage {size}" for end, size in (("first", first),
+                            ("last", last)) if size is not None)  # fmt: skip
+        raise ConfigError(
+            f"{shape.name}: its num_hidden_layers {shape.layers} cannot be dealt to pipeline_model_parallel_size {pp} "
+            f"with {told}; the other stages need the same number of layers each, at least one"
         )
     middle = [rest // stages] * stages if stages else []
     return tuple([*([first] if first is not None else []), *middle, *([last] if last is not None else [])])
@@ -170,8 +181,15 @@ def unserved(shape: Shape, tp: int) -> str | None:
     return None
 
 
-def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None) -> None:
+def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None, ends: Ends = (None, None)) -> None:
     """Raise where Megatron or vLLM cannot split the model.
+
+    Args:
+        shape: The model.
+        tp: Megatron's tensor-parallel size.
+        pp: Its pipeline stages.
+        rollout_tp: vLLM's tensor-parallel size; None where there is none.
+        ends: Layers of the first and the last stage where the configuration sets them, ``job.ends_of``.
 
     Raises:
         ConfigError: says which number cannot be divided by which, and what can.
@@ -179,7 +197,7 @@ def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None) -> Non
     fitting = [str(size) for size in (1, 2, 4, 8, 16) if undivided(shape, size) is None]
     if (reason := undivided(shape, tp)) is not None:
         raise ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}")
-    stage_layers(shape, pp)
+    stage_layers(shape, pp, *ends)
     if rollout_tp is not None and (reason := unserved(shape, rollout_tp)) is not None:
         raise ConfigError(f"{shape.name}: {reason}; choose another one")
 

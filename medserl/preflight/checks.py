@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
 from medserl.config.load import game_settings
@@ -18,6 +18,7 @@ from medserl.config.settings import JUDGE, GameSettings, GameSetup, labelled_per
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError
 from medserl.game import Note
+from medserl.planning.job import ends_of
 from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.fit import check_memory
@@ -175,7 +176,9 @@ def _model_problems(
             check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
-        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
+        megatron = OmegaConf.select(config, "actor_rollout_ref.actor.megatron")  # FSDP has none
+        ends = ends_of(megatron) if megatron is not None else (None, None)
+        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size, ends)
         check_memory(config, model, str(path), asked)
     return (model if tokenizer is not None else None), measured, longest
 
@@ -217,12 +220,13 @@ def settle_bucket(config: DictConfig, model: dict[str, Any]) -> None:
         engine.update_weights_bucket_megabytes = needed
 
 
-def check_model(path: Path, key: str, tp: int, pp: int, rollout_tp: int = 1) -> dict[str, Any]:
-    """The model directory must hold a model of a known family with its tokenizer that the layout can split; returns
-    config.json."""
+def check_model(path: Path, key: str, megatron: DictConfig, rollout_tp: int = 1) -> dict[str, Any]:
+    """The model directory must hold a model of a known family with its tokenizer that a configuration's Megatron
+    section and vLLM can split; returns config.json."""
     model = read_model_config(path, key)
     _check_files(path, key)
-    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp)
+    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp, ends_of(megatron))
     return model
 
 

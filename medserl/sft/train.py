@@ -174,10 +174,8 @@ class SftRun:
         """The start model's; the model is looked at first."""
         if self.config.model.path == UNTRAINED_WARD:
             return load_tokenizer(model_dir(), "model.path")  # the same as the one that is made
-        engine = self.config.engine
-        tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
         start = model_path(self.config.model.path, "model.path")
-        model = check_model(start, "model.path", tp, pp)
+        model = check_model(start, "model.path", self.config.engine)
         self._context = model.get("max_position_embeddings")
         check_memory(self.config, model, str(start), keys_of(self.overrides))
         check_weights(start, "model.path", model)

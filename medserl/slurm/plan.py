@@ -177,7 +177,8 @@ def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
         "layout",
         f"{counted(shape.nodes, 'node')} x {counted(config.trainer.n_gpus_per_node, 'GPU')} = {world} = "
         f"TP {tp} x PP {pp}{with_cp} x DP {dp}; "
-        f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines{beside}",
+        f"vLLM TP {rollout.tensor_model_parallel_size}, "
+        f"{counted(world // rollout.tensor_model_parallel_size, 'engine')}{beside}",
     )
     mini = actor.ppo_mini_batch_size * rollout.n
     plan.add(
@@ -228,14 +229,8 @@ def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Model | None:
     if shape.in_container and not outside.is_dir():
         _look_for(plan, path, "model", shape)
         return None
-    actor = config.actor_rollout_ref.actor.megatron
-    model = check_model(
-        outside,
-        key,
-        actor.tensor_model_parallel_size,
-        actor.pipeline_model_parallel_size,
-        config.actor_rollout_ref.rollout.tensor_model_parallel_size,
-    )
+    rollout = config.actor_rollout_ref.rollout
+    model = check_model(outside, key, config.actor_rollout_ref.actor.megatron, rollout.tensor_model_parallel_size)
     return shape_of(model, path)
 
 

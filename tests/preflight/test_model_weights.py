@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from medserl.config.load import load_config
 from medserl.errors import ConfigError
@@ -23,7 +24,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def look(path: Path, tp: int = 1) -> dict[str, Any]:
-    config = check_model(path, KEY, tp, 1)
+    split = {"tensor_model_parallel_size": tp, "pipeline_model_parallel_size": 1}
+    config = check_model(path, KEY, OmegaConf.create(split))
     check_weights(path, KEY, config)
     check_lengths(load_config("embedded"), config)
     return config
