@@ -213,7 +213,6 @@ BAD_EVERYWHERE = {
         ),
     ),
     "no weights": ({}, ("copy the whole model again",) * 4),
-    "an adapter": ({}, ("holds an adapter (LoRA), no model; merge it",) * 4),
     "another's tokenizer": ({"vocab_size": 1}, ("has 3 tokens, its model 1; copy",) * 4),
 }
 
@@ -226,8 +225,6 @@ def test_every_command_refuses_it_before_it_starts(
     model, notes = make_model(tmp_path / "model", **changed), real_notes(tmp_path / "pairs.jsonl")
     if name == "no weights":
         (model / "model.safetensors").unlink()
-    elif name == "an adapter":
-        (model / "config.json").rename(model / "adapter_config.json")
     monkeypatch.setattr("medserl.evaluation.engine.prepare_device", lambda config: "cpu")
     asked = ["--model", str(model)]
     out = [f"{tmp_path}/out", f"{tmp_path}/out.csv"]
