@@ -38,6 +38,8 @@ _VERDICT = re.compile(
 )
 _BOXED = re.compile(r"\$?\\boxed\{(?:\\text\{)?((?:in)?correct)\}{1,2}\$?", re.IGNORECASE)
 _WORD = re.compile(r"\b(?:in)?correct\b", re.IGNORECASE)
+_SAID = re.compile(r"\W*(?:((?:(?i:in))?(?i:correct))\b(?!\s+\w)|((?:IN)?CORRECT)\b)")
+"""A verdict, with reasons behind it or without; not "Correct dosing is …"."""
 _STATED = re.compile(r"final[ _-]?answer\W{0,12}(?:is\W{1,4})?((?:in)?correct)\b", re.IGNORECASE)
 
 
@@ -235,8 +237,8 @@ def _stated(body: Body) -> set[Label]:
     for field in body.fields:
         if field.key == "final_answer":
             named += map(_label, _WORD.findall(field.value))
-        elif (found := _verdict(field).label) is not None:
-            named.append(found)
+        elif field.key == OTHER_KEY and (said := _SAID.match(field.value)) is not None:
+            named.append(_label(said.group(1) or said.group(2)))
     return set(named)
 
 

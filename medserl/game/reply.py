@@ -140,7 +140,11 @@ def read_body(answer: str) -> Body:
             place, last = end, True
     if text[place:].strip(" \n]"):
         last = _read_lines(text[place:], fenced, fields)
-    return Body(fields, last, text)
+    return Body([_not_strict(field, Form.LAYOUT) for field in fields] if place else fields, last, text)
+
+
+def _not_strict(field: Field, form: Form) -> Field:
+    return field._replace(form=form) if field.strict else field
 
 
 def _read_lines(text: str, fenced: bool, fields: list[Field]) -> bool:
@@ -159,6 +163,8 @@ def _read_lines(text: str, fenced: bool, fields: list[Field]) -> bool:
             hanging = False
         elif not _TAG.fullmatch(line.strip()):
             last = hanging = False
+        elif last:  # a tag behind it
+            fields[-1] = _not_strict(fields[-1], Form.TAGS)
     return last
 
 
@@ -180,9 +186,11 @@ def _field(line: str, fenced: bool) -> Field | None:
     key, value = _key(plain.group(1)), plain.group(2)
     if value is None and key not in ("final_answer", OTHER_KEY):
         return None  # a line with nothing but the key is a heading over a verdict, and over nothing else
-    value = (value or "").strip()
-    if bare[:1] in "\"'" and value[-2:] in ('",', "',"):  # a line of an object that is no JSON
-        value = value[:-1]
+    if value is None:
+        return Field(OTHER_KEY, "", Form.LAYOUT)
+    value = value.strip()
+    if plain.string[: plain.start(1)].endswith(('"', "'")) and value[-2:] in ('",', "',"):
+        value = value[:-1]  # a line of an object that is no JSON
     marked = _without_marks(value)
     if match is None:
         form = Form.TAGS
@@ -202,7 +210,7 @@ def once(fields: Sequence[Field]) -> list[Field]:
     found: dict[tuple[str, str], Field] = {}
     for field in fields:
         known = found.get((field.key, field.value))
-        found[field.key, field.value] = known._replace(form=Form.LAYOUT) if known and known.strict else known or field
+        found[field.key, field.value] = _not_strict(known, Form.LAYOUT) if known else field
     return list(found.values())
 
 

@@ -32,7 +32,13 @@ from medserl.preflight.model_files import (
     read_model_config,
     tell_other_format,
 )
-from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
+from medserl.preflight.notes_fit import (
+    LONGEST_PROMPT,
+    check_prompt_lengths,
+    check_referee_knows,
+    labelled_extra,
+    settle_prompt_length,
+)
 from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run.layout import parallel_of
@@ -130,6 +136,8 @@ def _note_problems(
     model = config.actor_rollout_ref.model.path
     with problems.noted():
         check_notes(settings, notes)
+    with problems.noted():
+        check_referee_knows(settings, notes)
     with problems.noted():
         held_out = check_validation(config, settings, notes)
     check_language(settings.notes.path, [note.text for note in notes], model, MODEL, named)

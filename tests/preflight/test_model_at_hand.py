@@ -12,7 +12,7 @@ import pytest
 
 from medserl.cli.arguments import chosen_config
 from medserl.cli.main import build_parser, main
-from medserl.config.load import load_config, load_sft_config
+from medserl.config.load import game_settings, load_config, load_sft_config
 from medserl.config.model_at_hand import named_model, prompts_for
 from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
 from medserl.evaluation.engine import Decoding, assess
@@ -20,6 +20,7 @@ from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, engine_config
 from medserl.preflight.model_files import read_model_config
+from medserl.preflight.notes_fit import check_referee_knows
 from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run.weights import stranger
@@ -212,7 +213,6 @@ BAD_EVERYWHERE = {
         ),
     ),
     "no weights": ({}, ("copy the whole model again",) * 4),
-    "an adapter": ({}, ("holds an adapter (LoRA), no model; merge it",) * 4),
     "another's tokenizer": ({"vocab_size": 1}, ("has 3 tokens, its model 1; copy",) * 4),
 }
 
@@ -225,8 +225,6 @@ def test_every_command_refuses_it_before_it_starts(
     model, notes = make_model(tmp_path / "model", **changed), real_notes(tmp_path / "pairs.jsonl")
     if name == "no weights":
         (model / "model.safetensors").unlink()
-    elif name == "an adapter":
-        (model / "config.json").rename(model / "adapter_config.json")
     monkeypatch.setattr("medserl.evaluation.engine.prepare_device", lambda config: "cpu")
     asked = ["--model", str(model)]
     out = [f"{tmp_path}/out", f"{tmp_path}/out.csv"]
@@ -296,6 +294,17 @@ def test_a_gguf_file_beside_a_config_is_no_model(tmp_path: Path) -> None:
     assert stranger(model) is None
     (model / "model.safetensors").rename(model / "model.gguf")
     assert "holds a GGUF file and no other weights" in (stranger(model) or "")
+
+
+def test_real_notes_are_not_for_the_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every game would be void, and the run would end with exit code 0."""
+    real = make_model(tmp_path / "real")
+    for key in ("referee", "second_referee"):
+        assert start(tmp_path, "--model", str(real), f"medserl.{key}.name=oracle") == EXIT_USAGE
+        error = capsys.readouterr().err
+        assert "the referee oracle knows the condition of 0 of 12 notes" in error and len(error.splitlines()) == 1
+    settings = game_settings(load_config("real_cpu", ["medserl.notes.path=x.csv", "medserl.referee.name=oracle"]))
+    check_referee_knows(settings, ward_notes("train", 20, 1))
 
 
 def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:
