@@ -73,7 +73,8 @@ def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str, a
             parts = bytes_on_cpus(job.with_training(tokens=tokens), shape)
             if sum(parts.values()) <= room:
                 for key, value in changes.items():
-                    OmegaConf.update(config, key, value)
+                    for following in (key, *(_FOLLOW.get(key, []) if "engine" not in config else [])):
+                        OmegaConf.update(config, following, value)
                 if changes:
                     _log.warning("one worker trains: %s (%s of memory)", ", ".join(_told(changes)), size_text(memory))
                 if tokens < job.training.tokens:
@@ -99,6 +100,19 @@ ONE_WORKER = {
 }
 """What makes a run on CPUs as small as it gets: the embedding once and not in the first and the last stage, one vLLM
 instead of two, its weights as wide as they are trained, and no copy of the optimizer when a checkpoint is written."""
+_FOLLOW = {
+    "trainer.n_gpus_per_node": ["actor_rollout_ref.rollout.n_gpus_per_node"],
+    "actor_rollout_ref.rollout.dtype": ["distillation.teacher_models.teacher_model.inference.dtype"],
+    **{
+        f"actor_rollout_ref.actor.megatron.{key}": [f"{part}.megatron.{key}" for part in parts]
+        for key, parts in {
+            "tensor_model_parallel_size": ("actor_rollout_ref.ref", "critic"),
+            "pipeline_model_parallel_size": ("actor_rollout_ref.ref", "critic"),
+            "dist_ckpt_optim_fully_reshardable": ("critic",),
+        }.items()
+    },
+}
+"""Keys whose values are taken from others when a configuration is composed."""
 ONE_SUPERVISED = {
     "trainer.n_gpus_per_node": 1,
     "engine.tensor_model_parallel_size": 1,

@@ -240,9 +240,10 @@ def test_one_worker_trains_where_two_do_not_fit(
     assert (one.training.gpus_per_node, one.training.tp, one.training.pp, one.training.dp) == (1, 1, 1, 1)
     assert "one worker trains: trainer.n_gpus_per_node=1" in caplog.text
     assert sum(bytes_on_cpus(one, shape).values()) <= 0.9 * two
-    if one.rollout is not None:
-        assert not one.rollout.full_precision and config.ray_kwargs.ray_init.num_gpus == 1
-        assert not one.training.reshardable
+    changes = fit.ONE_SUPERVISED if name.startswith("sft") else fit.ONE_WORKER
+    said = load(name, [NOTES, f"{model}.path=m", *(f"{key}={value}" for key, value in changes.items())])
+    fit._set_tokens(said, one.training.tokens, 0, "")
+    assert config == said  # all that follows from these keys follows here
     monkeypatch.setattr(fit, "host_memory", lambda: (0.3 * two, False))
     with pytest.raises(ConfigError, match="a run on CPUs needs about"):
         check_memory(config, SMALL, "m")
