@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
 
@@ -169,18 +169,27 @@ def unserved(shape: Shape, tp: int) -> str | None:
     return None
 
 
-def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None) -> None:
+def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None, problems: Problems | None = None) -> None:
     """Raise where Megatron or vLLM cannot split the model.
+
+    Args:
+        shape: The model.
+        tp: Megatron's tensor parallelism.
+        pp: Its pipeline parallelism.
+        rollout_tp: vLLM's tensor parallelism; None: it is not served.
+        problems: Takes what is wrong; None: it is raised.
 
     Raises:
         ConfigError: says which number cannot be divided by which, and what can.
     """
     fitting = [str(size) for size in (1, 2, 4, 8, 16) if undivided(shape, size) is None]
-    if (reason := undivided(shape, tp)) is not None:
-        raise ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}")
-    stage_layers(shape, pp)
-    if rollout_tp is not None and (reason := unserved(shape, rollout_tp)) is not None:
-        raise ConfigError(f"{shape.name}: {reason}; choose another one")
+    with all_told(problems) as found:
+        if (reason := undivided(shape, tp)) is not None:
+            found.add(ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}"))
+        with found.noted():
+            stage_layers(shape, pp)
+        if rollout_tp is not None and (reason := unserved(shape, rollout_tp)) is not None:
+            found.add(ConfigError(f"{shape.name}: {reason}; choose another one"))
 
 
 def _divisors(number: int) -> str:

@@ -13,12 +13,11 @@ from medserl.cli.arguments import chosen_config
 from medserl.cli.main import build_parser, main
 from medserl.config.load import load_config, load_sft_config
 from medserl.config.model_at_hand import named_model, prompts_for
-from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
+from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError, Problems
 from medserl.evaluation.engine import Decoding, assess
 from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import check_files
 from medserl.evaluation.run import Request, engine_config
-from medserl.preflight.problems import Problems
 from medserl.ward import MODEL_DIR, ward_notes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 from tests.preflight.models import CHATML, make_model, real_notes
