@@ -24,6 +24,7 @@ from medserl.config.settings import (
     AdvantageSettings,
     GameSettings,
     NotesSettings,
+    VcfSettings,
     labelled_per_round,
     passes,
     validation_metrics,
@@ -47,6 +48,8 @@ def check_choices(settings: GameSettings, found: Problems) -> None:
         check_one_of(settings, key, choices, found)
     for error in _contradictions(settings):
         found.add(error)
+    if found.doubts("medserl.vcf"):
+        settings.vcf = VcfSettings()
     try:
         api_of(settings.injector_url, "medserl.injector_url")
     except ConfigError as error:

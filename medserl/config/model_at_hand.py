@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from medserl.config.settings import BUILTIN_MODEL, WARD
+from medserl.config.settings import BUILTIN_MODEL, PROMPTS, WARD
 from medserl.errors import ConfigError
 
 MODEL_KEYS = ("actor_rollout_ref.model.path", "model.path")
-CLINICAL = "clinical"
 UNTRAINED_WARD = "untrained:ward"
 
 
@@ -22,7 +21,7 @@ def of_the_ward(model: Any) -> bool:
 
 def prompts_for(model: Any) -> str:
     """The prompt set of a model: the ward's own words for the tiny one, clinical English for all others."""
-    return WARD if of_the_ward(model) else CLINICAL
+    return WARD if of_the_ward(model) else PROMPTS
 
 
 def named_model(overrides: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import ConfigError, Problems, all_told
+from medserl.errors import ConfigError, all_told
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
 
@@ -177,13 +177,12 @@ def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None, proble
         tp: Megatron's tensor parallelism.
         pp: Its pipeline parallelism.
         rollout_tp: vLLM's tensor parallelism; None: it is not served.
-        problems: Takes what is wrong; None: it is raised.
 
     Raises:
         ConfigError: says which number cannot be divided by which, and what can.
     """
     fitting = [str(size) for size in (1, 2, 4, 8, 16) if undivided(shape, size) is None]
-    with all_told(problems) as found:
+    with all_told() as found:
         if (reason := undivided(shape, tp)) is not None:
             found.add(ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}"))
         with found.noted():

@@ -192,11 +192,11 @@ def _model_problems(
         if LONGEST_PROMPT not in asked:
             with problems.noted():
                 measured, longest = settle_prompt_length(config, model)
-    with problems.noted():
-        check_lengths(config, model)
+        with problems.noted():
+            check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
-        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size, problems)
+        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
         check_memory(config, model, str(path))
     return (model if tokenizer is not None else None), measured, longest
 

@@ -106,17 +106,20 @@ def _check_batches(config: DictConfig, dp: int, found: Problems) -> None:
                 f"{mini // dp} trajectories per replica and mini-batch",
                 f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
             )
-    for part in ("rollout", "ref"):  # verl asserts it in the first round only
+    for name, micro in _micro_batches(config).items():  # verl asserts it in the first round only
+        with found.noted():
+            divides(mini // dp, micro, f"{mini // dp} trajectories per replica and mini-batch", f"{name} {micro}")
+
+
+def _micro_batches(config: DictConfig) -> dict[str, int]:
+    """Sizes of the micro-batches of log-probabilities that have a fixed one, each size once, by key."""
+    sizes: dict[str, int] = {}
+    for part in ("rollout", "ref"):
         section = config.actor_rollout_ref[part]
         micro = section.log_prob_micro_batch_size_per_gpu
-        if micro and not section.log_prob_use_dynamic_bsz:
-            with found.noted():
-                divides(
-                    mini // dp,
-                    micro,
-                    f"{mini // dp} trajectories per replica and mini-batch",
-                    f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}",
-                )
+        if micro and not section.log_prob_use_dynamic_bsz and micro not in sizes.values():
+            sizes[f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu"] = micro
+    return sizes
 
 
 def _check_lengths(config: DictConfig, found: Problems) -> None:
@@ -144,13 +147,11 @@ def _check_critic(config: DictConfig, dp: int, found: Problems) -> None:
     told = f"a mini-batch of critic.ppo_mini_batch_size * rollout.n = {mini} trajectories"
     with found.noted():
         divides(mini, dp, told, f"{dp} data-parallel replicas")
-    for part in ("rollout", "ref"):
-        section = config.actor_rollout_ref[part]
-        micro = section.log_prob_micro_batch_size_per_gpu
-        if config.trainer.critic_warmup > 1 and micro and not section.log_prob_use_dynamic_bsz:
-            name = f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu {micro}"
+    if config.trainer.critic_warmup > 1:
+        for name, micro in _micro_batches(config).items():
+            share = f"{mini // dp} trajectories per replica and mini-batch of the critic"
             with found.noted():
-                divides(mini // dp, micro, f"{mini // dp} trajectories per replica and mini-batch of the critic", name)
+                divides(mini // dp, micro, share, f"{name} {micro}")
 
 
 def check_takes_longest(key: str, tokens: int, longest: int) -> None:

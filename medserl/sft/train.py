@@ -85,7 +85,7 @@ class SftRun:
                 tokenizer = None if problems.doubts(MODEL) else self._tokenizer(problems)
                 if not problems.doubts(NOTES):
                     with problems.noted():
-                        self._check_demonstrations(prompts, tokenizer, named_model=not problems.doubts(MODEL))
+                        self._check_demonstrations(prompts, tokenizer, not problems.doubts(MODEL))
         problems.tell()
         assert prompts is not None
         self.prompts = prompts
@@ -205,7 +205,7 @@ class SftRun:
         if model is not None:
             self._context = model.get("max_position_embeddings")
             with problems.noted():
-                check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1, problems)
+                check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1)
                 check_memory(self.config, model, str(start))
         if has_tokenizer(start):
             with problems.noted():
@@ -214,7 +214,7 @@ class SftRun:
                 check_thinking(tokenizer, start, MODEL, thinking=False)
         return tokenizer
 
-    def _check_demonstrations(self, prompts: PromptSet | None, tokenizer: Any, named_model: bool) -> None:
+    def _check_demonstrations(self, prompts: PromptSet | None, tokenizer: Any, known_model: bool) -> None:
         """Notes that offer none, or too long ones, are refused before anything is written. Of the ward, whose notes
         are all of a kind, the first batches are made; of a file every note is looked at. Without prompts or a
         tokenizer, the file is read all the same."""
@@ -231,7 +231,7 @@ class SftRun:
         found: Iterator[tuple[str, Demonstration]] = ((f"demonstration {i}", demo) for i, demo in enumerate(first))
         if path is not None:
             toy = model_dir() if self.config.model.path == UNTRAINED_WARD else self.config.model.path
-            if named_model:
+            if known_model:
                 check_language(path, [note.text for note in notes], toy, MODEL)
             found = of_each_note(notes, self._maker(prompts), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
         if tokenizer is not None:

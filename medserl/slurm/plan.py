@@ -234,7 +234,7 @@ def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Model | None:
         model = read_model_config(outside, key)
         check_present(outside, key, found)
         served = config.actor_rollout_ref.rollout.tensor_model_parallel_size
-        check_divides(shape_of(model, f"{key}: {outside}"), tp, pp, served, found)
+        check_divides(shape_of(model, f"{key}: {outside}"), tp, pp, served)
     return shape_of(model, path)
 
 

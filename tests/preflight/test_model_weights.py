@@ -27,7 +27,7 @@ def look(path: Path, tp: int = 1) -> dict[str, Any]:
     with all_told() as found:
         config = read_model_config(path, KEY)
         check_files(path, KEY, config, found)
-        check_divides(shape_of(config, KEY), tp, 1, 1, found)
+        check_divides(shape_of(config, KEY), tp, 1, 1)
     check_lengths(load_config("embedded"), config)
     return config
 
