@@ -28,6 +28,7 @@ from medserl.config.family import (
     configs_dir,
     verl_config_dir,
 )
+from medserl.config.handed_on import check_handed_on
 from medserl.config.mistakes import OWN, first_line, reject_unknown_keys, verl_defaults
 from medserl.config.own_types import mistakes_in_file
 from medserl.config.refused import (
@@ -108,6 +109,7 @@ def _load(name_or_path: str, overrides: Sequence[str], starts: bool, found: Prob
     reject_unknown_keys(config, family, found)
     usual = _usual(name_or_path, DEFAULT_CONFIG, family)
     check_values(config, rules, defaults, found, usual)
+    check_handed_on(config, found, megatron=not fsdp)
     check_effects(config, _shared("base"), defaults, without_effect, found)
     expand_home(config)
     if starts:
@@ -152,6 +154,7 @@ def _load_sft(name_or_path: str, overrides: Sequence[str], starts: bool, found: 
     check_supported(config, SFT_ONLY, found)
     reject_unknown_keys(config, SFT, found)
     check_values(config, SFT_RULES, defaults, found, _usual(name_or_path, DEFAULT_SFT_CONFIG, SFT))
+    check_handed_on(config, found)
     check_effects(config, _shared("sft_base"), defaults, SFT_WITHOUT_EFFECT, found)
     expand_home(config)
     if starts:

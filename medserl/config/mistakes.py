@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from medserl.config.family import Family, compose, verl_config_dir
 from medserl.config.own_types import check_own_value
+from medserl.config.upstream import SECTIONS, taken
 from medserl.errors import ConfigError, Problems, all_told
 
 # Dictionaries that verl hands on to another library as they are: it does not list their keys.
@@ -160,12 +161,28 @@ def explain(error: Exception, overrides: Sequence[str], family: Family) -> Confi
     culprit = next((o for o in overrides if key_of(o) in text), None)
     if culprit is not None and "Could not override" in text:
         key = key_of(culprit)
+        if is_open(key):
+            return _to_be_added(culprit, key)
         return unknown(f"override {culprit!r}: neither verl nor MedSeRL has a key {key}", key, known_keys(family))
     if culprit is None and "raised while composing config" in text:
         return _explain_file(error, text, family)
+    if culprit is not None and "Could not append" in text and "already at" in text:
+        return ConfigError(
+            f"override {culprit!r}: {key_of(culprit)} is set already; leave the + out", (key_of(culprit),)
+        )
     where = f"override {culprit!r}: " if culprit else ""
     keys = (key_of(culprit),) if culprit else ()
     return ConfigError(f"{where}{text}{' (' + cause + ')' if cause and cause not in text else ''}", keys)
+
+
+def _to_be_added(override: str, key: str) -> ConfigError:
+    """For a key of a section whose keys verl does not list, and which nobody has set yet."""
+    node, _, name = key.rpartition(".")
+    section = SECTIONS.get(node)
+    names = None if section is None else taken(section)
+    if section is not None and names is not None and name not in names:
+        return unknown(f"override {override!r}: {section.what} {name}", name, names, f"{node}.")
+    return ConfigError(f"override {override!r}: {key} is not set yet; write + before it to add it", (key,))
 
 
 def _explain_file(error: Exception, text: str, family: Family) -> ConfigError:

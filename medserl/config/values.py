@@ -318,7 +318,7 @@ def _follows(config: DictConfig, key: str) -> bool:
     """Whether a key's value, or a section that it stands in, is an interpolation."""
     node: Any = config
     for name in key.split("."):
-        node = node._get_node(name) if isinstance(node, DictConfig) else None
+        node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
         if node is None or node._is_interpolation():
             return node is not None
     return False

@@ -169,7 +169,7 @@ def unserved(shape: Shape, tp: int) -> str | None:
     return None
 
 
-def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None, problems: Problems | None = None) -> None:
+def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None) -> None:
     """Raise where Megatron or vLLM cannot split the model.
 
     Args:

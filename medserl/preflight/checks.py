@@ -35,6 +35,7 @@ from medserl.preflight.model_files import (
 )
 from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
 from medserl.preflight.prompt_lengths import load_tokenizer
+from medserl.preflight.ray_address import check_ray_address
 from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.run.trackers import check_trackers
@@ -120,6 +121,8 @@ def _setting_problems(config: DictConfig, settings: GameSettings, problems: Prob
 def _machine_problems(config: DictConfig, run_dir: RunDir, problems: Problems) -> None:
     """Check Ray, the run directory and the machine."""
     check_ray(config, problems)
+    with problems.noted():
+        check_ray_address(config)
     if not problems.doubts(RUN_DIR):
         with problems.noted():
             run_dir.check(config)
