@@ -167,7 +167,8 @@ def stats_table(stats: dict[str, Any]) -> str:
     shown = limit if limit is not None else "not given"
     lines = [
         f"tokenizer  {stats['tokenizer']}",
-        f"prompts    {stats['prompt_set']}, the injector's format {stats['injector_format']}; limit (data.max_prompt_length) {shown}",
+        f"prompts    {stats['prompt_set']}, replies in the format {stats['injector_format']}",
+        f"limit      {shown} (data.max_prompt_length)",
     ]
     for name, file in stats["files"].items():
         lines += ["", f"{name}: {file['rows']} texts of {file['notes']} notes, {file['dropped_rows']} rows dropped"]

@@ -80,15 +80,14 @@ def _parts(address: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         host = ""
-    sound = host.isascii() and host.isprintable() and not set(host) & set(" /@?#[]")
-    if not (
-        colon and host and sound and port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16
-    ):
+    sound = bool(colon and host) and host.isascii() and host.isprintable() and not set(host) & set(" /@?#[]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    if not sound or not 0 < number < 2**16:
         raise ConfigError(
             f"{KEY}: {address[:60]!r} is not an address of a Ray; give HOST:PORT of its head node, such as 10.0.0.1:6379, "
             f"or {AUTO}"
         )
-    return host, int(port)
+    return host, number
 
 
 def _connects(host: str, port: int) -> bool:
