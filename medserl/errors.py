@@ -128,10 +128,12 @@ def _name(key: str) -> re.Pattern[str]:
     """Finds a key in a sentence: in full, without its first parts, by its last part where that is a name of its own,
     or by a long section of it."""
     parts = key.split(".")
+    if len(parts) == 1 and "_" not in key:  # a word like any other
+        return re.compile(r"(?!)")
     names = {".".join(parts[first:]) for first in range(max(1, len(parts) - 1))}
     if "_" in parts[-1]:
         names |= {parts[-1], parts[-1].replace("_", " ")}
     section = ".".join(parts[:-1]) if len(parts) > 3 else ""
     either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     within = rf"|{re.escape(section)}(?![\w.])" if section else ""
-    return re.compile(rf"(?<![\w.])(?:(?:{either})(?!\w){within})")
+    return re.compile(rf"(?<![\w.])(?:(?:{either})(?!\w|\.\w){within})")

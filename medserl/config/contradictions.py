@@ -33,6 +33,7 @@ from medserl.config.sft_settings import SftSettings
 from medserl.errors import ConfigError, Problems, all_told
 from medserl.game.prompts import FORMATS
 
+_BATCH = "medserl.rollout_batch_size"
 CHOICES = {
     "device": DEVICES,
     "injector_format": FORMATS,
@@ -85,9 +86,11 @@ def _contradictions(settings: GameSettings) -> Iterator[ConfigError]:
 
 def _of_the_batch(settings: GameSettings) -> Iterator[ConfigError]:
     if settings.rollout_batch_size == 0 and not settings.labelled_batch_size:
-        yield ConfigError("medserl.rollout_batch_size: 0, and no medserl.labelled_batch_size: nothing to train on")
+        yield ConfigError(
+            "medserl.rollout_batch_size: 0, and no medserl.labelled_batch_size: nothing to train on", (_BATCH,)
+        )
     if settings.rollout_batch_size == 1:
-        yield ConfigError("medserl.rollout_batch_size: 1 is less than 2, one note of each mode")
+        yield ConfigError("medserl.rollout_batch_size: 1 is less than 2, one note of each mode", (_BATCH,))
     if labelled_per_round(settings) % 2:
         yield ConfigError(
             f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; give an even number, half per class"

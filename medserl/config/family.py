@@ -136,11 +136,37 @@ def compose(
 
     with all_told(problems) as found:
         good = sound(overrides, family.settings, found)
+        if directory != verl_config_dir():
+            good = [text for text in good if not _ends_a_section(text, family, found)]
         config = _files(directory, name, [text for text in good if not _sets_a_value(text)], family, found)
         for text in filter(_sets_a_value, good):
             with found.noted():
                 _set(config, text, family)
     return config
+
+
+def _ends_a_section(text: str, family: Family, found: Problems) -> bool:
+    """Whether an override puts a plain value in the place of a section of verl's, so that nothing could be set there;
+    ``found`` takes it."""
+    from medserl.config.mistakes import is_open, key_of, verl_defaults
+
+    key, value = key_of(text), _parsed(text).value()
+    node: Any = verl_defaults(family)
+    for name in key.split("."):
+        node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
+    is_section = isinstance(node, DictConfig) and not node._is_interpolation() and not is_open(key)
+    ends = is_section and not isinstance(value, dict) and (_sets_a_value(text) or not _is_a_choice(key))
+    if ends:
+        given = repr(getattr(value, "text", value))
+        shown = given if len(given) <= 80 else f"{given[:77]}..."
+        said = f"{key}: is a section with keys of its own, not {shown}; set one of them"
+        found.add(ConfigError(said, (key,)))
+    return ends
+
+
+def _is_a_choice(key: str) -> bool:
+    """Whether verl has files to choose from for a section."""
+    return (verl_config_dir() / key).is_dir()
 
 
 def _files(directory: Path, name: str, choices: list[str], family: Family, found: Problems) -> DictConfig:

@@ -43,6 +43,8 @@ DATACLASS_ONLY_KEYS = (
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
 )
 OWN = "medserl"
+MENDED = "_without_mistakes"
+"""Ends the name of a user's file as it is composed where some keys of it are wrong."""
 _RAY = "ray_kwargs.ray_init"
 # Of ray.init (ray 2.60.0); those that begin with _ are Ray's own affair.
 RAY_OPTIONS = (
@@ -156,7 +158,7 @@ def quoted(key: str, value: str) -> str:
 
 def explain(error: Exception, overrides: Sequence[str], family: Family) -> ConfigError:
     """One sentence from Hydra's several lines, naming the override or the file's key that caused it."""
-    text = first_line(error)
+    text = first_line(error).replace(MENDED, "")
     cause = first_line(error.__cause__) if error.__cause__ else ""
     culprit = next((o for o in overrides if key_of(o) in text), None)
     if culprit is not None and "Could not override" in text:

@@ -1,18 +1,20 @@
-"""A configuration file of a user's own: what is wrong with our section of it, key by key.
+"""A configuration file of a user's own: what is wrong with its keys, one by one.
 
-Hydra ends with the first key of a typed section that does not fit. So such keys are found beforehand, and the file is
-composed without them, that the rest of a start can be looked at.
+Hydra ends with the first key that it cannot merge: one of our typed section, or a list in the place of a section. So
+such keys are found beforehand, and the file is composed without them, that the rest of a start can be looked at.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from medserl.config.family import Family, content_of
-from medserl.config.mistakes import OWN, known_keys, unknown
+from medserl.config.mistakes import MENDED, OWN, known_keys, unknown, verl_defaults
 from medserl.config.own_types import mistakes_in_file
 from medserl.errors import ConfigError, Problems
 
@@ -27,9 +29,15 @@ def mended(path: Path, family: Family, found: Problems) -> str:
     """
     content = content_of(path)
     wrong = list(mistakes_in_file(family.settings, content.get(OWN)))
-    if not wrong:
+    lists = list(_lists(content, verl_defaults(family)))
+    if not wrong and not lists:
         return path.stem
     sound = copy.deepcopy(content)
+    for names in lists:  # Hydra cannot merge one with a section; another value gives way to it and is told later
+        key = ".".join(names)
+        said = f"configuration {path.stem}: {key} is a section with keys of its own, not a list; set one of them"
+        found.add(ConfigError(said, (key,)))
+        _take_out(sound, names)
     for names, told in wrong:
         key = ".".join((OWN, *names))
         where = f"configuration {path.stem}: "
@@ -38,7 +46,18 @@ def mended(path: Path, family: Family, found: Problems) -> str:
         else:
             found.add(unknown(f"{where}neither verl nor MedSeRL has a key {key}", key, known_keys(family)))
         _take_out(sound, (OWN, *names))
-    return _stored(f"{path.stem}_without_mistakes", sound)
+    return _stored(f"{path.stem}{MENDED}", sound)
+
+
+def _lists(content: Any, node: DictConfig, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where a file has a list in the place of a section of verl's."""
+    for name, given in content.items() if isinstance(content, dict) else ():
+        own = node._get_node(name, validate_access=False)
+        if isinstance(own, DictConfig) and not own._is_interpolation() and not own._is_none():
+            if isinstance(given, list):
+                yield (*prefix, name)
+            else:
+                yield from _lists(given, own, (*prefix, name))
 
 
 def _take_out(content: dict[str, Any], names: Sequence[str]) -> None:

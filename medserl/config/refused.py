@@ -198,7 +198,7 @@ def _written(config: DictConfig, key: str, default: Any = None) -> Any:
     """A key's value as it is written, interpolations left alone."""
     section, _, name = key.rpartition(".")
     parent = OmegaConf.select(config, section) if section else config
-    if not isinstance(parent, DictConfig) or (node := parent._get_node(name)) is None:
+    if not isinstance(parent, DictConfig) or (node := parent._get_node(name, validate_access=False)) is None:
         return default
     return node if isinstance(node, DictConfig | ListConfig) else node._value()
 

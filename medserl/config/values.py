@@ -372,7 +372,7 @@ def _followed(config: DictConfig, found: Problems, usual: Usual | None) -> dict[
         except OmegaConfBaseException as error:
             key = str(error.full_key)
             told = ConfigError(f"{key}: {first_line(error)}", (key,))
-            if usual is None or found.doubts(key) or OmegaConf.select(usual(), key) is None:
+            if usual is None or found.doubts(key):
                 raise told from None
             found.add(told)
             _put(config, key, usual)

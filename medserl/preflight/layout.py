@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.refused import GAE
 from medserl.errors import ConfigError, Problems, all_told
 from medserl.run.layout import parallel_of
 
+_ACTOR, _LOG_PROBS = "actor_rollout_ref.actor", "log_prob_micro_batch_size_per_gpu"
+_UPDATES = f"{_ACTOR}.ppo_micro_batch_size_per_gpu"
 # Tokens of a micro-batch, where it is filled by tokens: key, section, and whether it is.
 _TOKENS = (
     ("ppo_max_token_len_per_gpu", "actor", "use_dynamic_bsz"),
@@ -93,32 +95,23 @@ def _check_batches(config: DictConfig, dp: int, found: Problems) -> None:
         with found.noted():
             divides(mini, dp, told, f"{dp} data-parallel replicas")
         return
-    if not actor.use_dynamic_bsz:
-        micro = actor.ppo_micro_batch_size_per_gpu
-        with found.noted():
-            if not micro:
-                raise ConfigError(
-                    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu: needed unless use_dynamic_bsz is true"
-                )
-            divides(
-                mini // dp,
-                micro,
-                f"{mini // dp} trajectories per replica and mini-batch",
-                f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu {micro}",
-            )
-    for name, micro in _micro_batches(config).items():  # verl asserts it in the first round only
+    if not actor.use_dynamic_bsz and not actor.ppo_micro_batch_size_per_gpu:
+        found.add(ConfigError(f"{_UPDATES}: needed unless use_dynamic_bsz is true", (_UPDATES,)))
+    for name, micro in _micro_batches(config, updates=True).items():  # verl asserts it in the first round only
         with found.noted():
             divides(mini // dp, micro, f"{mini // dp} trajectories per replica and mini-batch", f"{name} {micro}")
 
 
-def _micro_batches(config: DictConfig) -> dict[str, int]:
-    """Sizes of the micro-batches of log-probabilities that have a fixed one, each size once, by key."""
+def _micro_batches(config: DictConfig, updates: bool) -> dict[str, int]:
+    """Sizes of the micro-batches that have a fixed one, by key, each size once: of log-probabilities, and of
+    updates."""
     sizes: dict[str, int] = {}
-    for part in ("rollout", "ref"):
-        section = config.actor_rollout_ref[part]
-        micro = section.log_prob_micro_batch_size_per_gpu
-        if micro and not section.log_prob_use_dynamic_bsz and micro not in sizes.values():
-            sizes[f"actor_rollout_ref.{part}.log_prob_micro_batch_size_per_gpu"] = micro
+    keys = [(f"actor_rollout_ref.{part}", "log_prob_use_dynamic_bsz", _LOG_PROBS) for part in ("rollout", "ref")]
+    for section, dynamic, key in [(_ACTOR, "use_dynamic_bsz", "ppo_micro_batch_size_per_gpu")] * updates + keys:
+        own = OmegaConf.select(config, section)
+        micro = own[key]
+        if micro and not own[dynamic] and micro not in sizes.values():
+            sizes[f"{section}.{key}"] = micro
     return sizes
 
 
@@ -148,7 +141,7 @@ def _check_critic(config: DictConfig, dp: int, found: Problems) -> None:
     with found.noted():
         divides(mini, dp, told, f"{dp} data-parallel replicas")
     if config.trainer.critic_warmup > 1:
-        for name, micro in _micro_batches(config).items():
+        for name, micro in _micro_batches(config, updates=False).items():
             share = f"{mini // dp} trajectories per replica and mini-batch of the critic"
             with found.noted():
                 divides(mini // dp, micro, share, f"{name} {micro}")

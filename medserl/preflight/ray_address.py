@@ -84,8 +84,8 @@ def _parts(address: str) -> tuple[str, int]:
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
     if not sound or not 0 < number < 2**16:
         raise ConfigError(
-            f"{KEY}: {address[:60]!r} is not an address of a Ray; give HOST:PORT of its head node, such as 10.0.0.1:6379, "
-            f"or {AUTO}"
+            f"{KEY}: {address[:60]!r} is not an address of a Ray; give HOST:PORT of its head node, such as "
+            f"10.0.0.1:6379, or {AUTO}"
         )
     return host, number
 

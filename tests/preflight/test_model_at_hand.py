@@ -91,6 +91,42 @@ def test_all_problems_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     assert "4 things stand in the way" in error and len(error.split("stand in the way")[1].splitlines()) == 5
 
 
+def without_a_shard(model: Path) -> Path:
+    (model / "model.safetensors").rename(model / "model-1.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-1.safetensors", "x": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return model
+
+
+def test_a_wrong_word_hides_neither_a_shard_nor_a_file_nor_ray(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command tells what is wrong with the settings and with what they name in one list."""
+    model = str(without_a_shard(make_model(tmp_path / "model")))
+    monkeypatch.setattr("medserl.evaluation.engine.prepare_device", lambda config: "cpu")
+    monkeypatch.setenv("MEDSERL_DEADLINE", "soon")
+    out, wrong = str(tmp_path / "out"), ("medserl.seed=many", "trainer.nope=1")
+    shard, word, key = "lacks model-2.safetensors", "medserl.seed takes a whole number", "has a key trainer.nope"
+    absent = "absent.jsonl: no such file"
+    ray = "+ray_kwargs.ray_init.address=head"
+    commands = (
+        (
+            ["train", "--prompt-data", "absent.jsonl", "--max-epochs", "two", "--run-dir", out, "--dry-run", ray],
+            ("trainer.total_epochs: 'two'", "'head' is not an address of a Ray", "MEDSERL_DEADLINE: 'soon'"),
+        ),
+        (["sft", "--data", "absent.jsonl", "--run-dir", out, "--dry-run", "--steps", "-1"], ("medserl.steps: -1",)),
+        (["evaluate", "--data", "absent.jsonl", "--out", out, "--samples", "0"], ("--samples: 0",)),
+        (["check", "absent.jsonl", "--out", out, "--prompt-set", "nope"], ("prompt set 'nope'",)),
+    )
+    for command, more in commands:
+        assert main([*command, "--model", model, *wrong]) == EXIT_USAGE
+        error = capsys.readouterr().err
+        told = (shard, word, key, absent, *more)
+        assert f"{len(told)} things stand in the way" in error, error
+        assert [sentence for sentence in told if sentence not in error] == []
+    assert not Path(out).exists()
+
+
 def test_a_problem_is_told_once_and_alone_as_it_is() -> None:
     problems = Problems()
     problems.tell()
@@ -238,10 +274,7 @@ def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_is_told_by_training_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = make_model(tmp_path / "model")
-    (model / "model.safetensors").rename(model / "model-1.safetensors")
-    index = {"weight_map": {"model.norm.weight": "model-1.safetensors", "x": "model-2.safetensors"}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = without_a_shard(make_model(tmp_path / "model"))
     assert start(tmp_path, "--model", str(model)) == EXIT_USAGE
     assert "lacks model-2.safetensors" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"lacks model-2\.safetensors"):
