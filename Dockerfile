@@ -59,11 +59,12 @@ CMD ["selftest"]
 
 # ------------------------------------------------------------------------------------------------------- GPU
 FROM ${GPU_BASE_IMAGE} AS gpu-base
-# The compiler and Python's headers stay in the image: Triton compiles at run time.
+# The compiler and Python's headers stay in the image: Triton compiles at run time. libnuma-dev has the name libnuma.so
+# by which verl looks for the library that binds a worker to the processors next to its GPU.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-       ca-certificates g++ libnuma1 python3.12 python3.12-dev python3.12-venv tini \
+       ca-certificates g++ libnuma-dev python3.12 python3.12-dev python3.12-venv tini \
     && rm -rf /var/lib/apt/lists/*
 
 FROM gpu-base AS gpu-packages

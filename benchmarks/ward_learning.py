@@ -41,7 +41,7 @@ from medserl.ward.player import STEM, Player
 from medserl.ward.table import load_table
 
 PROMPTS = load_prompt_set("ward")
-NOTE_SEED, TEST_PATIENTS = 7, 200
+NOTE_SEED, TEST_PATIENTS, SPLITS = 7, 200, ("test", "test_heldout")
 RULES = ("reward", "divided", "likelihood", "supervised")
 FORM_WEIGHT = 0.3
 GROUPS = 11  # notes in one pass through the model, of like length
@@ -284,10 +284,10 @@ def learn(games: Sequence[Played], options: argparse.Namespace) -> tuple[Assesso
     return assessor, asked
 
 
-def judged(assessor: Assessor, folder: Path, splits: Sequence[str] = ("test", "test_heldout")) -> dict[str, Any]:
-    """What it says of patients that it was not trained on."""
-    assessor.model.save_pretrained(folder)
-    assessor.tokenizer.save_pretrained(folder)
+def judged(model: Assessor | Player, folder: Path, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+    """What it says of patients that it was not trained on; its weights go into ``folder``."""
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
     return {split: judge(folder, split, TEST_PATIENTS) for split in splits}
 
 

@@ -5,6 +5,8 @@ and tests/test_families.py fails when one of these places changes.
 
 * mbridge/models/llama.py, LLaMABridge: a tied model's output layer is looked for as ``lm_head.weight``, which its
   files do not have; only the bridge of Qwen2 knows tying.
+* The same bridge does for Mistral, for which mbridge has none: its layers are a Llama's, and its sliding window is
+  refused before a start.
 * mbridge/models/qwen2.py, Qwen2Bridge._adjust_mapping_for_shared_weights: tying is written into a table of the class,
   so that the next model of the process is tied too.
 * mbridge/core/llm_bridge.py and models/llama.py, _get_gptmodel_args: transformers 5 keeps the scaling of rotary
@@ -31,7 +33,7 @@ from medserl.families import FAMILIES, rope
 
 VALUES = "output_layer.weight"
 """Megatron's name of the output layer; one row of it makes a critic of the model."""
-UPSTREAM = {"qwen3": Qwen3Bridge, "qwen2": Qwen2Bridge, "llama": LLaMABridge}
+UPSTREAM = {"qwen3": Qwen3Bridge, "qwen2": Qwen2Bridge, "llama": LLaMABridge, "mistral": LLaMABridge}
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 

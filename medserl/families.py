@@ -6,6 +6,7 @@ turn, and what a config.json may ask for that the rebuilt model would silently n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ class Family:
     """Whether queries, keys and values have biases."""
     qk_norm: bool = False
     """Whether each head's queries and keys are normalised."""
+    window: int | None = None
+    """Sliding window that transformers takes where config.json names none; None: it takes none."""
 
 
 FAMILIES = {
@@ -36,6 +39,7 @@ FAMILIES = {
         Family("Qwen3ForCausalLM", "qwen3", qk_norm=True),
         Family("Qwen2ForCausalLM", "qwen2", qkv_bias=True),
         Family("LlamaForCausalLM", "llama"),
+        Family("MistralForCausalLM", "mistral", window=4096),
     )
 }
 
@@ -70,6 +74,11 @@ def obstacle(model: Model) -> str | None:
     kind = model.get("model_type", family.model_type)
     if kind != family.model_type:
         return f"model_type {kind!r} is not that of {family.architecture}"
+    if quantised := model.get("quantization_config"):
+        method = (isinstance(quantised, dict) and quantised.get("quant_method")) or "quantization_config"
+        return f"quantised weights ({method}) are not supported in training, those in bf16 are"
+    if model.get("llama_4_scaling") is not None:
+        return "llama_4_scaling is not supported in training"
     for key, wanted in (
         ("hidden_act", "silu"),
         ("mlp_bias", False),
@@ -81,7 +90,24 @@ def obstacle(model: Model) -> str | None:
             return f"{key} {value!r} is not supported in training"
     if model.get("attention_bias") and not family.qkv_bias:
         return "attention_bias true is not supported in training"
-    return _rope_obstacle(model)
+    head = model.get("head_dim")
+    if isinstance(head, int) and not isinstance(head, bool) and head > 0 and head % 2:  # positions turn pairs of it
+        return f"head_dim {head} is not an even number"
+    return _window_obstacle(model, family) or _rope_obstacle(model)
+
+
+def _window_obstacle(model: Model, family: Family) -> str | None:
+    """A window as wide as the context is none. Qwen's has a switch of its own, which is off."""
+    window = model.get("sliding_window", family.window)
+    if family.window is None or window is None:
+        return None
+    if isinstance(window, int) and window >= model.get("max_position_embeddings", math.inf):
+        return None
+    told = f"sliding_window {window!r}" if "sliding_window" in model else f"the sliding window of {window} by default"
+    return (
+        f'{told} is not supported in training, unless config.json says "sliding_window": null, which changes '
+        "nothing for sequences up to that length"
+    )
 
 
 def _rope_obstacle(model: Model) -> str | None:

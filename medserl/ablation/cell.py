@@ -24,7 +24,7 @@ from medserl.run.run_log import METRICS_FILE, read_metrics
 SEED = 5
 LAST_ROUNDS = 10
 LABELLED, UNLABELLED = "labelled_conditions", "test_unlabelled"
-ACCEPTANCE, VOID = "vcf_acceptance_rate", "referee/void_rate"
+ACCEPTANCE, VOID, STEPS = "vcf_acceptance_rate", "referee/void_rate", "medserl/optimizer_steps"
 CURVES = (
     "val/greedy/balanced_accuracy",
     "val/sampled/balanced_accuracy",
@@ -45,8 +45,9 @@ def main(arguments: list[str]) -> int:
     if kind == "sft":
         from medserl.sft.train import SftRun
 
-        model = SftRun(config, overrides).run()
-        result: dict[str, Any] = {}
+        run = SftRun(config, overrides)
+        model = run.run()
+        result: dict[str, Any] = {"whole": {"optimizer_steps": run.settings.steps}}
     else:
         model, result = _train(config, overrides, folder)
     result[FINGERPRINT] = json.loads(arguments[4])
@@ -103,12 +104,14 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     whole = {
         "undecided": sum(undecided) / len(undecided) if undecided else None,
         "least_acceptance": min(accepted, default=None),
+        "optimizer_steps": sum(row.get(STEPS, 0) for row in played),
     }
     return {"rounds": rows[-1]["round"] if rows else 0, "curves": curves, "last": means, "whole": whole}
 
 
 def judge(model: Path, split: str, count: int, conditions: Collection[str] | None = None) -> dict[str, float]:
-    """The assessor on patients that nothing was chosen by: balanced accuracy, greedy and sampled, and saturation.
+    """The assessor on patients that nothing was chosen by: balanced accuracy, greedy, sampled, and expected of sampling
+    between the two verdicts; and saturation.
 
     Args:
         model: Model directory.
@@ -118,7 +121,7 @@ def judge(model: Path, split: str, count: int, conditions: Collection[str] | Non
     """
     import torch
 
-    from medserl.game import labelled_from_notes, load_prompt_set
+    from medserl.game import Label, labelled_from_notes, load_prompt_set
     from medserl.game.metrics import answer_metrics, mean, ranking_auc
     from medserl.ward.demonstrations import PROMPT_SET
     from medserl.ward.generator import ward_notes
@@ -136,6 +139,9 @@ def judge(model: Path, split: str, count: int, conditions: Collection[str] | Non
         found[f"{name}_recall_incorrect"] = figures["recall_incorrect"]
     probabilities = verdict_probabilities(player, prompts, labelled)
     found["mean_min_p"] = mean(min(p, 1 - p) for p in probabilities)
+    right = [(note.label, p if note.label is Label.INCORRECT else 1 - p)
+             for note, p in zip(labelled, probabilities, strict=True)]  # fmt: skip
+    found["sampled_expected"] = mean(mean(p for label, p in right if label is each) for each in Label)
     found["auc"] = ranking_auc((note.label, p) for note, p in zip(labelled, probabilities, strict=True))
     return found
 

@@ -15,26 +15,29 @@ from medserl.ablation.grid import Arm, Cell
 from medserl.config.load import is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
 from medserl.files import sha256_of
-from medserl.provenance import git_commit, git_dirty
+from medserl.provenance import git_changes, git_commit
 
 FINGERPRINT = "made_with"
 # Where a run lies says nothing about what it computes.
 _PLACES = (("medserl", "run_dir"), ("trainer", "default_local_dir"), ("trainer", "experiment_name"))
 
 
-def fingerprint(cell: Cell) -> dict[str, Any]:
-    """``configuration`` and ``weights`` as SHA-256, ``seed``, ``commit`` (None outside a checkout).
+def fingerprint(cell: Cell, patients: int) -> dict[str, Any]:
+    """``configuration``, ``weights`` and ``note_files`` as SHA-256, ``seed``, ``commit`` (None outside a checkout; with
+    a hash of what differs from it), and on how many test ``patients`` the model is judged.
 
     Raises:
         ConfigError: the arm's configuration cannot be composed; the sentence names the arm.
     """
     configuration, model = _hashed(cell.arm)
-    commit = git_commit()
+    commit, changes = git_commit(), git_changes()
     return {
         "configuration": configuration,
         "seed": cell.seed,
         "weights": _weights(model),
-        "commit": f"{commit}+changes" if commit and git_dirty() else commit,
+        "note_files": _note_files(cell.arm),
+        "commit": f"{commit}+changes-{changes}" if commit and changes else commit,
+        "patients": patients,
     }
 
 
@@ -43,7 +46,7 @@ def difference(made: Any, now: dict[str, Any]) -> str | None:
     if not isinstance(made, dict):
         return "does not say what it was made with"
     differing = [name for name in now if made.get(name) != now[name]]
-    return f"was made with another {' and '.join(differing)}" if differing else None
+    return f"was made with other {' and '.join(name.replace('_', ' ') for name in differing)}" if differing else None
 
 
 def made_with(results: Iterable[dict[str, Any]]) -> str:
@@ -70,6 +73,13 @@ def _hashed(arm: Arm) -> tuple[str, str]:
     for section, key in _PLACES:
         config[section].pop(key, None)
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(), model
+
+
+@functools.cache
+def _note_files(arm: Arm) -> list[str]:
+    """SHA-256 of the files that an arm's notes come from; those that are not there are told of when notes are read."""
+    named = (OmegaConf.select(composed(arm), f"medserl.{key}.path") for key in ("notes", "validation"))
+    return [sha256_of(Path(path)) for path in named if path and Path(path).is_file()]
 
 
 @functools.cache

@@ -45,6 +45,8 @@ def _first(*columns: Column) -> Column:
     return value
 
 
+STEPS = _at("whole", "optimizer_steps")
+ALIKE = 1.1  # times as many steps as another arm had are still the same for a comparison
 INVERSION, NOT_MEASURED = "label inversion", "not measured"
 COLUMNS: tuple[tuple[str, Column], ...] = (
     ("test greedy", _at("test", "greedy")),
@@ -67,6 +69,7 @@ COLUMNS: tuple[tuple[str, Column], ...] = (
     ("coverage", _at("last", "edit/table_coverage")),
     ("injector wins", _at("last", "injector/win_rate")),
     ("rounds", _at("rounds")),
+    ("optimizer steps", STEPS),
     ("minutes", _at("minutes")),
 )
 
@@ -84,6 +87,8 @@ def write_report(bench: Bench, start: dict[str, Any] | None = None) -> str:
         if (result := read_result(bench.folder(cell))) is not None:
             results[cell.arm.name][cell.seed] = result
     text = table(grid, results, start)
+    if line := unequal_steps(results):
+        text += f"\n{line}\n"
     if line := made_with(result for runs in results.values() for result in runs.values()):
         text += f"\n{line}\n"
     data = {"title": grid.title, "start": start, "arms": results}
@@ -124,6 +129,22 @@ def table(grid: Grid, results: dict[str, dict[int, dict[str, Any]]], start: dict
         rows.append(_row(escape(name), f"{len(runs)} of {len(grid.seeds)}", list(runs.values()), columns))
     head = ["arm", "seeds", *(name for name, _ in columns)]
     return "\n".join([f"# {escape(grid.title)}", "", *markdown_table(head, rows, "l" * len(head))]) + "\n"
+
+
+def unequal_steps(results: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """A line for people where arms differ in how often their weights moved; else empty."""
+    steps = {
+        name: mean(found)
+        for name, runs in results.items()
+        if (found := [value for run in runs.values() if (value := STEPS(run)) is not None])
+    }
+    if not steps or max(steps.values()) <= ALIKE * min(steps.values()):
+        return ""
+    counted = ", ".join(f"{escape(name)} {count:.0f}" for name, count in steps.items())
+    return (
+        f"The arms differ in optimizer steps ({counted}), and not only in what they are named for: "
+        "actor_rollout_ref.actor.ppo_mini_batch_size or medserl.max_rounds of an arm evens them out."
+    )
 
 
 def _played(runs: Sequence[dict[str, Any]]) -> bool:

@@ -83,7 +83,7 @@ class Bench:
         Raises:
             ConfigError: it is of something else.
         """
-        now, result = fingerprint(cell), read_result(self.folder(cell))
+        now, result = fingerprint(cell, self.notes), read_result(self.folder(cell))
         if result is not None and (reason := difference(result.get(FINGERPRINT), now)) is not None:
             raise ConfigError(
                 f"{self.folder(cell) / RESULT}: {reason}; give another --out, or remove that folder to run it again"
@@ -107,7 +107,7 @@ class Bench:
             cell.arm.config,
         ]
         kind = "sft" if is_sft_config(cell.arm.config) else "train"
-        command += [kind, json.dumps(fingerprint(cell)), *cell.arm.overrides, f"medserl.seed={cell.seed}"]
+        command += [kind, json.dumps(fingerprint(cell, self.notes)), *cell.arm.overrides, f"medserl.seed={cell.seed}"]
         with open_private(self._log(cell)) as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 

@@ -39,6 +39,7 @@ class Check:
         expected: What must hold for it to pass, and what is aimed at, for whoever reads the line.
         cuda_seconds, cpu_seconds: About how long it takes; None where it needs the other device.
         packages: Distributions' modules without which it is not run.
+        on_gpus: The same on GPUs, besides.
         fresh: In a process of its own; others share one with their group.
         patience, grace: It counts as hanging after that many times the expected seconds, and these seconds more.
     """
@@ -51,6 +52,7 @@ class Check:
     cpu_seconds: float | None
     packages: tuple[str, ...] = ("torch",)
     fresh: bool = False
+    on_gpus: tuple[str, ...] = ()
     patience: float = 4.0
     grace: float = 60.0
 
@@ -62,12 +64,17 @@ class Check:
         """Expected duration on a device; None where it is not run there."""
         return self.cuda_seconds if device == CUDA else self.cpu_seconds
 
+    def needs(self, device: str) -> tuple[str, ...]:
+        """Modules without which it is not run on a device."""
+        return self.packages + (self.on_gpus if device == CUDA else ())
+
     def limit(self, device: str) -> float:
         """Seconds after which it counts as hanging."""
         return self.patience * (self.seconds(device) or 0.0) + self.grace
 
 
-TRAINER = ("torch", "megatron.core", "mbridge", "verl", "hydra")
+TRAINER = ("torch", "megatron.core", "mbridge", "verl", "hydra", "ray", "tensordict", "peft", "accelerate")
+"""The last four are imported with verl's engines, whichever of them runs (verl 0.9.1, workers/engine/__init__.py)."""
 ENGINE = "transformer_engine"
 _PACKAGE = "medserl.bringup"
 
@@ -132,6 +139,7 @@ CHECKS: tuple[Check, ...] = (
         25,
         40,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "b1",
@@ -142,6 +150,7 @@ CHECKS: tuple[Check, ...] = (
         40,
         TRAINER,
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "b2",
@@ -170,6 +179,7 @@ CHECKS: tuple[Check, ...] = (
         90,
         45,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c3",
@@ -179,6 +189,7 @@ CHECKS: tuple[Check, ...] = (
         20,
         10,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c4",
@@ -188,6 +199,7 @@ CHECKS: tuple[Check, ...] = (
         40,
         10,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c5",
@@ -197,6 +209,7 @@ CHECKS: tuple[Check, ...] = (
         40,
         10,
         TRAINER,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "c6",
@@ -207,6 +220,7 @@ CHECKS: tuple[Check, ...] = (
         None,
         TRAINER,
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "d1",
@@ -217,6 +231,7 @@ CHECKS: tuple[Check, ...] = (
         60,
         TRAINER,
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "e1",
@@ -247,6 +262,7 @@ CHECKS: tuple[Check, ...] = (
         170,
         (*TRAINER, "vllm", "ray"),
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
     Check(
         "g1",
@@ -257,6 +273,7 @@ CHECKS: tuple[Check, ...] = (
         170,
         (*TRAINER, "vllm", "ray"),
         fresh=True,
+        on_gpus=(ENGINE,),
     ),
 )
 TITLES = {

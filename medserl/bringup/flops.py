@@ -6,12 +6,10 @@ Qwen3-4B, and every pair of a sequence's tokens where a causal mask leaves half 
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medserl.planning.gpus import GPUS
+from medserl.planning.gpus import gpus_of_device
 from medserl.planning.shapes import find_shape, shape_of
 
 _SHAPE = find_shape("qwen3-4b", "bringup")
@@ -44,10 +42,7 @@ def peak(device: str) -> float | None:
     Args:
         device: As the driver calls it, "NVIDIA H100 80GB HBM3".
     """
-    words = re.findall(r"[a-z0-9]+", device.lower())
-    words += [left + right for left, right in itertools.pairwise(words)]  # "RTX 4090"
-    fitting = [name for name in GPUS if set(name.rpartition("-")[0].split("-")) <= set(words)]
-    return GPUS[max(fitting, key=len)].flops if fitting else None
+    return next((gpu.flops for gpu in gpus_of_device(device)), None)
 
 
 def training_flops(model: Mapping[str, Any], lengths: Sequence[int]) -> float:

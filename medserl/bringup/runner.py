@@ -143,7 +143,7 @@ class Runner:
         seconds = check.seconds(self.device)
         if seconds is None:
             return {"status": NOT_RUN, "why": "no GPU" if self.device == CPU else "it is for CPUs"}
-        if (lacking := missing(check.packages)) is not None:
+        if (lacking := missing(check.needs(self.device))) is not None:
             return {"status": NOT_RUN, "why": f"{lacking} is not installed"}
         if (left := self._left()) is not None and seconds > left:
             return {"status": LEFT_OUT, "why": f"takes about {seconds:.0f} s, {max(0.0, left):.0f} s are left"}
@@ -155,7 +155,10 @@ class Runner:
     def _run(self, check: Check, folder: Path) -> dict[str, Any]:
         if self._child is None or not self._child.usable or check.fresh or check.group != self._group:
             self._close()
-            self._child = Child(self.device, folder, self.environment)
+            try:
+                self._child = Child(self.device, folder, self.environment)
+            except OSError as error:  # no memory for a process, no file left to open
+                return {"status": FAILED, "why": f"no process could be started ({error.strerror})"}
         limit, left = check.limit(self.device), self._left()
         answer = self._child.ask(check.call, limit if left is None else min(limit, left))
         if check.fresh or not self._child.usable:

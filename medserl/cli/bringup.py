@@ -6,10 +6,11 @@ import argparse
 import json
 import math
 import os
+import signal
 import stat
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,13 +33,48 @@ def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> in
         print(listing(picked, device))
         return EXIT_OK
     out = Path(options.out) if options.out else None
-    with open_private(out) if out else nullcontext(sys.stdout) as file:
+    with open_private(out) if out else nullcontext(sys.stdout) as file, ended_by_sigterm():
         machine = first_line(device) | {"checks": [check.key for check in picked], "until_minutes": minutes}
-        report = writer(file)
-        report(machine)
+        write = writer(file)
+        write(machine)
+        report = Report(write)
         lines = Runner(device, children_environment(device), report, minutes).run(picked)
     print(summary(machine, lines), file=sys.stdout if out else sys.stderr, flush=True)
+    if report.error is not None:
+        raise report.error
     return EXIT_FAILURE if any(line["status"] == FAILED for line in lines) else EXIT_OK
+
+
+class Report:
+    """Writes lines; what cannot be written keeps no check from running.
+
+    Attributes:
+        error: The first that could not be written, to be told when all is over; the table has what they said.
+    """
+
+    def __init__(self, write: Callable[[dict[str, Any]], None]) -> None:
+        self.write = write
+        self.error: OSError | None = None
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        try:
+            self.write(line)
+        except OSError as error:
+            self.error = self.error or error
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which `timeout` sends, ends the check under way too: it is in a session of its own and has the GPU."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def writer(file: TextIO) -> Callable[[dict[str, Any]], None]:
@@ -46,9 +82,18 @@ def writer(file: TextIO) -> Callable[[dict[str, Any]], None]:
     on_disk = file is not sys.stdout and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
     def write(line: dict[str, Any]) -> None:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json.dumps(plain(line), ensure_ascii=False, allow_nan=False) + "\n")
         file.flush()
         if on_disk:
             os.fsync(file.fileno())
 
     return write
+
+
+def plain(value: Any) -> Any:
+    """The same without what JSON has no number for: a loss that is not finite is what a line is to tell."""
+    if isinstance(value, dict):
+        return {name: plain(own) for name, own in value.items()}
+    if isinstance(value, list):
+        return [plain(own) for own in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -59,6 +59,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
     from medserl.cli.selftest import CONFIGS
     from medserl.cpu.environment import choose_device, gpus_here
     from medserl.preflight import node_checks as checks
+    from medserl.preflight.devices import devices_on_node
     from medserl.preflight.local_ranks import LocalRanks
     from medserl.preflight.stack_checks import environment_checks, version_checks
 
@@ -66,7 +67,7 @@ def machine_checks(options: argparse.Namespace, overrides: list[str]) -> list[Ch
     # Without verl there is no configuration to compose; that it is missing stands in the table.
     config = _load(name, overrides) if importlib.util.find_spec("verl") else None
     device = choose_device() if config is None else str(config.trainer.device)
-    wanted = config.trainer.n_gpus_per_node if config is not None and device == "cuda" else 0
+    wanted = devices_on_node(config) if config is not None and device == "cuda" else 0
     interface = options.interface or os.environ.get("MEDSERL_INTERFACE") or ""
     if not interface and device == "cpu" and (config is None or config.trainer.nnodes == 1):
         interface = LOOPBACK  # as such a run does (medserl.cpu.environment)
@@ -96,10 +97,11 @@ def _load(name: str, overrides: list[str]) -> Any:
 def device_check(config: Any) -> Check:
     """The device that a run would take, against the configuration's."""
     from medserl.cpu.environment import choose_device, gpus_here
+    from medserl.preflight.devices import devices_on_node
     from medserl.preflight.node_checks import Check
 
     device, wanted = choose_device(config.medserl.device), str(config.trainer.device)
-    gpus = config.trainer.n_gpus_per_node
+    gpus = devices_on_node(config)
     problem = None
     if device != wanted:
         problem = (
@@ -128,7 +130,7 @@ def configuration_checks(name: str, config: Any, overrides: Sequence[str] = ()) 
     content = content_checks(str(config.actor_rollout_ref.model.path), note_files(config))
     found = [*on_disk, Check("clock", f"{skew:+.1f} s", problem), *content]
     if any(check.problem for check in content):
-        return found
+        return [*found, Check("fit", "by shape", misfit(config))]
     return [*found, Check("configuration", name, _refused(name, config, run_dir, overrides))]
 
 
@@ -156,6 +158,21 @@ def checkpoint_bytes(config: Any) -> float:
 
     shape = _shape(config)
     return bytes_of(shape, has_critic(config)) if shape is not None else 0.0
+
+
+def misfit(config: Any) -> str | None:
+    """Why the configuration's model, known by its shape alone, cannot run on this machine's GPUs; None where it can, or
+    where one of them is not known."""
+    from medserl.planning.fits import gpu_misfit
+    from medserl.planning.job import job_of, unplanned
+    from medserl.planning.memory import need_of
+    from medserl.preflight.fit import gpu_memory
+
+    shape, (gpu, name) = _shape(config), gpu_memory()
+    if shape is None or gpu is None or config.trainer.device != "cuda" or unplanned(config):
+        return None
+    job = job_of(config)
+    return gpu_misfit(job, need_of(job, shape, gpu), gpu, f"{name} has")
 
 
 def needed_memory(config: Any) -> tuple[float, float]:

@@ -148,7 +148,10 @@ def _load(options: argparse.Namespace, overrides: list[str]) -> DictConfig:
     if leaves_open(config_path(options.config), NOTES) and not any(word.startswith(NOTES) for word in words):
         words.append(f"{NOTES}={NO_NOTES}")
     config = (load_sft_config if supervised else load_config)(options.config, words)
-    if config.trainer.device != "cuda":
+    device, asked = config.trainer.device, config.medserl.device
+    if asked not in ("auto", device):
+        raise ConfigError(f"medserl.device is {asked} and trainer.device {device}, which must be the same; set both")
+    if device != "cuda":
         raise ConfigError(f"--config {options.config}: is for {config.trainer.device}, and GPUs are planned; give "
                           "one such as qwen3_4b_1node or embedded_gpu")  # fmt: skip
     return config
@@ -180,12 +183,16 @@ def _check(config: DictConfig, job: Job, shape: Shape) -> None:
     from medserl.planning.fits import check_context
     from medserl.planning.shapes import check_divides
     from medserl.preflight.layout import check_layout
+    from medserl.sft.checks import check_layout as check_layout_of_sft
 
     check_context(job, shape)
     if job.rollout is not None:
         check_layout(config)
-    check_divides(shape, job.training.tp, job.training.pp, job.rollout.tp if job.rollout else None)
-    job.training.layers(shape)
+    else:
+        check_layout_of_sft(config)
+    split = job.training
+    ends = split.first_layers, split.last_layers
+    check_divides(shape, split.tp, split.pp, job.rollout.tp if job.rollout else None, ends)
 
 
 def _rounds(config: DictConfig) -> int | None:
@@ -193,12 +200,13 @@ def _rounds(config: DictConfig) -> int | None:
     from medserl.config.load import game_settings
     from medserl.data.rounds import planned_rounds
 
+    path = config.medserl.notes.path
+    named = path is not None and path != NO_NOTES
+    if named and not Path(path).is_file():
+        raise ConfigError(f"{NOTES}: {path} is not a file here; give a file of notes, or leave it out")
     if "engine" in config:
         return int(config.medserl.steps)
     settings = game_settings(config)
-    path = settings.notes.path
-    if settings.max_rounds is None and path is not None and not Path(path).is_file():
-        if path == NO_NOTES:
-            return None
-        raise ConfigError(f"{NOTES}: {path} is not there; give a file of notes, or leave it out")
+    if path == NO_NOTES and settings.max_rounds is None:
+        return None
     return planned_rounds(config, settings)

@@ -122,7 +122,7 @@ def run_selftest(options: argparse.Namespace, overrides: list[str]) -> int:
 def run_real(options: argparse.Namespace, overrides: list[str]) -> int:
     """The course of `medserl.proof`: its table, and whether the model got through all of it."""
     from medserl.cli.evaluate import progress_on_stderr
-    from medserl.proof.course import Course, find_notes
+    from medserl.proof.course import course_of
     from medserl.proof.run import Proof, StageFailed
     from medserl.proof.table import TABLE
 
@@ -130,8 +130,7 @@ def run_real(options: argparse.Namespace, overrides: list[str]) -> int:
         raise ConfigError("--real MODEL and --notes DIR go together: a model directory and the folder of MEDEC's files")
     if overrides:
         raise ConfigError(f"{overrides[0]}: --real takes no overrides; change the commands that its table lists")
-    train, held_out = find_notes(options.notes)
-    course = Course(options.real, train, held_out, options.run_dir or REAL_OUT)
+    course = course_of(options.real, options.notes, options.run_dir or REAL_OUT)
     proof = Proof(course)
     print(f"{course.cut()} Everything is kept in {course.out}.", flush=True)
     with progress_on_stderr():

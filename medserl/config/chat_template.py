@@ -1,4 +1,5 @@
-"""Whether a tokenizer's chat template says what the game asks it to say. No torch; the tokenizer is given."""
+"""Whether a tokenizer is its model's, and its chat template says what the game asks it to say. No torch; the tokenizer
+is given."""
 
 from __future__ import annotations
 
@@ -18,10 +19,7 @@ def check_thinking(tokenizer: Any, path: Path | str, key: str, thinking: bool) -
             opens a thought all the same.
     """
     messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    on, off = (
-        str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=value))
-        for value in (True, False)
-    )
+    on, off = (_rendered(tokenizer, messages, path, key, {"enable_thinking": value}) for value in (True, False))
     if thinking and on == off and not opens_thinking(on):
         raise ConfigError(
             f"{key}: {path}: its chat template has no enable_thinking, so that the model does not think when asked to; "
@@ -40,20 +38,39 @@ def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dic
     Raises:
         ConfigError: it is broken, refuses a role, or drops what it is given.
     """
-    from jinja2.exceptions import TemplateError
-
     words = {"system": "first-probe", "user": "second-probe"}
     messages = [{"role": role, "content": word} for role, word in words.items()]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-    except TemplateError as error:
-        raise ConfigError(
-            f"{key}: {path}: its chat template does not render the game's messages ({str(error).splitlines()[0]}); use "
-            "a model whose template takes a system and a user message"
-        ) from None
+    text = _rendered(tokenizer, messages, path, key, options)
     if lost := [role for role, word in words.items() if word not in text]:
         raise ConfigError(
             f"{key}: {path}: its chat template drops the {' and the '.join(lost)} message; use another model"
+        )
+
+
+def _rendered(
+    tokenizer: Any, messages: list[dict[str, str]], path: Path | str, key: str, options: dict[str, Any]
+) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+    except Exception as error:  # jinja2's errors, and any that the template's own expressions raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{key}: {path}: its chat template does not render the game's messages ({first}); use a model whose "
+            "template takes a system and a user message"
+        ) from None
+
+
+def check_vocabulary(tokenizer: Any, path: Path | str, key: str, model: dict[str, Any]) -> None:
+    """The model, whose config.json is given, must have an embedding for each token of its tokenizer.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    words = model.get("vocab_size")
+    if isinstance(words, int) and len(tokenizer) > words:
+        raise ConfigError(
+            f"{key}: {path}: its tokenizer has {len(tokenizer)} tokens, its model {words}; copy tokenizer and weights "
+            "of one model"
         )
 
 

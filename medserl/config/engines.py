@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config.family import TRAIN, TRAIN_FSDP, Family, compose
 from medserl.config.mistakes import key_of
-from medserl.config.refused import TRAIN_ONLY, check_supported
+from medserl.config.refused import ENGINES, check_supported
 from medserl.errors import ConfigError, Problems, all_told
 
 ENGINE, MEGATRON, FSDP = "model_engine", "megatron", "dp"
@@ -41,7 +41,7 @@ def compose_training(
     """
     with all_told(problems) as found:
         left = [text for text in overrides if not _sets_a_followers(text, found)]
-        of_megatron, left = Problems(), _of_a_known_engine(path, left, found)
+        of_megatron, left = Problems(), _of_a_known_engine(left, found)
         config = compose(path.parent, path.stem, left, TRAIN, of_megatron)
         _check_critics_sections(config, found)
         if config.get("model_engine") != FSDP:  # a configuration of `medserl sft` has none, which load_config tells
@@ -59,14 +59,14 @@ def compose_training(
     return config, TRAIN_FSDP
 
 
-def _of_a_known_engine(path: Path, overrides: list[str], found: Problems) -> list[str]:
+def _of_a_known_engine(overrides: list[str], found: Problems) -> list[str]:
     """The overrides without those that choose an engine which there is none of here; with its keys, nothing of a
     configuration could be checked."""
-    if (given := [text for text in overrides if key_of(text) == ENGINE]) and given[-1] not in _CHOICES:
-        chosen = compose(path.parent, path.stem, given, TRAIN)
-        check_supported(chosen, [only for only in TRAIN_ONLY[False] if only[0] == ENGINE], found)
-        return [text for text in overrides if text not in given]
-    return overrides
+    for text in overrides:
+        value = text.partition("=")[2].strip("\"'")
+        if key_of(text) == ENGINE and value != "null" and text not in _CHOICES:  # else Hydra looks for such a file
+            check_supported(OmegaConf.create({ENGINE: value}), ENGINES, found)
+    return [text for text in overrides if key_of(text) != ENGINE or not found.doubts(ENGINE)]
 
 
 def _is_megatrons(text: str, found: Problems) -> bool:

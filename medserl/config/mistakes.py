@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from medserl.config.family import Family, compose, verl_config_dir
 from medserl.config.own_types import check_own_value
-from medserl.config.upstream import SECTIONS, taken
+from medserl.config.upstream import names_at
 from medserl.errors import ConfigError, Problems, all_told
 
 # Dictionaries that verl hands on to another library as they are: it does not list their keys.
@@ -179,11 +179,10 @@ def explain(error: Exception, overrides: Sequence[str], family: Family) -> Confi
 
 def _to_be_added(override: str, key: str) -> ConfigError:
     """For a key of a section whose keys verl does not list, and which nobody has set yet."""
-    node, _, name = key.rpartition(".")
-    section = SECTIONS.get(node)
-    names = None if section is None else taken(section)
-    if section is not None and names is not None and name not in names:
-        return unknown(f"override {override!r}: {section.what} {name}", name, names, f"{node}.")
+    section, _, name = key.rpartition(".")
+    what, names = names_at(section)
+    if names and name not in names:
+        return unknown(f"override {override!r}: {what.format(name)}", name, names, f"{section}.")
     return ConfigError(f"override {override!r}: {key} is not set yet; write + before it to add it", (key,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,12 @@ def of_the_ward(model: Any) -> bool:
     from medserl.ward.language import is_ward_model
 
     return model in (BUILTIN_MODEL, UNTRAINED_WARD) or (isinstance(model, str) and is_ward_model(model))
+
+
+def threads_for(model: Any, workers: int) -> int:
+    """Compute threads of each of so many workers on this machine's CPUs, which share its cores. The ward's tiny model
+    computes too little for a second one."""
+    return 1 if of_the_ward(model) else max(1, len(os.sched_getaffinity(0)) // max(1, workers))
 
 
 def prompts_for(model: Any) -> str:

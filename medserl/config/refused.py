@@ -41,8 +41,41 @@ Why = str | Mapping[Any, str]
 Only = tuple[tuple[str, Any, Why], ...]
 """Key, the value or values that were tested here, why there is no other (by value where the reasons differ)."""
 _ENGINE = "MedSeRL trains with Megatron, or with FSDP (model_engine=dp)"
+_WHOLE = "MedSeRL trains all weights of a model, and nothing beside them"
+_MODEL: Only = (
+    ("lora_rank", 0, _WHOLE),
+    ("lora.rank", 0, _WHOLE),
+    ("mtp.enable", False, _WHOLE),
+    ("use_fused_kernels", False, "verl's kernels for the loss were not tested here"),
+)
+"""Below a model's section, in both kinds of configuration."""
+_DENSE = "the models that MedSeRL trains have no experts"
+_VLLM = "an engine of vLLM is split by tensor_model_parallel_size only"
+ENGINES: Only = (("model_engine", OneOf(("megatron", "dp")), _ENGINE),)
 _TRAIN: Only = (
-    ("model_engine", OneOf(("megatron", "dp")), _ENGINE),
+    *ENGINES,
+    *((f"actor_rollout_ref.model.{key}", *rest) for key, *rest in _MODEL),
+    ("actor_rollout_ref.hybrid_engine", True, "trainer and vLLM share the GPUs here"),
+    ("actor_rollout_ref.rollout.nnodes", 0, "trainer and vLLM share the GPUs here"),
+    ("actor_rollout_ref.rollout.data_parallel_size", 1, _VLLM),
+    ("actor_rollout_ref.rollout.pipeline_model_parallel_size", 1, _VLLM),
+    ("actor_rollout_ref.rollout.expert_parallel_size", 1, _DENSE),
+    (
+        "actor_rollout_ref.rollout.enable_rollout_routing_replay",
+        False,
+        _DENSE,
+    ),
+    ("actor_rollout_ref.rollout.quantization", None, "new weights go to vLLM as they are"),
+    ("actor_rollout_ref.rollout.multi_turn.enable", False, "the game has turns of its own (medserl.max_attempts)"),
+    ("actor_rollout_ref.rollout.checkpoint_engine.backend", "naive", "others were not tested here"),
+    ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "verl's other losses were not tested here"),
+    ("actor_rollout_ref.actor.qat.enable", False, _WHOLE),
+    ("algorithm.use_pf_ppo", False, "it was not tested here"),
+    ("algorithm.filter_groups.enable", False, "it compares several answers to one prompt, of which a game has one"),
+    ("algorithm.rollout_correction.rollout_is", None, "it was not tested here"),
+    ("algorithm.rollout_correction.rollout_rs", None, "it was not tested here"),
+    ("algorithm.rollout_correction.bypass_mode", False, "it was not tested here"),
+    ("distillation.enabled", False, "MedSeRL trains by its games' rewards only"),
     ("actor_rollout_ref.rollout.name", "vllm", "MedSeRL generates with vLLM only"),
     ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
     ("critic.enable", None, _BY_ESTIMATOR),
@@ -52,8 +85,8 @@ _TRAIN: Only = (
     ("reward.num_workers", 0, "the game scores its own trajectories"),
 )
 _SPLITS = (
-    ("expert_model_parallel_size", 1, "the models that MedSeRL trains have no experts"),
-    ("expert_tensor_parallel_size", None, "the models that MedSeRL trains have no experts"),
+    ("expert_model_parallel_size", 1, _DENSE),
+    ("expert_tensor_parallel_size", None, _DENSE),
     ("virtual_pipeline_model_parallel_size", None, "interleaved pipelines were not tested here"),
 )
 _MEGATRON: Only = (
@@ -64,6 +97,12 @@ _MEGATRON: Only = (
     ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
     *((f"{part}.megatron.{key}", *rest) for part in _POLICY for key, *rest in _SPLITS),
     ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
+    ("actor_rollout_ref.actor.megatron.dynamic_context_parallel", False, "context parallelism was not tested here"),
+    (
+        "actor_rollout_ref.actor.megatron.router_replay.mode",
+        "disabled",
+        _DENSE,
+    ),
 )
 _FSDP: Only = (
     ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),
@@ -77,12 +116,20 @@ SFT_ONLY: Only = (
     ("engine.strategy", "megatron", "MedSeRL fine-tunes with Megatron only"),
     ("engine.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
     ("engine.context_parallel_size", 1, "context parallelism was not tested here"),
+    ("engine.dynamic_context_parallel", False, "context parallelism was not tested here"),
+    ("engine.use_mbridge", True, "MedSeRL loads and exports models through mbridge only"),
+    ("engine.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
+    *((f"model.{key}", *rest) for key, *rest in _MODEL),
     *((f"engine.{key}", *rest) for key, *rest in _SPLITS),
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself, and medserl.trackers names others"
 _OWN_GAMES = "use medserl.game_log.enabled=true, which keeps every game in RUN_DIR/games"
 _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + before the key)"
+_MEMORY = (
+    ("enable_gradient_checkpointing", "Megatron reads {}.override_transformer_config.recompute_granularity"),
+    ("enable_activation_offload", "Megatron reads {}.override_transformer_config.recompute_granularity"),
+)
 # Key, what to use instead.
 TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("trainer.logger", _OWN_LOGS),
@@ -105,6 +152,7 @@ TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("critic.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
+    *((f"actor_rollout_ref.model.{key}", why.format("actor_rollout_ref.actor.megatron")) for key, why in _MEMORY),
 )
 SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
@@ -113,6 +161,8 @@ SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("trainer.experiment_name", "it follows from medserl.run_dir (--run-dir)"),
     ("trainer.total_epochs", "set medserl.steps (--steps)"),
     ("trainer.total_training_steps", "set medserl.steps (--steps)"),
+    ("data.train_batch_size", "it is the sum of medserl.mixture"),
+    *((f"model.{key}", why.format("engine")) for key, why in _MEMORY),
     ("trainer.seed", "set medserl.seed"),
     ("engine.seed", "set medserl.seed"),
     ("data.train_files", "demonstrations are made from medserl.notes.path (--data)"),

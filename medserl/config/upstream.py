@@ -10,8 +10,6 @@ import ast
 import functools
 import importlib.util
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,133 +23,69 @@ _WITH_UNIT = re.compile(r"\d+(\.\d+)?[kKmMgGtT]?i?")
 """A number as vLLM's command line reads it."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of verl's that goes to another library."""
-
-    what: str
-    """What does not have an unknown name, in a sentence."""
-    package: str
-    classes: tuple[tuple[str, str], ...]
-    """File below the package, and the dataclass whose fields are the names."""
-    flags: str = ""
-    """The method of the first class in which a field must have a flag of the command line, which verl calls."""
-    instead: Mapping[str, str] = field(default_factory=dict)
-    """Names that are refused, and what to do: ``{0}`` is the section in which this one stands."""
-    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Names of whose type the source does not say what words it takes."""
-
-
-_SIZES = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "virtual_pipeline_model_parallel_size",
-          "context_parallel_size", "expert_model_parallel_size", "expert_tensor_parallel_size")  # fmt: skip
-_SHAPE = ("num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "ffn_hidden_size", "kv_channels",
-          "layernorm_epsilon", "normalization", "add_bias_linear", "add_qkv_bias", "qk_layernorm", "gated_linear_unit",
-          "num_moe_experts", "multi_latent_attention")  # fmt: skip
-TRANSFORMER = Section(
-    "megatron-core's TransformerConfig has no field",
-    "megatron",
-    (
-        ("core/model_parallel_config.py", "ModelParallelConfig"),
+TRANSFORMER, DDP, OPTIMIZER = "override_transformer_config", "override_ddp_config", "override_optimizer_config"
+MEGATRON = {
+    TRANSFORMER: (
         ("core/transformer/transformer_config.py", "TransformerConfig"),
+        ("core/model_parallel_config.py", "ModelParallelConfig"),
     ),
-    instead={
-        **dict.fromkeys(_SIZES, "has no effect on how workers are grouped; set {0}.{1}"),
-        **dict.fromkeys(_SHAPE, "follows from the model's config.json; leave it out"),
-        # verl 0.9.1, workers/engine/megatron/transformer_impl.py, _build_tf_config: set behind the overrides
-        **dict.fromkeys(("fp16", "bf16"), "has no effect, verl sets it from {0}.dtype; set that one"),
-        **dict.fromkeys(("params_dtype", "pipeline_dtype"), "follows from {0}.dtype; set that one"),
-    },
-    words={"attention_backend": ("auto", "fused", "flash", "unfused", "local")},
-)
-DDP = Section(
-    "megatron-core's DistributedDataParallelConfig has no field",
-    "megatron",
-    (("core/distributed/distributed_data_parallel_config.py", "DistributedDataParallelConfig"),),
-)
-OPTIMIZER = Section(
-    "megatron-core's OptimizerConfig has no field",
-    "megatron",
-    (("core/optimizer/optimizer_config.py", "OptimizerConfig"),),
-    instead=dict.fromkeys(("lr", "min_lr", "weight_decay", "clip_grad", "optimizer"), "set {0}.{1} instead"),
-)
-_ROLLOUT = "actor_rollout_ref.rollout"
-VLLM = Section(
-    "vLLM's engine has no argument",
-    "vllm",
-    (("engine/arg_utils.py", "EngineArgs"), ("engine/arg_utils.py", "AsyncEngineArgs")),
-    flags="add_cli_args",
-    # verl 0.9.1, workers/rollout/vllm_rollout/vllm_async_server.py, launch_server
-    instead={
-        "enable_expert_parallel": "has no effect, verl sets it itself; leave it out",
-        "model": "the model is actor_rollout_ref.model.path; set that one",
-        "tensor_parallel_size": f"verl would not know of it; set {_ROLLOUT}.tensor_model_parallel_size",
-        "pipeline_parallel_size": f"verl would not know of it; set {_ROLLOUT}.pipeline_model_parallel_size",
-        "data_parallel_size": f"verl would not know of it; set {_ROLLOUT}.data_parallel_size",
-        "max_model_len": f"verl would not know of it; set {_ROLLOUT}.max_model_len",
-        "enable_sleep_mode": f"verl would not know of it; set {_ROLLOUT}.enable_sleep_mode",
-        "worker_extension_cls": "new weights reach vLLM through verl's own; leave it out",
-        "seed": "set medserl.seed instead",
-    },
-)
-SECTIONS = {
-    f"{_ROLLOUT}.engine_kwargs.vllm": VLLM,
-    "actor_rollout_ref.actor.megatron.override_transformer_config": TRANSFORMER,
-    "actor_rollout_ref.ref.megatron.override_transformer_config": TRANSFORMER,
-    "actor_rollout_ref.actor.megatron.override_ddp_config": DDP,
-    "actor_rollout_ref.actor.optim.override_optimizer_config": OPTIMIZER,
-    "critic.optim.override_optimizer_config": OPTIMIZER,
-    "engine.override_transformer_config": TRANSFORMER,
-    "engine.override_ddp_config": DDP,
-    "optim.override_optimizer_config": OPTIMIZER,
+    DDP: (("core/distributed/distributed_data_parallel_config.py", "DistributedDataParallelConfig"),),
+    OPTIMIZER: (("core/optimizer/optimizer_config.py", "OptimizerConfig"),),
 }
+"""Sections that megatron-core gets, by their last part: files below the package, and what is made of the section."""
+VLLM = "actor_rollout_ref.rollout.engine_kwargs.vllm"
+_ENGINE, _FLAGS = (("engine/arg_utils.py", "EngineArgs"), ("engine/arg_utils.py", "AsyncEngineArgs")), "add_cli_args"
+NO_ARGUMENT, NO_SETTING = "vLLM's engine has no argument {}", "megatron-core has no such setting"
 
 
-def taken(section: Section) -> dict[str, ast.expr] | None:
-    """The names that a section may have, with their types as they are written; None where the library is not here."""
+def names_at(section: str) -> tuple[str, dict[str, ast.expr]]:
+    """What to say of a name that a section's library has not, and the names that it has, with their types; none where
+    the library is not here, or takes any name."""
+    if section == VLLM:
+        return NO_ARGUMENT, of_vllm()
+    return NO_SETTING, of_megatron(section.rpartition(".")[2])
+
+
+def of_megatron(part: str) -> dict[str, ast.expr]:
+    """Fields of the dataclass that megatron-core makes of a section with this last part."""
     found: dict[str, ast.expr] = {}
-    for file, name in section.classes:
-        fields = _fields(section.package, file, name)
-        if fields is None:
-            return None
-        found |= fields
-    if section.flags:
-        flags = _flags(section.package, *section.classes[0], section.flags)
-        own = _fields(section.package, *section.classes[0]) or {}
-        found = {name: kind for name, kind in found.items() if name not in own or name in flags}
-    return {name: kind for name, kind in found.items() if not name.startswith("_")}
+    for file, name in MEGATRON.get(part, ()):
+        found |= _fields("megatron", file, name)
+    return found
 
 
-def problem(section: Section, name: str, kind: ast.expr, value: Any) -> str | None:
-    """What is wrong with a value, as the end of a sentence; None where nothing is, or the type says too little."""
-    if value is None:
-        return None
-    if name in section.words:
-        return None if value in section.words[name] else f"{value!r} is not one of {', '.join(section.words[name])}"
+def of_vllm() -> dict[str, ast.expr]:
+    """Arguments of vLLM's engine that its command line has, too: verl calls that one."""
+    base, own = (_fields("vllm", file, name) for file, name in _ENGINE)
+    flags = _flags("vllm", *_ENGINE[0], _FLAGS)
+    return {name: kind for name, kind in base.items() if name in flags} | own
+
+
+def problem(kind: ast.expr, value: Any) -> str | None:
+    """What is wrong with a value of vLLM's, as the end of a sentence; None where nothing is, or its type says too
+    little."""
     kinds = _kinds(kind)
-    if kinds is None or any(_fits(one, value, section is VLLM) for one in kinds):
+    if value is None or not kinds or any(_fits(one, value) for one in kinds):
         return None
     told = repr(value)
     shown = told if len(told) <= LONGEST_SHOWN else f"what is given ({len(told)} characters)"
-    if not kinds:
-        return f"{shown} cannot stand for it: a configuration cannot hold one; leave it out"
     literal = [str(one) for one in kinds if one not in _WORDS]
     allowed = [_WORDS[one] for one in kinds if one in _WORDS]
     return f"{shown} is not {' or '.join([*allowed, *([f'one of {", ".join(literal)}'] if literal else [])])}"
 
 
-def _fits(kind: Any, value: Any, command_line: bool) -> bool:
+def _fits(kind: Any, value: Any) -> bool:
     if kind not in _TYPES:
         return bool(kind == value and type(kind) is type(value))
     if isinstance(value, bool) and kind != "bool":
         return False
-    if command_line and kind in ("int", "float") and isinstance(value, str):
+    if kind in ("int", "float") and isinstance(value, str):
         return _WITH_UNIT.fullmatch(value) is not None
-    return isinstance(value, _TYPES[kind]) or (command_line and kind == "str" and not isinstance(value, list | dict))
+    return isinstance(value, _TYPES[kind]) or (kind == "str" and not isinstance(value, list | dict))
 
 
 def _kinds(node: ast.expr) -> list[Any] | None:
-    """Names of `_TYPES`, and words that are values themselves; none for what is no plain value (a function, say); None
-    where a name is not known here."""
+    """Names of `_TYPES`, and words that are values themselves; None where a name is not known here."""
     if isinstance(node, ast.Constant):
         return [] if node.value is None else _kinds(ast.parse(str(node.value), mode="eval").body)
     if isinstance(node, ast.BinOp):
@@ -166,9 +100,7 @@ def _kinds(node: ast.expr) -> list[Any] | None:
         name = outer.lower()
         return [name] if name in ("list", "dict") else None
     name = ast.unparse(node)
-    if name in _TYPES:
-        return [name]
-    return [] if name in ("Callable", "torch.dtype", "ContextManager") else None
+    return [name] if name in _TYPES else None
 
 
 def _all(parts: Any) -> list[Any] | None:
@@ -181,31 +113,29 @@ def _all(parts: Any) -> list[Any] | None:
 
 
 @functools.cache
-def _classes(package: str, file: str) -> dict[str, ast.ClassDef] | None:
+def _classes(package: str, file: str) -> dict[str, ast.ClassDef]:
     spec = importlib.util.find_spec(package)  # of a top-level package: nothing of it is imported
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     path = next((path for folder in folders if (path := Path(folder) / file).is_file()), None)
     if path is None:
-        return None
+        return {}
     body = ast.parse(path.read_text(encoding="utf-8")).body
     return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
 
 
-def _fields(package: str, file: str, name: str) -> dict[str, ast.expr] | None:
+def _fields(package: str, file: str, name: str) -> dict[str, ast.expr]:
     classes = _classes(package, file)
-    if classes is None or name not in classes:
-        return None
-    body = classes[name].body
     return {
         node.target.id: node.annotation
-        for node in body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        for node in (classes[name].body if name in classes else ())
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id[0] != "_"
     }
 
 
 @functools.cache
 def _flags(package: str, file: str, name: str, method: str) -> frozenset[str]:
-    classes = _classes(package, file) or {}
-    own = (node for node in classes[name].body if isinstance(node, ast.FunctionDef) and node.name == method)
+    classes = _classes(package, file)
+    body = classes[name].body if name in classes else ()
+    own = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == method)
     words = (node.value for function in own for node in ast.walk(function) if isinstance(node, ast.Constant))
     return frozenset(word[2:].replace("-", "_") for word in words if isinstance(word, str) and word.startswith("--"))

@@ -148,6 +148,8 @@ def cpu_environment(
         "TORCHDYNAMO_DISABLE": "1",
         # Several processes share the cores; a pool of all cores in each only gets in the others' way.
         "OMP_NUM_THREADS": str(threads),
+        # TransferQueue would set torch to eight threads and back at every access, and warn of fewer cores each time.
+        "TQ_NUM_THREADS": str(threads),
         # Threads that wait for work sleep instead of spinning on a core that another process needs.
         "OMP_WAIT_POLICY": "PASSIVE",
         # vLLM would pin its workers to cores of its own choice, which Megatron's workers use too.

@@ -14,6 +14,8 @@ from medserl.game.metrics import mean, ratio
 
 BINS = 10
 _VERDICT = re.compile(r'final_answer:[ \t]*"(CORRECT|INCORRECT)"')
+_DRESSED = re.compile(r"(?:answer|verdict)[\W_]{0,40}?((?:in)?correct)\b", re.IGNORECASE | re.ASCII)
+_ALONE = re.compile(r"\b((?:in)?correct)\b", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,36 +27,54 @@ class VerdictPlace:
     before: str
     """What that token holds before the word, e.g. the quotation mark."""
     label: Label
+    quoted: bool = True
+    """Whether it is in the strict form, where a quotation mark ends the word."""
 
 
 def verdict_place(pieces: Sequence[str]) -> VerdictPlace | None:
-    """The last verdict in a reply given as the texts of its tokens; None where there is none."""
-    matches = list(_VERDICT.finditer("".join(pieces)))
+    """The last verdict in the strict form in a reply given as the texts of its tokens; None where there is none."""
+    return _place(pieces, _VERDICT, quoted=True)
+
+
+def dressed_place(pieces: Sequence[str], alone: bool) -> VerdictPlace | None:
+    """The last verdict in any form, the strict one too; None where there is none, or more than signs between the key
+    and it.
+
+    Args:
+        pieces: The texts of the reply's tokens.
+        alone: Whether the verdict is the whole reply.
+    """
+    return verdict_place(pieces) or _place(pieces, _ALONE if alone else _DRESSED, quoted=False)
+
+
+def _place(pieces: Sequence[str], pattern: re.Pattern[str], quoted: bool) -> VerdictPlace | None:
+    matches = list(pattern.finditer("".join(pieces)))
     if not matches:
         return None
     start = matches[-1].start(1)
     offset = 0
     for index, piece in enumerate(pieces):
         if offset + len(piece) > start:
-            return VerdictPlace(index, piece[: start - offset], Label(matches[-1].group(1)))
+            return VerdictPlace(index, piece[: start - offset], Label(matches[-1].group(1).upper()), quoted)
         offset += len(piece)
     raise AssertionError("a match lies inside the joined pieces")
 
 
-def probability_incorrect(alternatives: Mapping[str, float], before: str) -> float | None:
+def probability_incorrect(alternatives: Mapping[str, float], before: str, quoted: bool = True) -> float | None:
     """p(INCORRECT) of the two verdicts at the place where the word begins.
 
     ``alternatives`` maps the text of a candidate token to its log-probability (natural logarithm; the best 20
-    or so suffice), ``before`` is `VerdictPlace.before`. Candidates that begin neither word are left out and the
-    rest is normalised, so it is a probability given that a verdict is said. None where no candidate begins one.
+    or so suffice), ``before`` and ``quoted`` are those of `VerdictPlace`: without quotes any case counts. Candidates
+    that begin neither word are left out and the rest is normalised, so it is a probability given that a verdict is
+    said. None where no candidate begins one.
     """
     mass = dict.fromkeys(Label, 0.0)
     for text, logprob in alternatives.items():
         if not text.startswith(before):
             continue
-        rest = text[len(before) :]
+        rest = text[len(before) :] if quoted else text[len(before) :].upper()
         for label in Label:
-            word = f'{label.value}"'
+            word = f'{label.value}"' if quoted else label.value
             if rest and (word.startswith(rest) or rest.startswith(word)):
                 mass[label] += exp(logprob)
     total = sum(mass.values())

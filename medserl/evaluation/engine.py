@@ -14,15 +14,15 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medserl.config.chat_template import check_chat_template, check_thinking
-from medserl.config.model_at_hand import of_the_ward
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
+from medserl.config.model_at_hand import threads_for
 from medserl.errors import ConfigError
-from medserl.evaluation.calibration import probability_incorrect, verdict_place
+from medserl.evaluation.calibration import VerdictPlace, dressed_place, probability_incorrect
 from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import text_config
 from medserl.evaluation.votes import Vote, parse_vote
 from medserl.game.prompts import Message
-from medserl.game.reply import PROMPT_TAIL, opens_thinking
+from medserl.game.reply import PROMPT_TAIL, Form, opens_thinking
 from medserl.loopback import ON_LOOPBACK
 from medserl.words import counted
 
@@ -77,18 +77,12 @@ def prepare_device(config: DictConfig) -> str:
             f"medserl.device: the configuration is for {device}, this machine runs {here}; choose another --config "
             f"or set medserl.device={here}"
         )
-    os.environ.update(cpu_environment(threads=_threads(config)) if device == "cpu" else common_environment())
+    parts = config.actor_rollout_ref
+    threads = threads_for(parts.model.path, int(parts.rollout.tensor_model_parallel_size))
+    os.environ.update(cpu_environment(threads=threads) if device == "cpu" else common_environment())
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.update(ON_LOOPBACK)
     return device
-
-
-def _threads(config: DictConfig) -> int:
-    """Compute threads of a vLLM worker on CPUs: it has the machine to itself, shared by its tensor parallelism. The
-    ward's tiny model computes too little for a second one."""
-    if of_the_ward(config.actor_rollout_ref.model.path):
-        return 1
-    return max(1, len(os.sched_getaffinity(0)) // int(config.actor_rollout_ref.rollout.tensor_model_parallel_size))
 
 
 def engine_options(config: DictConfig) -> dict[str, Any]:
@@ -232,7 +226,9 @@ def load_tokenizer(model: Path, thinking: bool) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"--model {model}: has no usable tokenizer ({first})") from None
+        raise ConfigError(
+            f"--model {model}: has no usable tokenizer ({first}); copy the model's tokenizer files"
+        ) from None
     if not tokenizer.chat_template:
         raise ConfigError(
             f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
@@ -240,6 +236,7 @@ def load_tokenizer(model: Path, thinking: bool) -> Any:
         )
     check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
     check_thinking(tokenizer, model, "--model", thinking)
+    check_vocabulary(tokenizer, model, "--model", text_config(model, f"--model {model}"))
     return tokenizer
 
 
@@ -317,22 +314,24 @@ def _with_probabilities(
     from vllm import SamplingParams
 
     found = [list(own) for own in drafts]
-    asked: list[tuple[int, int, str]] = []
+    asked: list[tuple[int, int, VerdictPlace]] = []
     stems = []
     for row, (prompt, own) in enumerate(zip(prompts, replies, strict=True)):
         for column, reply in enumerate(own):
             ids = list(reply.token_ids)
-            place = verdict_place([tokenizer.decode([token]) for token in ids])
+            alone = found[row][column].form is Form.BARE
+            place = dressed_place([tokenizer.decode([token]) for token in ids], alone)
             if place is not None and place.label is found[row][column].answer:
-                asked.append((row, column, place.before))
+                asked.append((row, column, place))
                 stems.append({"prompt_token_ids": prompt + ids[: place.token]})
     if not stems:
         return found
     logger.info("computing the probabilities of %d verdicts", len(stems))
     params = SamplingParams(temperature=0, max_tokens=1, logprobs=ALTERNATIVES)
     outputs = llm.generate(stems, params, use_tqdm=True)
-    for (row, column, before), output in zip(asked, outputs, strict=True):
+    for (row, column, place), output in zip(asked, outputs, strict=True):
         candidates = output.outputs[0].logprobs[0]
         texts = {tokenizer.decode([token]): value.logprob for token, value in candidates.items()}
-        found[row][column] = replace(found[row][column], p_incorrect=probability_incorrect(texts, before))
+        p_incorrect = probability_incorrect(texts, place.before, place.quoted)
+        found[row][column] = replace(found[row][column], p_incorrect=p_incorrect)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from medserl.errors import ConfigError
 from medserl.files import read_json, sha256_of_folder
 from medserl.run import checkpoint
-from medserl.run.weights import DamagedWeights, weight_shapes
+from medserl.run.weights import DamagedWeights, stranger, weight_shapes
 
 BUILTIN_MODEL = "builtin:ward"
 
@@ -25,6 +25,8 @@ def model_directory(name: str | None) -> Path:
 
         return model_dir()
     path = Path(name)
+    if (told := stranger(path)) is not None:
+        raise ConfigError(f"--model {name}: {told}")
     if not path.is_dir():
         path = _cached(name)
     if not (path / "config.json").is_file():

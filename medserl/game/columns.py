@@ -4,11 +4,13 @@ MEDEC's columns are published as ``Text ID, Text, Sentences, …``; mirrors writ
 blanks and underscores never matter, so all of them are one column.
 """
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any, TextIO
 
 PREPARED_COLUMNS = ("data_source", "prompt", "reward_model", "extra_info")
 """What tells a file that `medserl data prepare` wrote."""
@@ -173,3 +175,27 @@ def missing_columns(columns: Columns, names: Sequence[str]) -> str:
         )
     needed = ", ".join(columns.name(key) for key in _NEEDED[columns.form])
     return f"the column {columns.name(columns.missing[0])!r} is missing; {listed}{needed}"
+
+
+def csv_reader(file: TextIO, strict: bool = False) -> Any:
+    """Rows of the file, the header first. Excel's ``sep=;`` above it is a hint for spreadsheets, and no row."""
+    head = next(iter(file), "")
+    hint = re.fullmatch(r"sep=(.)\s*", head, re.IGNORECASE)
+    file.seek(0)
+    reader = csv.reader(file, strict=strict, delimiter=hint.group(1) if hint else _delimiter(head))
+    if hint:
+        next(reader)
+    return reader
+
+
+def _delimiter(head: str) -> str:
+    """What separates the columns: what makes the header one that is known, a comma where nothing does."""
+    refused = ","
+    for delimiter in (",", ";", "\t", "|"):
+        names = tuple(name.strip() for name in next(csv.reader([head], delimiter=delimiter), []))
+        try:
+            if not recognise(names).missing:
+                return delimiter
+        except BadColumns:
+            refused = delimiter if len(names) > 1 and refused == "," else refused
+    return refused

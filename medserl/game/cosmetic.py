@@ -27,7 +27,21 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("“”„‟″", '"'),
         **dict.fromkeys("º˚", "°"),
         **dict.fromkeys("⁄∕", "/"),
-        **{"∶": ":", "×": "x", "⩽": "≤", "⩾": "≥", "ß": "ss"},
+        **dict.fromkeys("·∙⋅", "."),
+        **{"∶": ":", "×": "x", "⩽": "≤", "⩾": "≥", "ß": "ss", "→": "->", "≈": "~"},
+        **{
+            "ø": "o",
+            "Ø": "O",
+            "ł": "l",
+            "Ł": "L",
+            "đ": "d",
+            "Đ": "D",
+            "ħ": "h",
+            "æ": "ae",
+            "Æ": "AE",
+            "œ": "oe",
+            "Œ": "OE",
+        },
     }
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-", "⁺")
@@ -37,10 +51,16 @@ _LETTER = r"[^\W\d_]"
 _ONE = re.compile(rf"(?<!{_LETTER})[lI](?=[.,]?\d)|(?<=\d)[lI](?=\d)")
 _ZERO = re.compile(rf"(?<=\d)[Oo]+(?!{_LETTER})|(?<!{_LETTER})[Oo](?=[.,]?\d)")
 _IN_WORD = re.compile(rf"(?<={_LETTER})[01](?={_LETTER})|(?<={_LETTER}{{5}})[01]\b")
+# Zeros that say nothing of a number's value, but in dates, times, codes and versions: "5.0", "05".
+_TAIL = re.compile(r"(?<![\w.,:/'-])(\d+)(?:\.0+|(\.\d*[1-9])0+)(?!\d|[.,:/-]\d)")
+_HEAD = re.compile(r"(?<![\w.,:/'-])0+(?=[1-9]\d*(?!\d|[.,:/-]\d))")
+_SPELT_SIGN = re.compile(r"\+ ?/ ?-|[<>] ?=")
+_UNIT_OF_TWO = re.compile(r"\b(mm|cm) (?=(?:hg|h2o)\b)")
 _AMPERSAND = re.compile(r"(?<!\S)&(?!\S)")
 _RANGE = re.compile(r"(?<=\d)\s*([-/])\s*(?=\d)|(?<=\d)\s+([.,:x])\s+(?=\d)")
 _KEPT = frozenset("%‰/°<>=+±≤≥≠≈~^$€£µ")
 _SIGN_GAP = re.compile(r" ?([%‰/°<>=±≤≥≠≈^]) ?")
+_PLUS_GAP = re.compile(r"(?<=\d) (?=\+(?: |$))")
 _DEGREE = re.compile(r"°(?=[cf]\b)")
 _UNIT_GAP = re.compile(rf"(?<=\d) (?={_LETTER})|(?<={_LETTER}) (?=\d)")
 # Punctuation that keeps its place inside a word: "1.5", "10:30", "5'2", "C3-C6".
@@ -67,9 +87,11 @@ def same_words(a: str, b: str) -> bool:
     """Whether two texts differ in how they are written only."""
     if a.isascii() and b.isascii() and a.lower().translate(_NOT_FIRM) != b.lower().translate(_NOT_FIRM):
         return False  # nearly every edit: cheaper by far
-    old, new = _written(a), _written(b)
-    # "follow-up" is "followup", and it is "follow up".
-    return old == new or any(_bare(old, filler) == _bare(new, filler) for filler in ("", " "))
+    # "follow-up" is "followup", and it is "follow up". A capital I may stand for a small l.
+    for old, new in ((_written(a), _written(b)), (_written(a.replace("I", "l")), _written(b.replace("I", "l")))):
+        if old == new or any(_bare(old, filler) == _bare(new, filler) for filler in ("", " ")):
+            return True
+    return False
 
 
 def _written(text: str) -> str:
@@ -78,19 +100,28 @@ def _written(text: str) -> str:
         text = _POWER.sub(lambda m: "^" + m.group(1).translate(_RAISED), text).translate(_SIGNS)
         text = _FRACTION.sub(lambda m: f" {unicodedata.normalize('NFKC', m.group())} ", text)
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text))
-        text = "".join(c for c in text if unicodedata.category(c) != "Mn").translate(_SIGNS).translate(_CAPITALS)
+        text = (
+            "".join(_digit(c) for c in text if unicodedata.category(c) != "Mn").translate(_SIGNS).translate(_CAPITALS)
+        )
     text = _ZERO.sub(lambda m: "0" * len(m.group()), _ONE.sub("1", text)).casefold()
     text = text if text.isascii() else text.translate(_LOOK_ALIKE)
     text = _IN_WORD.sub(lambda m: "l" if m.group() == "1" else "o", text).replace("rn", "m").replace("vv", "w")
     text = _RANGE.sub(lambda m: m.group(1) or m.group(2), _AMPERSAND.sub("and", text))
+    text = _SPELT_SIGN.sub(lambda m: {"+": "±", "<": "≤", ">": "≥"}[m.group()[0]], _UNIT_OF_TWO.sub(r"\1", text))
+    text = _HEAD.sub("", _TAIL.sub(lambda m: m.group(1) + (m.group(2) or ""), text))
     return " ".join(text.split())
+
+
+def _digit(c: str) -> str:
+    """A digit of any script as the one of ours."""
+    return c if c.isascii() or not c.isdecimal() else str(unicodedata.decimal(c))
 
 
 def _bare(text: str, filler: str) -> str:
     """Without punctuation, ``filler`` in its place inside words."""
     quoted = text.count('"') % 2 == 0
     words = " ".join(" ".join(_bare_word(word, filler, quoted) for word in text.split()).split())
-    return _UNIT_GAP.sub("", _DEGREE.sub("", _SIGN_GAP.sub(r"\1", words)))
+    return _UNIT_GAP.sub("", _DEGREE.sub("", _SIGN_GAP.sub(r"\1", _PLUS_GAP.sub("", words))))
 
 
 def _bare_word(word: str, filler: str, quoted: bool) -> str:

@@ -276,6 +276,7 @@ def _referee_metrics(games: Sequence[Game]) -> dict[str, float]:
         and game.second_ruling is not None
         and game.ruling.label is not None
         and game.second_ruling.label is not None
+        and (game.ruling.checked or game.second_ruling.checked)  # two that take the mode's word always agree
     ]
     return {
         "referee/void_rate": ratio(kinds.count(RulingKind.VOID), len(kinds)),

@@ -47,7 +47,7 @@ def numbered_lines(cell: str) -> tuple[str, ...]:
 def _parse(lines: Sequence[str], first: int, style: tuple[str, str, str]) -> tuple[str, ...]:
     """``style``: what stands before the number, at once behind it, and behind white space."""
     opener, closer, mark = style
-    found: list[str] = []
+    found: list[list[str]] = []  # lines of each sentence
     for line in lines:
         head = f"{opener}{first + len(found)}{closer}"
         rest = line.lstrip()
@@ -56,12 +56,12 @@ def _parse(lines: Sequence[str], first: int, style: tuple[str, str, str]) -> tup
             marked = not mark or rest.lstrip().startswith(mark)
             rest = rest.lstrip()[1:] if mark else rest
             if marked and (not rest or rest[0].isspace()):
-                found.append(rest.strip())
+                found.append([rest.strip()])
                 continue
         if not found:
             return ()
-        found[-1] = f"{found[-1]}\n{line.rstrip()}"
-    return tuple(found)
+        found[-1].append(line.rstrip())
+    return tuple("\n".join(sentence) for sentence in found)
 
 
 def squeezed(text: str) -> str:

@@ -10,16 +10,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medserl.game.labels import Label
-from medserl.game.reply import Body, Field, Form, index_of, read_body, split_think, unquoted
+from medserl.game.reply import (
+    OTHER_KEY,
+    QUOTES,
+    Body,
+    Field,
+    Form,
+    after_key,
+    index_of,
+    once,
+    read_body,
+    split_think,
+    unquoted,
+    without_tags,
+)
 from medserl.game.sentences import split_sentences
 
 NO_SENTENCE = -1
 """MEDEC's error sentence id of a text without an error."""
 _NO_CORRECTION = "NA"
-_NO_CORRECTIONS = ("NA", "N/A", "NONE", "NULL", "")
-_VERDICT = re.compile(r"([*_`\"'“”‘’«(\[]*)((?:in)?correct)[.!]?([*_`\"'“”‘’»)\]]*)[.!,;]?[*_`]*", re.IGNORECASE)
-_QUOTES = "\"'“”‘’«»()[]"
+_NO_CORRECTIONS = ("NA", "N/A", "N.A", "NONE", "NULL", "NOT APPLICABLE", "-", "")
+_BY = "✅❌✓✔✗✘☑☒"
+_VERDICT = re.compile(
+    rf"([{_BY}\s]*+[*_`{re.escape(QUOTES)}]*+)((?:in)?correct)[.!]?([*_`{re.escape(QUOTES)}]*+)[.!,;]?[*_`]*+"
+    rf"[{_BY}\s]*+",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\$?\\boxed\{(?:\\text\{)?((?:in)?correct)\}{1,2}\$?", re.IGNORECASE)
 _WORD = re.compile(r"\b(?:in)?correct\b", re.IGNORECASE)
+_SAID = re.compile(r"\W*(?:((?:(?i:in))?(?i:correct))\b(?!\s+\w)|((?:IN)?CORRECT)\b)")
+"""A verdict, with reasons behind it or without; not "Correct dosing is …"."""
 _STATED = re.compile(r"final[ _-]?answer\W{0,12}(?:is\W{1,4})?((?:in)?correct)\b", re.IGNORECASE)
 
 
@@ -104,7 +124,7 @@ def parse_edit(text: str, original_note: str, opened: bool = False) -> InjectorE
     and all white space between sentences stay as they are, byte for byte. Not strict, but read: a bracket or quotes
     around the number, quotes around the sentence, its number in front of it. ``opened``: as in `split_think`.
     """
-    fields = read_body(strip_think(text, opened)).fields
+    fields = once(read_body(strip_think(text, opened)).fields)
     places = [i for i, field in enumerate(fields) if field.key == "sentence_id" and _index(field) is not None]
     if len(places) != 1:
         return ParseFailure(f"expected one line 'sentence_id: N', found {len(places)}")
@@ -139,13 +159,11 @@ def parse_note(text: str, opened: bool = False) -> InjectorEdit | ParseFailure:
     if len(starts) != 1:
         return ParseFailure(f"expected one 'generated_note:', found {len(starts)}")
     note = starts[0].value
-    if not starts[0].json:
-        source = answer if starts[0].strict else body.text
-        key = re.search(r"^[^\n\w]*generated[ _-]?note[^\n\w:=]*[:=]", source, re.IGNORECASE | re.MULTILINE)
-        assert key is not None
-        note = source[key.end() :].strip()
-        note = note if starts[0].strict else note.removeprefix("**").strip()
-    bare = unquoted(note) if note[:1] in _QUOTES and note.count(note[:1]) <= 2 else note
+    if starts[0].strict:
+        note = after_key(answer, "generated_note")
+    elif not starts[0].json:
+        note = (after_key(body.text, "generated_note") or note).removeprefix("**").strip()
+    bare = unquoted(note) if note[:1] in QUOTES and note.count(note[:1]) <= 2 else note
     return (
         InjectorEdit(bare, strict=starts[0].strict and bare == note)
         if bare
@@ -165,7 +183,7 @@ def _without_number(sentence: str, index: int, old: str) -> str:
         return sentence
     rest = sentence[match.end() :]
     marked = match.group(1) or match.group(3)
-    return rest if marked or rest.split()[0] == old.split()[0] else sentence
+    return rest if marked or rest.split()[:1] == old.split()[:1] else sentence
 
 
 # ---------------------------------------------------------------------------------------------- assessor
@@ -187,10 +205,11 @@ def read_answer(text: str, opened: bool = False) -> AssessorAnswer:
     if not answer:
         return AssessorAnswer(None, Form.UNFINISHED if thinking or opened else Form.SILENT)
     body = read_body(answer)
-    if (alone := _VERDICT.fullmatch(body.text)) is not None and _balanced(alone):
-        return AssessorAnswer(Label(alone.group(2).upper()), Form.BARE)
+    alone = _verdicts(body.text)
+    if len(alone) == 1:
+        return AssessorAnswer(alone.pop(), Form.BARE)
     found = _verdict(body.fields[-1]) if body.fields and body.last else AssessorAnswer(None, Form.SILENT)
-    stated = _stated(body)
+    stated = _stated(body) | alone
     if len(stated | ({found.label} if found.label else set())) > 1:
         return AssessorAnswer(None, Form.BOTH)
     if found.label is None and stated:
@@ -198,38 +217,62 @@ def read_answer(text: str, opened: bool = False) -> AssessorAnswer:
     return found
 
 
+def _label(word: str) -> Label:
+    """Not by name: letters that match in another case may be none of the name's."""
+    return Label.INCORRECT if len(word) > len(Label.CORRECT) else Label.CORRECT
+
+
+def _verdicts(text: str) -> set[Label]:
+    """The verdicts of a reply that holds nothing else; empty where it does."""
+    text = without_tags(_BOXED.sub(r"\1", text))
+    whole = _VERDICT.fullmatch(text)
+    words = [whole] if whole else [_VERDICT.fullmatch(word) for word in text.split()]
+    read = [word for word in words if word is not None and _balanced(word)]
+    return {_label(word.group(2)) for word in read} if len(read) == len(words) else set()
+
+
 def _stated(body: Body) -> set[Label]:
     """Every verdict that is named as the answer, affirmed or not."""
-    named = [match.group(1) for match in _STATED.finditer(body.text)]
+    named = [_label(match.group(1)) for match in _STATED.finditer(body.text)]
     for field in body.fields:
         if field.key == "final_answer":
-            named += _WORD.findall(field.value)
-    return {Label(name.upper()) for name in named}
+            named += map(_label, _WORD.findall(field.value))
+        elif field.key == OTHER_KEY and (said := _SAID.match(field.value)) is not None:
+            named.append(_label(said.group(1) or said.group(2)))
+    return set(named)
 
 
 def _verdict(field: Field) -> AssessorAnswer:
-    match = _VERDICT.fullmatch(field.value)
-    if field.key != "final_answer" or match is None or not (field.json or _balanced(match)):
+    if field.key not in ("final_answer", OTHER_KEY):
         return AssessorAnswer(None, Form.SILENT)
-    word, marks = match.group(2), match.group(1) + match.group(3)
-    if field.json:
-        form = Form.JSON
-    elif field.form is Form.MARKDOWN or any(mark in marks for mark in "*_`"):
-        form = Form.MARKDOWN
-    elif field.form is Form.CASE or not word.isupper():
-        form = Form.CASE
-    elif not marks:
-        form = Form.UNQUOTED
-    elif marks.strip('"'):
-        form = Form.QUOTES
-    else:
-        form = field.form if field.form is not Form.STRICT or field.value == f'"{word}"' else Form.LAYOUT
-    return AssessorAnswer(Label(word.upper()), form)
+    value = without_tags(field.value)
+    match = _VERDICT.fullmatch(_BOXED.sub(r"\1", value))
+    if match is None or not (field.json or _balanced(match)):
+        return AssessorAnswer(None, Form.SILENT)
+    word, marks = match.group(2), match.group(1).strip() + match.group(3)
+    return AssessorAnswer(_label(word), _verdict_form(field, word, marks, tagged=value != field.value))
+
+
+def _verdict_form(field: Field, word: str, marks: str, tagged: bool) -> Form:
+    """``marks``: what stood around the word."""
+    if field.form in (Form.JSON, Form.TAGS, Form.KEY):
+        return field.form
+    if tagged:
+        return Form.TAGS
+    if field.form is Form.MARKDOWN or any(mark in marks for mark in "*_`"):
+        return Form.MARKDOWN
+    if field.form is Form.CASE or not word.isupper():
+        return Form.CASE
+    if not marks:
+        return Form.UNQUOTED
+    if marks.strip('"'):
+        return Form.QUOTES
+    return field.form if field.form is not Form.STRICT or field.value == f'"{word}"' else Form.LAYOUT
 
 
 def _balanced(match: re.Match[str]) -> bool:
     """Whether a verdict has as many quotes before as behind."""
-    before, behind = (sum(mark in _QUOTES for mark in match.group(i)) for i in (1, 3))
+    before, behind = (sum(mark in QUOTES for mark in match.group(i)) for i in (1, 3))
     return before == behind
 
 
@@ -248,6 +291,9 @@ def parse_full(text: str, sentence_count: int, opened: bool = False) -> FullAnsw
     body = read_body(answer)
     verdicts = [i for i, field in enumerate(body.fields) if _verdict(field).label is not None]
     stated = _stated(body)
+    alone = _verdicts(body.text)
+    if len(alone) == 1:
+        return replace(_incomplete("the verdict alone, without its sentence and correction"), answer=alone.pop())
     if not verdicts or len(stated) > 1:
         form = Form.BOTH if len(stated) > 1 else Form.MISPLACED if stated else Form.SILENT
         return ParseFailure(_WHY[form], form)
@@ -260,7 +306,7 @@ def _place_and_correction(
     found: AssessorAnswer, rest: Sequence[Field], sentence_count: int
 ) -> FullAnswer | ParseFailure:
     """The two lines after the verdict."""
-    ids = [i for i, f in enumerate(rest) if f.key == "error_sentence_id" and index_of(f.value) is not None]
+    ids = [i for i, f in enumerate(rest) if f.key == "error_sentence_id" and _place(f, found.label) is not None]
     if len(ids) != 1:
         return _incomplete(f"expected one line 'error_sentence_id: N' after final_answer, found {len(ids)}")
     corrections = [field for field in rest[ids[0] + 1 :] if field.key == "corrected_sentence"]
@@ -269,9 +315,10 @@ def _place_and_correction(
             f"expected one line 'corrected_sentence: …' after error_sentence_id, found {len(corrections)}"
         )
     place, given = rest[ids[0]], corrections[0]
-    index, correction = index_of(place.value), unquoted(given.value)
+    index, correction = _place(place, found.label), unquoted(given.value)
     assert index is not None and found.label is not None
-    none = correction.upper() in _NO_CORRECTIONS
+    correction = unquoted(_without_number(correction, index, ""))
+    none = correction.upper().rstrip(".") in _NO_CORRECTIONS
     strict = place.strict and given.strict and place.value.lstrip("-").isdigit() and correction == given.value
     form = found.form
     if found.strict and not (strict and (correction == _NO_CORRECTION or not none)):
@@ -285,6 +332,13 @@ def _place_and_correction(
     if none:
         return _incomplete("INCORRECT without a corrected sentence")
     return FullAnswer(found.label, index, correction, form)
+
+
+def _place(field: Field, label: Label | None) -> int | None:
+    """The number that a field holds; with CORRECT, a word for "none" is -1."""
+    if label is Label.CORRECT and (field.value or field.json) and unquoted(field.value).upper() in _NO_CORRECTIONS:
+        return NO_SENTENCE
+    return index_of(field.value)
 
 
 def _incomplete(why: str) -> ParseFailure:

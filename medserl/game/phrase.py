@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from medserl.game.parse import InjectorEdit, ParseFailure, strip_think
-from medserl.game.reply import read_body, unquoted
+from medserl.game.reply import once, read_body, unquoted
 
 MOST_WORDS = 40
 """Of an old phrase that is demonstrated: gold errors of MEDEC name 18 at most, and a reply has room for some 40 twice.
@@ -23,7 +23,7 @@ def parse_phrase(text: str, original_note: str, opened: bool = False) -> Injecto
     phrase, the old one in another case, a full stop behind the new one where the note has one. ``opened``: as in
     `split_think`.
     """
-    fields = read_body(strip_think(text, opened)).fields
+    fields = once(read_body(strip_think(text, opened)).fields)
     places = [i for i, field in enumerate(fields) if field.key == "old_phrase"]
     if len(places) != 1:
         return ParseFailure(f"expected one line 'old_phrase: …', found {len(places)}")

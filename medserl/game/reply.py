@@ -1,28 +1,46 @@
 """A reply's answer part and its fields: what both roles' parsers read, in whatever dress it comes.
 
-Dress is what cannot be misread: bold, bullets, code fences, a JSON object, other quotes or none, other case.
+Dress is what cannot be misread: bold, bullets, code fences, a JSON object, tags, a table's row, other quotes or none,
+other case. A reply is as long as its model likes, so that no pattern here may take quadratic time: hence ``*+``.
 """
 
-import json
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
+
+from medserl.game.objects import objects
 
 OPEN, CLOSE = "<think>", "</think>"
 _KEYS = (
     *("final_answer", "error_sentence_id", "corrected_sentence"),
     *("sentence_id", "new_sentence", "generated_note", "old_phrase", "new_phrase"),
 )
-_DRESS = "*_`\"'“”‘’ \t"
+OTHER_KEY = "answer"
+"""Key of a field that is called ``answer`` or ``verdict``: a verdict, where it holds one and nothing else."""
+_NAMES = {key.replace("_", ""): key for key in _KEYS} | dict.fromkeys(("answer", "verdict", "finalverdict"), OTHER_KEY)
+QUOTES = "\"'“”„‟‘’‚‛«»‹›「」『』＂()[]"
+_DRESS = "*_`\"'“”„‘’ \t"
+_KEY = "|".join([*(key.replace("_", "[ _-]?") for key in _KEYS), "answer|verdict|final[ _-]?verdict"])
 _FIELD = re.compile(
-    rf"(?:(?:[-*+>•]|#+|\d{{1,2}}[.)])[ \t]+)*[{_DRESS}]*({'|'.join(key.replace('_', '[ _-]?') for key in _KEYS)})"
-    rf"[{_DRESS}]*[:=](.*)",
-    re.IGNORECASE | re.DOTALL,
+    rf"(?:(?:[-*+>•]|#++|\d{{1,2}}[.)])[ \t]++)*+[{_DRESS}]*+({_KEY})[{_DRESS}]*+(?:[:=：](.*))?",
+    re.IGNORECASE | re.DOTALL | re.ASCII,  # without ASCII, dotless and dotted i and the long s are letters of the keys
 )
 _STRICT = re.compile(rf"[ \t]*({'|'.join(_KEYS)}):(.*)", re.DOTALL)
 _BRACED = re.compile(r"^\{([^{}:,]*:[^{}:,]*)\}$")
 _FENCE = re.compile(r"[ \t]*(?:```|~~~)[\w-]*[ \t]*$")
-_PAIRS = {'"': '"', "“": "”", "„": "“", "'": "'", "‘": "’", "`": "`", "«": "»", "*": "*", "_": "_"}
+_TAG = re.compile(r"</?[a-z_]{1,20}/?>", re.IGNORECASE)
+_TAGGED = re.compile(rf"<({_KEY})>(?:(.*)</\1>)?", re.IGNORECASE | re.DOTALL | re.ASCII)
+_TAG_ENDS = re.compile(rf"(?=<(?:{_KEY})>)|(?<=</)((?:{_KEY})>)", re.IGNORECASE | re.ASCII)
+_HTML = re.compile(r"</?(?:b|strong|i|em|u|p|span|code|mark|div|h[1-6]|br)(?: [^<>]{0,100})?/?>", re.IGNORECASE)
+_ROW = re.compile(r"\|([^|]*)\|([^|]*)\|")
+_PAIRS = {'"': '"', "“": "”", "„": "“", "'": "'", "‘": "’", "`": "`", "«": "»", "*": "*", "_": "_"} | {
+    "‚": "‘",
+    "‹": "›",
+    "「": "」",
+    "『": "』",
+    "＂": "＂",
+}
 
 
 class Form(StrEnum):
@@ -36,6 +54,8 @@ class Form(StrEnum):
     UNQUOTED = "no quotes"
     QUOTES = "other quotes"
     LAYOUT = "other spacing or punctuation"
+    TAGS = "HTML or XML"
+    KEY = "another key"
     SILENT = "no verdict"
     BOTH = "both verdicts"
     MISPLACED = "a verdict, but not on a line of its own at the end"
@@ -50,7 +70,7 @@ class Field(NamedTuple):
     value: str
     """Without the white space around it and without bold marks; quotes are still there."""
     form: Form
-    """STRICT, or what key and line are dressed in: JSON, MARKDOWN, CASE, LAYOUT."""
+    """STRICT, or what key and line are dressed in: JSON, MARKDOWN, TAGS, KEY, CASE, LAYOUT."""
 
     @property
     def strict(self) -> bool:
@@ -109,30 +129,100 @@ def read_body(answer: str) -> Body:
     """The fields of an answer part, in order."""
     lines = answer.splitlines()
     kept = [line for line in lines if not _FENCE.match(line)]
-    text = "\n".join(kept).strip()
-    if (members := _json_members(text)) is not None:
-        return Body(members, True, text)
     fenced = len(kept) < len(lines)
+    text = "\n".join(kept).strip()
     fields: list[Field] = []
+    place, last = 0, False
+    for begin, end, pairs in objects(text, python=not _BRACED.fullmatch(text)):
+        if members := _members(pairs):
+            _read_lines(text[place:begin], fenced, fields)
+            fields += members
+            place, last = end, True
+    if text[place:].strip(" \n]"):
+        last = _read_lines(text[place:], fenced, fields)
+    return Body([_not_strict(field, Form.LAYOUT) for field in fields] if place else fields, last, text)
+
+
+def _not_strict(field: Field, form: Form) -> Field:
+    return field._replace(form=form) if field.strict else field
+
+
+def _read_lines(text: str, fenced: bool, fields: list[Field]) -> bool:
+    """Append the fields of lines; whether the last of them is the last thing that is said."""
     last, hanging = False, False
-    for line in kept:
+    for line in (_TAG_ENDS.sub(_own_line, text) if "</" in text else text).splitlines():
         if not line.strip():
             continue
-        match = _FIELD.fullmatch(_BRACED.sub(r"\1", line.strip()))
-        if match is not None:
-            key = re.sub("[ -]", "_", match.group(1).lower())
-            key = next(known for known in _KEYS if known.replace("_", "") == key.replace("_", ""))
-            value = match.group(2).strip()
-            bare = _without_marks(value)
-            form = Form.MARKDOWN if fenced or bare != value else _dress(line, match.group(1), key)
-            fields.append(Field(key, bare, form))
-            last, hanging = True, not bare
-        elif hanging and fields[-1].key == "final_answer":  # the verdict on the line after its key
-            fields[-1] = Field("final_answer", _without_marks(line.strip()), Form.LAYOUT)
+        found = _field(line, fenced)
+        if found is not None:
+            fields.append(found)
+            last, hanging = True, not found.value
+        elif hanging and fields[-1].key in ("final_answer", OTHER_KEY):  # the verdict on the line after its key
+            form = fields[-1].form if fields[-1].form in (Form.TAGS, Form.KEY) else Form.LAYOUT
+            fields[-1] = Field(fields[-1].key, _without_marks(line.strip()), form)
             hanging = False
-        else:
+        elif not _TAG.fullmatch(line.strip()):
             last = hanging = False
-    return Body(fields, last, text)
+        elif last:  # a tag behind it
+            fields[-1] = _not_strict(fields[-1], Form.TAGS)
+    return last
+
+
+def _own_line(tag: re.Match[str]) -> str:
+    return f"{tag.group(1)}\n" if tag.group(1) else "\n"
+
+
+def _field(line: str, fenced: bool) -> Field | None:
+    """The field that a line is."""
+    bare = _BRACED.sub(r"\1", line.strip())
+    if (row := _ROW.fullmatch(bare)) is not None:
+        bare = f"{row.group(1).strip()}: {row.group(2).strip()}"
+    if (tagged := _TAGGED.fullmatch(bare)) is not None:
+        return Field(_key(tagged.group(1)), (tagged.group(2) or "").strip(), Form.TAGS)
+    match = _FIELD.fullmatch(bare)
+    plain = match or ("<" in bare and _FIELD.fullmatch(without_tags(bare))) or None
+    if plain is None:
+        return None
+    key, value = _key(plain.group(1)), plain.group(2)
+    if value is None and key not in ("final_answer", OTHER_KEY):
+        return None  # a line with nothing but the key is a heading over a verdict, and over nothing else
+    if value is None:
+        return Field(OTHER_KEY, "", Form.LAYOUT)
+    value = value.strip()
+    if plain.string[: plain.start(1)].endswith(('"', "'")) and value[-2:] in ('",', "',"):
+        value = value[:-1]  # a line of an object that is no JSON
+    marked = _without_marks(value)
+    if match is None:
+        form = Form.TAGS
+    elif fenced or marked != value or row is not None:
+        form = Form.MARKDOWN
+    else:
+        form = Form.KEY if key == OTHER_KEY else _dress(line, plain.group(1), key)
+    return Field(key, marked, form)
+
+
+def _key(written: str) -> str:
+    return _NAMES[re.sub("[ _-]", "", written.lower())]
+
+
+def once(fields: Sequence[Field]) -> list[Field]:
+    """Without fields that repeat an earlier one: a reply that says the same again says one thing, not strictly."""
+    found: dict[tuple[str, str], Field] = {}
+    for field in fields:
+        known = found.get((field.key, field.value))
+        found[field.key, field.value] = _not_strict(known, Form.LAYOUT) if known else field
+    return list(found.values())
+
+
+def after_key(text: str, key: str) -> str:
+    """What stands behind the first line start ``key:`` of a text, to its end; empty where there is none."""
+    place = 0
+    for line in text.splitlines(keepends=True):
+        match = _FIELD.fullmatch(line.strip())
+        if match is not None and match.group(2) is not None and _key(match.group(1)) == key:
+            return text[place + len(line) - len(line.lstrip()) + match.start(2) :].strip()
+        place += len(line)
+    return ""
 
 
 def _dress(line: str, written: str, key: str) -> Form:
@@ -156,9 +246,22 @@ def _without_marks(value: str) -> str:
     return value
 
 
+_LAYERS = 8
+"""Of quotes and marks around a value, at most: each costs its length."""
+_NUMBER = re.compile(
+    r"(?:(?:sentence|line|number|no\.?|nr\.?|№)[ \t]{0,4})?[\[(<#\"'“„‘«`*_ ]*+([-\u2212\u2013]1|[0-9]{1,6})"
+    r"[\])>\"'”“’»`*_.:, ]*+",
+    re.IGNORECASE | re.ASCII,
+)
+
+
 def unquoted(value: str, like: str = "") -> str:
-    """Without quotes or marks around the whole value, unless ``like`` has them too."""
-    while len(value) > 1 and _PAIRS.get(value[0]) == value[-1]:
+    """Without quotes, marks or tags around the whole value, unless ``like`` has them too."""
+    for _ in range(_LAYERS):
+        if value[:1] == "<" and "<" not in like:
+            value = _without_tags(value)
+        if len(value) < 2 or _PAIRS.get(value[0]) != value[-1]:
+            break
         inner, opener = value[1:-1], value[0]
         if like[:1] == opener and like[-1:] == value[-1]:
             break
@@ -168,31 +271,36 @@ def unquoted(value: str, like: str = "") -> str:
     return value
 
 
+def without_tags(text: str) -> str:
+    """Without HTML's tags for bold and the like, wherever they stand."""
+    return _HTML.sub("", text) if "<" in text else text
+
+
+def _without_tags(value: str) -> str:
+    opening = _HTML.match(value)
+    closing = value.rfind("</")
+    if opening is None or closing < opening.end() or not _HTML.fullmatch(value, closing):
+        return value
+    return value[opening.end() : closing].strip()
+
+
 def index_of(value: str) -> int | None:
-    """A number, with a bracket or quotes around it or without; None where it is none."""
-    match = re.fullmatch(r"[\[(<#\"'“‘`*_ ]*(-1|[0-9]{1,6})[\])>\"'”’`*_.:, ]*", value)
-    return int(match.group(1)) if match else None
+    """A number, with a bracket, quotes or the word "sentence" around it or without; None where it is none."""
+    match = _NUMBER.fullmatch(value)
+    return int(re.sub("[\u2212\u2013]", "-", match.group(1))) if match else None
 
 
-def _json_members(text: str) -> list[Field] | None:
-    """The known keys of the JSON object that ends the text; None where there is none."""
-    if not text.endswith("}"):
-        return None
-    begins = [0] if text.startswith("{") else []
-    if (found := text.rfind("\n{")) >= 0:
-        begins.append(found + 1)
-    for begin in begins:
-        try:
-            pairs = json.loads(text[begin:], object_pairs_hook=list)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(pairs, list):
-            named = [(str(key).lower(), value) for key, value in pairs]
-            return [Field(key, _plain(value), Form.JSON) for key, value in named if key in _KEYS]
-    return None
+def _members(pairs: Sequence[tuple[object, object]]) -> list[Field]:
+    """The known keys of an object; its members have no order, but a parser goes by it."""
+    found = []
+    for key, value in pairs:
+        known = _NAMES.get(re.sub("[ _-]", "", str(key).lower()))
+        if known is not None:
+            found.append(Field(known, _plain(value), Form.JSON))
+    return sorted(found, key=lambda field: (OTHER_KEY, *_KEYS).index(field.key))
 
 
 def _plain(value: object) -> str:
-    if value is None:
-        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return " ".join(str(value).split()) if isinstance(value, str | int) else ""

@@ -14,7 +14,16 @@ from typing import Any, NoReturn
 
 from medserl.errors import DataError
 from medserl.game import cells
-from medserl.game.columns import PREPARED_COLUMNS, BadColumns, Columns, Form, missing_columns, recognise, shown_name
+from medserl.game.columns import (
+    PREPARED_COLUMNS,
+    BadColumns,
+    Columns,
+    Form,
+    csv_reader,
+    missing_columns,
+    recognise,
+    shown_name,
+)
 
 _PARQUET_MAGIC = b"PAR1"
 _FIELD_LIMIT = 64 * 2**20  # characters in one CSV field; the csv module's own default refuses long notes
@@ -228,11 +237,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     limit = csv.field_size_limit(_FIELD_LIMIT)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file)
             try:
-                delimiter = _delimiter(next(iter(file), ""))
-                file.seek(0)
-                reader = csv.reader(file, strict=True, delimiter=delimiter)
+                reader = csv_reader(file, strict=True)
                 header = tuple(name.strip() for name in next(reader, []))
                 columns = _recognised(path, header)
                 for number, row in enumerate(reader, start=1):
@@ -248,25 +255,10 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         csv.field_size_limit(limit)
 
 
-def _delimiter(head: str) -> str:
-    """What separates the columns: what makes the header one that is known, a comma where nothing does."""
-    refused = ","
-    for delimiter in (",", ";", "\t", "|"):
-        names = tuple(name.strip() for name in next(csv.reader([head], delimiter=delimiter), []))
-        try:
-            if not recognise(names).missing:
-                return delimiter
-        except BadColumns:
-            refused = delimiter if len(names) > 1 and refused == "," else refused
-    return refused
-
-
 def _uneven(path: Path, number: int, line: int, header: tuple[str, ...], row: list[str]) -> DataError:
-    what = (
-        f"{shown_name(header[len(row)])} is the first without a value"
-        if len(row) < len(header)
-        else f"{len(row) - len(header)} too many; quote a field that holds a comma"
-    )
+    what = f"{len(row) - len(header)} too many; quote a field that holds a comma"
+    if len(row) < len(header):
+        what = f"{shown_name(header[len(row)])} is the first without a value"
     return DataError(
         f"{shown_path(path)}, row {number} (line {line}): has {len(row)} fields, but the header has {len(header)} "
         f"({what})"
@@ -275,10 +267,10 @@ def _uneven(path: Path, number: int, line: int, header: tuple[str, ...], row: li
 
 def _raise_not_utf8(path: Path) -> NoReturn:
     """Read the file again, this time letting bad bytes through, to say where they are."""
-    line = f"line {_bad_line(path)}: is not UTF-8 text; convert the file to UTF-8"
+    line = f"line {_bad_line(path)}: is not UTF-8 text; convert the file to UTF-8 (a spreadsheet saves CSV UTF-8)"
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
+        reader = csv_reader(file)
+        header: list[str] = next(reader, [])
         for number, row in enumerate(reader, start=1):
             for column, cell in enumerate(row):
                 if any("\udc80" <= character <= "\udcff" for character in cell):
@@ -288,12 +280,11 @@ def _raise_not_utf8(path: Path) -> NoReturn:
 
 
 def _bad_line(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
+    content = path.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
     return 0
 
 

@@ -8,6 +8,7 @@ from math import log2
 from typing import Any
 
 from medserl.game.labels import Label
+from medserl.game.referee.base import UNCHECKED
 
 Row = dict[str, Any]
 """One game, by the columns of `medserl.gamelog.rows.SCHEMA`."""
@@ -59,6 +60,11 @@ def outcome(row: Mapping[str, Any]) -> Outcome:
 def contradicts(row: Mapping[str, Any]) -> bool:
     """Whether the edit did the opposite of what was asked for, by the referee's word."""
     return (row["mode"], row["ruling"]) in (("benign", "error"), ("error", "benign"))
+
+
+def trusted(row: Mapping[str, Any]) -> bool:
+    """Whether the label is what was asked for, and the referee did not look at the edit."""
+    return bool(row.get("ruling_reason") == UNCHECKED)
 
 
 def disagree(row: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from medserl.game import Game, LabelledNote, Role, Trajectory
 from medserl.game.parse import AssessorAnswer
-from medserl.gamelog.kinds import Row, Source
+from medserl.gamelog.kinds import Row, Source, trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,8 @@ def held_out(note: LabelledNote, original: str, answer: AssessorAnswer, reply: s
 def redacted(row: Row) -> Row:
     """A row without any text of its note, nor what would say whose it is: labels, reasons of the filter, numbers."""
     bare = {**row, **dict.fromkeys(TEXTS)}
+    if trusted(row):  # a word of ours, which says what the label is worth
+        bare["ruling_reason"] = row["ruling_reason"]
     bare["attempts"] = [{**attempt, "reply": None, "modified": None} for attempt in row.get("attempts") or ()]
     if row.get("assessor") is not None:
         bare["assessor"] = {**row["assessor"], "reply": None}

@@ -4,7 +4,6 @@ GPU; ``--assume NAME=VALUE`` puts a measured one in its place."""
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,18 +58,30 @@ def assume(given: Sequence[str]) -> Assumptions:
         name, _, text = word.partition("=")
         if name not in known:
             raise ConfigError(f"--assume {word}: there is no such assumption; known: {', '.join(known)}")
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.0
-        if not sys.float_info.min <= value < float("inf"):
-            raise ConfigError(f"--assume {word}: {text!r} is not a number above 0")
-        if name in _SHARES and value > 1:
-            raise ConfigError(f"--assume {word}: {text} is a share; give a number between 0 and 1")
-        if name == "rounds" and value != int(value):
-            raise ConfigError(f"--assume {word}: {text!r} is not a whole number above 0")
-        changes[name] = value
+        if name in changes:
+            raise ConfigError(f"--assume {word}: {name} is given twice; give it once")
+        changes[name] = _number(name, text, f"--assume {word}:")
     return dataclasses.replace(Assumptions(), **changes)
 
 
+def _number(name: str, text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{where} {text!r} is not a number above 0")
+    if name in _SHARES and value > 1:
+        raise ConfigError(f"{where} {text} is a share; give a number between 0 and 1")
+    if name == "rounds" and value != int(value):
+        raise ConfigError(f"{where} {text!r} is not a whole number above 0")
+    _, usual, why = next(own for own in Assumptions().named() if own[0] == name)
+    least, most = usual / _FAR, 1.0 if name in _SHARES else usual * _FAR
+    if not least <= value <= most:
+        raise ConfigError(f"{where} {text} is out of reach; give a number between {least:g} and {most:g}: {why}")
+    return value
+
+
+_FAR = 1e5
+"""How many times more or less than what is assumed a number may be."""
 _SHARES = ("mfu", "bandwidth", "link", "tail", "prompt", "response", "acceptance")

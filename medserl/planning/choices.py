@@ -131,7 +131,7 @@ def _over(job: Job, need: Need, gpu: Gpu) -> str:
     """In short: the phase that is worst, or the cache."""
     worst = need.fullest
     if worst.total <= gpu.memory and need.cache is not None and job.rollout is not None:
-        return f"vLLM's share {job.rollout.share:g} leaves no cache for one sequence"
+        return f"vLLM's share {job.rollout.share:g} of a GPU leaves no cache for one sequence"
     part = max(worst.parts, key=lambda name: worst.parts[name])
     told = f"its {worst.name} phase needs {size_text(worst.total)} of {size_text(gpu.memory)}"
     return f"{told} ({part} {size_text(worst.parts[part])})"

@@ -10,15 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medserl.planning.job import Job, Training
-from medserl.planning.memory import CRITIC, LOG_PROBS, PROCESSES, UPDATE, need_of
+from medserl.planning.memory import CRITIC, GIB, LOG_PROBS, PROCESSES, UPDATE, Need, need_of
 from medserl.planning.shapes import Shape
 
 KEPT, PASSING = 6.0, 12.0
 """Bytes of an attention matrix's element that the backward pass needs (float32 softmax, its bf16 copy), and while a
 layer computes (megatron-core 0.16.1, fusions/fused_softmax.py:forward_torch_softmax)."""
-RETAINED = 0.3
-"""Of what a worker computes with, its allocator keeps this much more: a warm start of SmolLM2-135M held 10.9 GiB where
-the sums without it give 8.9."""
+RETAINED = 1.1
+"""Of what a pass works with (activations, logits, attention), as much again and more is held: gradients of these, and
+what the allocator keeps. Warm starts held 11.5 GiB (SmolLM2-135M, two workers) and 17.0 (Qwen2.5-0.5B, one), for
+which the sums give 12.6 and 17.3."""
+SERVED = 2.0
+"""vLLM's weights on CPUs lie there a second time, packed for its matrix products: with Qwen2.5-0.5B its worker held 4.6
+GiB in float32 and 2.7 in bfloat16, of which its process is 0.6."""
+OTHERS = 0.75 * GIB
+"""Host memory of one process beside what is counted by itself. A run has three a worker (Megatron, vLLM's worker and
+its server), and four more (driver, TransferQueue's two, Ray's own together)."""
 _NOT_HERE = ("contexts", "CUDA graphs")
 
 
@@ -29,30 +36,33 @@ def bytes_on_cpus(job: Job, shape: Shape) -> Mapping[str, float]:
         job: The job.
         shape: The model.
     """
-    training = job.training
+    training, rollout = job.training, job.rollout
     need = need_of(job, shape, None)
-    phases = [phase for phase in need.phases if phase.name in (LOG_PROBS, CRITIC, UPDATE)]
-    own = max(
-        (
-            {
-                **{part: size for part, size in phase.parts.items() if part not in _NOT_HERE},
-                "attention": attention_bytes(training, shape, job.longest, phase.stage, phase.name != LOG_PROBS),
-            }
-            for phase in phases
-        ),
-        key=lambda parts: sum(parts.values()),
-    )
     workers = training.gpus_per_node
-    parts = {part: workers * size for part, size in own.items()}
-    parts["allocator"] = RETAINED * sum(parts.values())
-    if job.rollout is not None:
-        width = 4.0 if job.rollout.full_precision else 2.0
-        parts["vLLM weights"] = workers * width * shape.parameters / job.rollout.tp
-        parts["KV cache"] = workers * (job.rollout.cache or 0.0)
-    working = ("activations", "logits", "attention")  # gone when a checkpoint is saved
-    parts["saving"] = max(0.0, need.host.saving - sum(parts[part] for part in working))
-    parts["processes"] = need.host.processes if job.rollout is not None else PROCESSES * (workers + 1)
-    return parts
+    # At a save what a pass works with is gone, and the optimizer's state lies there to be written.
+    times: list[dict[str, float]] = [{"saving": need.host.saving} | _resident(need, workers)]
+    for phase in need.phases:
+        if phase.name in (LOG_PROBS, CRITIC, UPDATE):
+            works = {part: workers * phase.parts.get(part, 0.0) for part in ("activations", "logits")}
+            rows = attention_bytes(training, shape, job.longest, phase.stage, phase.name != LOG_PROBS)
+            works["attention"] = workers * rows
+            times.append(works | {"allocator": RETAINED * sum(works.values())} | _resident(need, workers))
+    parts = max(times, key=lambda parts: sum(parts.values()))
+    if rollout is None:
+        return parts | {"processes": PROCESSES * (workers + 1)}
+    width = SERVED * (4.0 if rollout.full_precision else 2.0)
+    return parts | {
+        "vLLM weights": workers * width * shape.parameters / rollout.tp,
+        "KV cache": workers * (rollout.cache or 0.0),
+        "processes": OTHERS * (3 * workers + job.round.workers + 4),
+    }
+
+
+def _resident(need: Need, workers: int) -> dict[str, float]:
+    """What stays: weights, gradients, optimizer, reference and critic of the fullest stage, for each worker."""
+    update = need.phase(UPDATE)
+    passing = ("activations", "logits", *_NOT_HERE)
+    return {part: workers * size for part, size in update.parts.items() if part not in passing}
 
 
 def attention_bytes(training: Training, shape: Shape, longest: int, stage: int, update: bool) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medserl.errors import ConfigError
-from medserl.planning.job import Job
+from medserl.planning.job import Job, Rollout
 from medserl.planning.memory import (
     CRITIC,
     FROZEN,
@@ -13,6 +13,7 @@ from medserl.planning.memory import (
     SAVE,
     TRANSFER,
     UPDATE,
+    Cache,
     Need,
     Phase,
     size_text,
@@ -36,6 +37,11 @@ _REMEDY = {
 _REMEDY[SAVE] = "lower actor_rollout_ref.rollout.gpu_memory_utilization"
 _REMEDY[TRANSFER] = "lower actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 _REMEDY[FROZEN] = "raise medserl.referee.options.tensor_parallel_size, or serve it yourself (url)"
+_CACHE_KEY = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+_RESIDENT = (
+    "raise TP, PP or actor_rollout_ref.rollout.tensor_model_parallel_size, set "
+    "actor_rollout_ref.actor.megatron.param_offload and optimizer_offload, or take more or larger GPUs"
+)
 _SUPERVISED = "raise engine.tensor_model_parallel_size, or lower data.micro_batch_size_per_gpu"
 
 
@@ -48,28 +54,56 @@ def gpu_misfit(job: Job, need: Need, gpu: float, whose: str) -> str | None:
         gpu: Bytes of a GPU.
         whose: Who says so, for the sentence.
     """
-    cache = need.cache
-    if cache is not None and cache.size < cache.needed:
-        return (
-            f"a rollout's KV cache has {size_text(max(0.0, cache.size))} of each GPU, one sequence of "
-            f"actor_rollout_ref.rollout.max_model_len {job.rollout.max_model_len if job.rollout else 0} needs "
-            f"{size_text(cache.needed)}; raise actor_rollout_ref.rollout.gpu_memory_utilization or its "
-            "tensor_model_parallel_size"
-        )
+    cache, rollout = need.cache, job.rollout
+    if cache is not None and rollout is not None and cache.size < cache.needed:
+        return _no_cache(rollout, cache, gpu)
     for phase in sorted(need.phases, key=lambda phase: phase.name != UPDATE):  # the update is what most ask about
         if phase.total > gpu:
             return _too_much(job, phase, gpu, whose)
     return None
 
 
+def _no_cache(rollout: Rollout, cache: Cache, gpu: float) -> str:
+    """vLLM's share is too small, or what else it holds too large even for the whole GPU."""
+    needed = (
+        f"one sequence of actor_rollout_ref.rollout.max_model_len {rollout.max_model_len} needs "
+        f"{size_text(cache.needed)}"
+    )
+    if rollout.cache is not None:
+        return f"a rollout's KV cache has {size_text(cache.size)} of each GPU ({_CACHE_KEY}), {needed}; raise it"
+    if cache.beside + cache.needed <= gpu:
+        return (
+            f"a rollout's KV cache has {size_text(max(0.0, cache.size))} of each GPU, {needed}; raise "
+            "actor_rollout_ref.rollout.gpu_memory_utilization or its tensor_model_parallel_size"
+        )
+    by = "tensor_model_parallel_size, or lower its max_num_seqs and max_num_batched_tokens"
+    return (
+        f"a rollout's weights and workspace take {size_text(cache.beside)} of each GPU of {size_text(gpu)}, and "
+        f"{needed} besides; raise actor_rollout_ref.rollout.{by}, or take larger GPUs"
+    )
+
+
 def _too_much(job: Job, phase: Phase, gpu: float, whose: str) -> str:
-    remedy = _REMEDY.get(phase.name, _REMEDY[UPDATE]) if job.rollout else _SUPERVISED
+    remedy = _remedy(job, phase, phase.total - gpu)
     article = "an" if phase.name in (UPDATE, CRITIC) else "a"
     name = _NAMES.get(phase.name, phase.name)
     return (
         f"{article} {name} needs about {size_text(phase.total)} of each GPU ({phase.told()}), {whose} "
         f"{gpu / GIB:.4g} GiB; {remedy}"
     )
+
+
+def _remedy(job: Job, phase: Phase, over: float) -> str:
+    """What would help: a smaller share or buffer does where it is at least as large as what is too much."""
+    if job.rollout is None:
+        return _SUPERVISED
+    if phase.name == TRANSFER and phase.parts["buckets"] <= over:
+        return _RESIDENT
+    if phase.name in (ROLLOUT, SAVE) and phase.parts["KV cache"] <= over:
+        return _RESIDENT
+    if phase.name in (ROLLOUT, SAVE) and job.rollout.cache is not None:
+        return f"lower {_CACHE_KEY}"
+    return _REMEDY.get(phase.name, _REMEDY[UPDATE])
 
 
 def host_misfit(job: Job, need: Need, memory: float, whose: str) -> str | None:
@@ -108,8 +142,18 @@ def check_served(job: Job, gpus_per_node: int | None) -> None:
         raise ConfigError(
             f"medserl.referee, medserl.frozen_injector: the frozen model that verl serves needs "
             f"{counted(beside, 'GPU')} in addition to the training's, on one node, where {max(0, left)} are left; "
-            f"set trainer.n_gpus_per_node={max(1, gpus_per_node - beside)} or serve it yourself (url)"
+            f"{_leave(job, gpus_per_node - beside)} or serve it yourself (url)"
         )
+
+
+def _leave(job: Job, most: int) -> str:
+    """The most GPUs of a node that the training can be split over, no more than ``most``."""
+    split = job.training
+    for gpus in range(most, 0, -1):
+        replicas, rest = divmod(split.nodes * gpus, split.tp * split.pp)
+        if not rest and job.round.mini % replicas == 0:
+            return f"set trainer.n_gpus_per_node={gpus}"
+    return "take nodes with more GPUs"
 
 
 def check_context(job: Job, shape: Shape) -> None:

@@ -11,6 +11,8 @@ name, and `medserl plan` says that of them.
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -76,8 +78,29 @@ _TABLE = (
 GPUS = {gpu.name: gpu for gpu in _TABLE}
 
 
+def gpus_of_device(device: str) -> list[Gpu]:
+    """What a driver may mean by a name such as "NVIDIA H100 80GB HBM3": none, one, or one of several sizes.
+
+    Args:
+        device: As nvidia-smi and CUDA name it.
+    """
+    words = re.findall(r"[a-z0-9]+", device.lower())
+    words += [left + right for left, right in itertools.pairwise(words)]  # "RTX 4090"
+    fitting = [name for name in GPUS if set(name.rpartition("-")[0].split("-")) <= set(words)]
+    longest = max((len(name.rpartition("-")[0]) for name in fitting), default=0)
+    kinds = [name for name in fitting if len(name.rpartition("-")[0]) == longest]
+    sized = [name for name in kinds if name.rpartition("-")[2] in words] or kinds
+    return [GPUS[name] for name in sized]
+
+
+def _is_as_described(gpu: Gpu, wanted: str) -> bool:
+    """Whether nothing in a name contradicts the table: another memory, or PCIe where the link is not that."""
+    sizes = set(re.findall(r"\b\d+gb?\b", wanted))
+    return sizes <= {gpu.name.rpartition("-")[2]} and ("pcie" in wanted) is ("pcie" in gpu.name)
+
+
 def find_gpu(name: str) -> Gpu:
-    """A GPU by its name, or by the beginning of one that has no other meaning.
+    """A GPU by its name, by the beginning of one that has no other meaning, or as nvidia-smi calls it.
 
     Raises:
         ConfigError: unknown or ambiguous; the sentence lists what is known and suggests the nearest.
@@ -86,6 +109,7 @@ def find_gpu(name: str) -> Gpu:
     if wanted in GPUS:
         return GPUS[wanted]
     found = [known for known in GPUS if wanted and known.startswith(f"{wanted}-")]
+    found = found or [gpu.name for gpu in gpus_of_device(name) if _is_as_described(gpu, wanted)]
     if len(found) == 1:
         return GPUS[found[0]]
     if found:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.refused import GAE
 from medserl.errors import ConfigError
-from medserl.planning.shapes import Shape, find_shape, stage_layers
+from medserl.planning.shapes import Ends, Shape, find_shape, stage_layers
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Rollout:
     """Float32, as on CPUs."""
     cache: float | None = None
     """Bytes of the KV cache where they are given, instead of what the share leaves."""
+    sleeps: bool = True
+    """False where it keeps its weights and cache on the GPU while the trainer computes."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Round:
     attempts: int
     """Most attempts at an edit."""
     rounds: int | None = None
-    """Of the run; None where the notes are not there to be counted."""
+    """Of the run, where the configuration says so."""
     save_every: int = 0
     kept: int | None = None
     workers: int = 0
@@ -173,7 +175,7 @@ def job_of(config: DictConfig) -> Job:
 
 
 def _reinforced(config: DictConfig) -> Job:
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    actor, _rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     reference = config.actor_rollout_ref.ref.megatron
     tokens = actor.ppo_max_token_len_per_gpu
     if not actor.use_dynamic_bsz:
@@ -192,7 +194,7 @@ def _reinforced(config: DictConfig) -> Job:
         reference_offload=bool(reference.param_offload),
         updates=not 0 < (config.medserl.max_rounds or 0) < config.trainer.critic_warmup,
     )
-    return Job(training, _round(config), _rollout(rollout), _served(config), _critic(config))
+    return Job(training, _round(config), _sharing(config), _served(config), _critic(config))
 
 
 def _response(config: DictConfig) -> int:
@@ -209,6 +211,7 @@ def _round(config: DictConfig) -> Round:
         prompt=config.data.max_prompt_length,
         response=_response(config),
         attempts=settings.max_attempts,
+        rounds=settings.max_rounds,
         save_every=max(0, config.trainer.save_freq),
         kept=config.trainer.max_actor_ckpt_to_keep,
         workers=settings.rollout_workers,
@@ -227,6 +230,13 @@ def _rollout(rollout: DictConfig) -> Rollout:
         full_precision=rollout.dtype in ("float32", "float"),
         cache=OmegaConf.select(rollout, "engine_kwargs.vllm.kv_cache_memory_bytes"),
     )
+
+
+def _sharing(config: DictConfig) -> Rollout:
+    """The policy's engines; those on CPUs cannot sleep, which medserl/planning/cpus.py counts."""
+    rollout = config.actor_rollout_ref.rollout
+    sleeps = bool(rollout.free_cache_engine) or config.trainer.device != "cuda"
+    return dataclasses.replace(_rollout(rollout), sleeps=sleeps)
 
 
 def has_critic(config: DictConfig) -> bool:
@@ -288,6 +298,12 @@ def _split(config: DictConfig, megatron: DictConfig, optim: DictConfig) -> dict[
         "cpu_adam": float(own.get("optimizer_offload_fraction", 0.0)) if own.get("optimizer_cpu_offload") else 0.0,
         "precision_aware": bool(optim.get("use_precision_aware_optimizer")),
         "reshardable": bool(megatron.get("dist_ckpt_optim_fully_reshardable")),
-        "first_layers": given.get("num_layers_in_first_pipeline_stage"),
-        "last_layers": given.get("num_layers_in_last_pipeline_stage"),
+        "first_layers": ends_of(megatron)[0],
+        "last_layers": ends_of(megatron)[1],
     }
+
+
+def ends_of(megatron: DictConfig) -> Ends:
+    """What a configuration's Megatron section says of its pipeline's first and last stage."""
+    given = megatron.get("override_transformer_config") or {}
+    return given.get("num_layers_in_first_pipeline_stage"), given.get("num_layers_in_last_pipeline_stage")

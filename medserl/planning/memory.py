@@ -101,6 +101,8 @@ class Cache:
     """That fit into it."""
     needed: float
     """Bytes of one sequence of ``max_model_len``."""
+    beside: float
+    """Bytes of vLLM's weights and workspace."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
     always = {"contexts": CONTEXTS if rollout else CONTEXTS / 2}
     if rollout and not rollout.eager:
         always["CUDA graphs"] = GRAPHS
+    if rollout and not rollout.sleeps:
+        always |= _awake(rollout, shape, gpu)
     resident = dict(model)
     if training.param_offload:
         resident |= {"weights": 0.0, "gradients": 0.0}
@@ -200,8 +204,7 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
         largest = 2.0 * shape.embedding
         moving = {"buckets": rollout.bucket + largest}
         found.append(Phase(TRANSFER, resident | weights | served | moving | always, stage))
-        if (cache := _cache(rollout, shape, gpu)) is not None:
-            awake = served | {"vLLM workspace": _workspace(rollout, shape), "KV cache": max(0.0, cache.size)}
+        if awake := _awake(rollout, shape, gpu):
             found.append(Phase(ROLLOUT, resident | awake | always, stage))
             # medserl saves after the new weights have gone to vLLM, which is awake then (training/api.py).
             found.append(Phase(SAVE, resident | (loaded if training.param_offload else {}) | awake | always, stage))
@@ -209,6 +212,14 @@ def _phases(job: Job, shape: Shape, stage: int, layers: Sequence[int], gpu: floa
         found.append(Phase(SAVE, resident | loaded | always, stage))
     found.append(Phase(LOAD, resident | loaded | {"optimizer": model["optimizer"]} | always, stage))
     return found
+
+
+def _awake(rollout: Rollout, shape: Shape, gpu: float | None) -> dict[str, float]:
+    """What vLLM holds while it generates; nothing where that is not known."""
+    if (cache := _cache(rollout, shape, gpu)) is None:
+        return {}
+    parts = {"vLLM weights": _served_weights(rollout, shape), "vLLM workspace": _workspace(rollout, shape)}
+    return parts | {"KV cache": max(0.0, cache.size)}
 
 
 def _critic(job: Job, shape: Shape, stage: int, layers: Sequence[int]) -> dict[str, float]:
@@ -258,7 +269,7 @@ def _activations(training: Training, shape: Shape, layers: Sequence[int], stage:
 
 def _served_weights(rollout: Rollout, shape: Shape) -> float:
     """vLLM's own copy: divided by its TP, norms and all, which are a ten-thousandth."""
-    return 2.0 * shape.parameters / rollout.tp
+    return (4.0 if rollout.full_precision else 2.0) * shape.parameters / rollout.tp
 
 
 def _workspace(rollout: Rollout, shape: Shape) -> float:
@@ -269,14 +280,15 @@ def _workspace(rollout: Rollout, shape: Shape) -> float:
 
 
 def _cache(rollout: Rollout, shape: Shape, gpu: float | None) -> Cache | None:
-    token = shape.cache(rollout.tp)
+    token = shape.cache(rollout.tp) * (2 if rollout.full_precision else 1)
+    beside = _served_weights(rollout, shape) + _workspace(rollout, shape)
     if rollout.cache is not None:
         size = float(rollout.cache)
     elif gpu is None:
         return None
     else:
-        size = rollout.share * gpu - _served_weights(rollout, shape) - _workspace(rollout, shape)
-    return Cache(size, max(0, int(size // token)), float(token * rollout.max_model_len))
+        size = rollout.share * gpu - beside
+    return Cache(size, max(0, int(size // token)), float(token * rollout.max_model_len), beside)
 
 
 def _host(job: Job, shape: Shape, layers: Sequence[int]) -> Host:

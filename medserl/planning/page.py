@@ -69,8 +69,9 @@ def tables(plan: Plan, shown: int = SHOWN) -> list[tuple[str, Table]]:
 def _head(plan: Plan) -> Table:
     training, rollout, served = plan.job.training, plan.job.rollout, plan.job.served
     split = f"Megatron TP {training.tp} x PP {training.pp} x DP {training.dp}"
-    engines = f"; vLLM TP {rollout.tp}, {training.world // rollout.tp} engines" if rollout else ""
+    engines = f"; vLLM TP {rollout.tp}, {counted(training.world // rollout.tp, 'engine')}" if rollout else ""
     beside = f"; {counted(served.gpus, 'GPU')} for a frozen model" if served else ""
+    beside += " (not seen from here, taken to be as large)" if served and served.shape is None else ""
     rows = [
         ["configuration", plan.config],
         ["model", f"{plan.shape.name}: {plan.shape.parameters / 1e9:.3f} G parameters ({EXACT})"],
@@ -130,23 +131,38 @@ def _host(plan: Plan) -> Table:
 def _seconds(plan: Plan) -> Table:
     seconds = plan.seconds
     saving = seconds.save / seconds.save_every if seconds.save_every else 0.0
-    parts = ", ".join(f"{name} {size:.1f}" for name, size in seconds.work.items() if size >= 0.05)
+    parts = [f"{name} {size:.1f}" for name, size in seconds.work.items() if size >= 0.05]
+    told = "; ".join(filter(None, (", ".join(parts), f"MFU {seconds.mfu:.2f}")))
+    rounds = "rounds" if plan.job.rollout else "steps"
     rows = [["rollout", f"{seconds.rollout:.1f}", f"{seconds.written:,.0f} tokens written"]] if plan.job.rollout else []
     if plan.job.rollout:
         rows.append(["log-probs", f"{seconds.log_probs:.1f}", "policy and reference"])
     if plan.job.critic:
         rows.append(["critic", f"{seconds.critic:.1f}", "values and update"])
-    rows.append(["update", f"{seconds.update:.1f}", f"{parts}; MFU {seconds.mfu:.2f}"])
+    rows.append(["update", f"{seconds.update:.1f}", told])
     if plan.job.rollout:
         rows.append(["transfer", f"{seconds.transfer:.1f}", "weights to vLLM"])
-    rows.append(["checkpoint", f"{saving:.1f}", f"{seconds.save:.0f} s every {seconds.save_every} rounds"])
+    rows.append(["checkpoint", f"{saving:.1f}", _every(seconds, rounds)])
     world, rate = plan.job.training.world, seconds.tokens / seconds.round
     told = f"{seconds.trajectories:.0f} trajectories, {rate:,.0f} tokens/s, {rate / world:,.0f} a GPU"
-    rows.append(["round", f"{seconds.round:.1f}", told])
-    notes = "counted in the notes" if plan.counted else ASSUMED
-    run = f"{plan.hours:.1f} h on {counted(plan.job.gpus, 'GPU')} = {plan.hours * plan.job.gpus:.0f} GPU hours"
-    rows.append(["run", f"{plan.hours * 3600:.0f}", f"{plan.rounds} rounds ({notes}): {run}"])
+    rows.append([rounds[:-1], f"{seconds.round:.1f}", told])
+    run = f"{plan.hours:.1f} h on {counted(plan.job.gpus, 'GPU')} = {plan.hours * plan.job.gpus:.1f} GPU hours"
+    rows.append(["run", f"{plan.hours * 3600:.0f}", f"{counted(plan.rounds, rounds[:-1])} ({_known(plan)}): {run}"])
     return Table(("phase", "seconds", f"all {ASSUMED}"), rows)
+
+
+def _every(seconds: Seconds, rounds: str) -> str:
+    if not seconds.save_every:
+        return f"{seconds.save:.0f} s, at the end only"
+    return f"{seconds.save:.0f} s every {seconds.save_every} {rounds}"
+
+
+def _known(plan: Plan) -> str:
+    if not plan.counted:
+        return ASSUMED
+    if not plan.job.rollout:
+        return "medserl.steps"
+    return "counted in the notes" if plan.job.round.rounds is None else "medserl.max_rounds"
 
 
 def _choices(plan: Plan, shown: int) -> Table:
@@ -237,6 +253,7 @@ def _choice_json(choice: Choice) -> dict[str, Any]:
         "pp": split.pp,
         "dp": split.dp,
         "tokens": split.tokens,
+        "vllm_share": choice.job.rollout.share if choice.job.rollout else None,
         "seconds": choice.seconds.round if choice.seconds else None,
         "bytes": choice.need.fullest.total if choice.need else None,
         "reason": choice.reason or None,

@@ -21,7 +21,7 @@ _NUMBERS = (
     "num_attention_heads",
     "vocab_size",
 )
-_QWEN3, _QWEN2, _LLAMA = FAMILIES
+_QWEN3, _QWEN2, _LLAMA, _MISTRAL = FAMILIES
 # From the models' own config.json: architecture, layers, hidden, intermediate, heads, key-value heads, head size,
 # vocabulary, tied embeddings, context.
 KNOWN: dict[str, tuple[str, int, int, int, int, int, int, int, bool, int]] = {
@@ -40,6 +40,7 @@ KNOWN: dict[str, tuple[str, int, int, int, int, int, int, int, bool, int]] = {
     "llama-3.2-1b": (_LLAMA, 16, 2048, 8192, 32, 8, 64, 128256, True, 131072),
     "llama-3.2-3b": (_LLAMA, 28, 3072, 8192, 24, 8, 128, 128256, True, 131072),
     "llama-3.1-8b": (_LLAMA, 32, 4096, 14336, 32, 8, 128, 128256, False, 131072),
+    "mistral-7b-v0.3": (_MISTRAL, 32, 4096, 14336, 32, 8, 128, 32768, False, 32768),
 }
 
 
@@ -123,6 +124,10 @@ class Shape:
         return 2 * 2 * self.layers * max(1, self.groups // tp) * self.head
 
 
+Ends = tuple[int | None, int | None]
+"""Layers of a pipeline's first and last stage; None: as many as the others."""
+
+
 def stage_layers(shape: Shape, pp: int, first: int | None = None, last: int | None = None) -> tuple[int, ...]:
     """Layers of each pipeline stage, as megatron-core deals them.
 
@@ -135,12 +140,19 @@ def stage_layers(shape: Shape, pp: int, first: int | None = None, last: int | No
     Raises:
         ConfigError: the layers cannot be dealt.
     """
-    rest, stages = shape.layers - (first or 0) - (last or 0), pp - (first is not None) - (last is not None)
-    if stages < 0 or rest < 0 or (stages == 0 and rest) or (stages and (rest < stages or rest % stages)):
-        given = "" if first is None and last is None else f", with {first or last} layers in a stage of its own choice,"
+    ends = [size for size in (first, last) if size is not None]
+    rest, stages = shape.layers - sum(ends), pp - len(ends)
+    if not ends and (stages > shape.layers or shape.layers % stages):
         raise ConfigError(
-            f"{shape.name}: its num_hidden_layers {shape.layers}{given} cannot be divided by "
-            f"pipeline_model_parallel_size {pp}; choose one of {_divisors(shape.layers)}"
+            f"{shape.name}: its num_hidden_layers {shape.layers} cannot be divided by pipeline_model_parallel_size "
+            f"{pp}; choose one of {_divisors(shape.layers)}"
+        )
+    if ends and (pp < 2 or min(ends) < 1 or stages < 0 or (rest % stages or rest < stages if stages else rest)):
+        told = " and ".join(f"num_layers_in_{end}_pipeline_stage {size}" for end, size in (("first", first),
+                            ("last", last)) if size is not None)  # fmt: skip
+        raise ConfigError(
+            f"{shape.name}: its num_hidden_layers {shape.layers} cannot be dealt to pipeline_model_parallel_size {pp} "
+            f"with {told}; the other stages need the same number of layers each, at least one"
         )
     middle = [rest // stages] * stages if stages else []
     return tuple([*([first] if first is not None else []), *middle, *([last] if last is not None else [])])
@@ -169,14 +181,15 @@ def unserved(shape: Shape, tp: int) -> str | None:
     return None
 
 
-def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None) -> None:
+def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None, ends: Ends = (None, None)) -> None:
     """Raise where Megatron or vLLM cannot split the model.
 
     Args:
         shape: The model.
-        tp: Megatron's tensor parallelism.
-        pp: Its pipeline parallelism.
-        rollout_tp: vLLM's tensor parallelism; None: it is not served.
+        tp: Megatron's tensor-parallel size.
+        pp: Its pipeline stages.
+        rollout_tp: vLLM's tensor-parallel size; None where there is none.
+        ends: Layers of the first and the last stage where the configuration sets them, ``job.ends_of``.
 
     Raises:
         ConfigError: says which number cannot be divided by which, and what can.
@@ -186,7 +199,7 @@ def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None) -> Non
         if (reason := undivided(shape, tp)) is not None:
             found.add(ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}"))
         with found.noted():
-            stage_layers(shape, pp)
+            stage_layers(shape, pp, *ends)
         if rollout_tp is not None and (reason := unserved(shape, rollout_tp)) is not None:
             found.add(ConfigError(f"{shape.name}: {reason}; choose another one"))
 

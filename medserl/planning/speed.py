@@ -52,9 +52,8 @@ class Seconds:
 
 def trajectories(job: Job, assumed: Assumptions) -> float:
     """Replies of a round: attempts at an edit, an assessment of each accepted one, one of each labelled note."""
-    refused = 1 - assumed.acceptance
-    attempts = sum(refused**earlier for earlier in range(job.round.attempts))
-    accepted = 1 - refused**job.round.attempts
+    accepted = 1 - (1 - assumed.acceptance) ** job.round.attempts
+    attempts = accepted / assumed.acceptance  # the sum of a geometric series: one more after each refusal
     return job.round.fresh * (attempts + accepted) + job.round.labelled
 
 
@@ -77,12 +76,13 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
     forward, sums = _forward(training, shape, gpu, per_gpu, length, assumed)
     again = 1 if training.recomputes else 0
     logits = _logits(training, shape, gpu, per_gpu, assumed)
+    waiting = _waiting(training, shape, (3 + again) * forward, 3 * logits)
     passes = 1 + (1 if training.reference else 0)
     micro = math.ceil(max(1.0, per_gpu * work.epochs / steps / training.tokens))
     pipeline = 1 + (training.pp - 1) / micro
-    launches = assumed.launch * shape.layers / training.pp
+    launches = assumed.launch * max(training.layers(shape))
     parts = {
-        "matrices": work.epochs * ((3 + again) * forward + 3 * logits),
+        "matrices": work.epochs * ((3 + again) * forward + waiting),
         "tensor-parallel sums": work.epochs * (2 + again) * sums,
         "micro-batches": steps * micro * ((3 + again) * launches + _accumulation(training, shape, gpu, assumed)),
         "gradients": steps * _gradients(training, shape, gpu, assumed),
@@ -93,15 +93,16 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
     if offloaded:
         parts["offload"] = offloaded
     update = sum(parts.values())
-    one = forward + logits + sums + math.ceil(per_gpu / training.tokens) * launches
-    values = (one - logits) * pipeline
+    body = forward + sums + math.ceil(per_gpu / training.tokens) * launches
+    one = body + _waiting(training, shape, forward, logits)
+    values = body * pipeline
     log_probs = passes * one * pipeline if job.rollout else 0.0
     peak = gpu.flops * training.world
     useful = 6.0 * work.epochs * count * length * (shape.layers * shape.matrices + shape.embedding)
     return Seconds(
         rollout=_rollout(job, shape, gpu, need, count, assumed) if job.rollout else 0.0,
         log_probs=log_probs,
-        critic=values + _critic(job, parts, 3 * work.epochs * logits, steps, count) if job.critic else 0.0,
+        critic=values + _critic(job, parts, work.epochs * waiting, steps, count) if job.critic else 0.0,
         update=update,
         transfer=_transfer(job, shape, gpu, assumed) if job.rollout else 0.0,
         save=_save(training, shape, need, assumed),
@@ -128,17 +129,25 @@ def _critic(job: Job, parts: dict[str, float], logits: float, steps: float, coun
 def _forward(
     training: Training, shape: Shape, gpu: Gpu, tokens: float, length: float, assumed: Assumptions
 ) -> tuple[float, float]:
-    """Seconds of a replica's layers for ``tokens`` on each of its GPUs, and of the sums between tensor ranks."""
+    """Seconds of a replica's layers for ``tokens`` on each of its GPUs, and of the sums between tensor ranks; where a
+    pipeline's stages are of unequal length, of the longest."""
     attention = 2.0 * shape.heads * shape.head * length
-    flops = tokens * shape.layers * (2.0 * shape.matrices + attention) / (training.tp * training.pp)
+    layers = max(training.layers(shape))
+    flops = tokens * layers * (2.0 * shape.matrices + attention) / training.tp
     volume = LAYER_REDUCES * 2.0 * tokens * shape.hidden * 2 * (training.tp - 1) / training.tp
     link = gpu.link * assumed.link if training.tp <= training.gpus_per_node else assumed.network
-    return flops / (gpu.flops * assumed.mfu), volume * shape.layers / training.pp / link
+    return flops / (gpu.flops * assumed.mfu), volume * layers / link
 
 
 def _logits(training: Training, shape: Shape, gpu: Gpu, tokens: float, assumed: Assumptions) -> float:
-    """The output layer, which the last stage has alone: all others wait for it."""
+    """The output layer, which the last stage has alone."""
     return 2.0 * tokens * shape.embedding / training.tp / (gpu.flops * assumed.mfu)
+
+
+def _waiting(training: Training, shape: Shape, longest: float, logits: float) -> float:
+    """What the last stage takes for the logits beyond the longest stage's time, ``longest``: all others wait for it."""
+    layers = training.layers(shape)
+    return max(0.0, logits - longest * (max(layers) - layers[-1]) / max(layers))
 
 
 def _share(training: Training, shape: Shape) -> int:

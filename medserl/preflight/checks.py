@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
 from medserl.config.family import NOTES
 from medserl.config.load import game_settings
 from medserl.config.plugins import described, has_validation_notes
@@ -19,6 +19,7 @@ from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, mak
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
 from medserl.errors import ConfigError, DataError, Problems
 from medserl.game import Note
+from medserl.planning.job import ends_of
 from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import check_device, check_ray
 from medserl.preflight.fit import check_memory
@@ -33,7 +34,13 @@ from medserl.preflight.model_files import (
     read_model_config,
     tell_other_format,
 )
-from medserl.preflight.notes_fit import LONGEST_PROMPT, check_prompt_lengths, labelled_extra, settle_prompt_length
+from medserl.preflight.notes_fit import (
+    LONGEST_PROMPT,
+    check_prompt_lengths,
+    check_referee_knows,
+    labelled_extra,
+    settle_prompt_length,
+)
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.preflight.ray_address import check_ray_address
 from medserl.run.layout import parallel_of
@@ -153,6 +160,8 @@ def _note_problems(
     if notes is not None:
         with problems.noted():
             check_notes(settings, notes)
+        with problems.noted():
+            check_referee_knows(settings, notes)
     elif settings.notes.labelled_path is not None:
         with problems.noted():
             labelled_notes(settings, [])
@@ -199,8 +208,10 @@ def _model_problems(
             check_lengths(config, model)
     with problems.noted():
         shape = shape_of(model, f"{MODEL}: {path}")
-        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size)
-        check_memory(config, model, str(path))
+        megatron = OmegaConf.select(config, "actor_rollout_ref.actor.megatron")  # FSDP has none
+        ends = ends_of(megatron) if megatron is not None else (None, None)
+        check_divides(shape, parallel.tp, parallel.pp, rollout.tensor_model_parallel_size, ends)
+        check_memory(config, model, str(path), asked)
     return (model if tokenizer is not None else None), measured, longest
 
 
@@ -307,9 +318,5 @@ def check_tokenizer(config: DictConfig, model: dict[str, Any]) -> Any:
     path = config.actor_rollout_ref.model.path
     tokenizer = load_tokenizer(path)
     check_chat_template(tokenizer, path, MODEL, dict(config.data.apply_chat_template_kwargs))
-    if len(tokenizer) > model["vocab_size"]:
-        raise ConfigError(
-            f"actor_rollout_ref.model.path: {path}: its tokenizer has {len(tokenizer)} tokens, its model "
-            f"{model['vocab_size']}"
-        )
+    check_vocabulary(tokenizer, path, MODEL, model)
     return tokenizer

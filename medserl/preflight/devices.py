@@ -6,17 +6,20 @@ that cluster has counted its devices.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import logging
 import os
 
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.cpu.environment import gpus_here, vllm_is_cpu_build
 from medserl.errors import ConfigError, Problems, all_told
-from medserl.preflight.nvidia import NoAnswer, cards, cuda_of_driver, driver_problem
+from medserl.preflight.nvidia import NoAnswer, cards, cuda_of_driver, driver_problem, guest_problems
 from medserl.run.launch import device_of
 from medserl.words import counted
 
+_log = logging.getLogger("medserl.run")
 CPUS_PER_WORKER = 3
 """Logical CPUs that verl's placement bundles ask Ray for with each worker (verl 0.9.1, RayResourcePool)."""
 CPUS_BESIDE = 2
@@ -49,7 +52,7 @@ def check_device(config: DictConfig, problems: Problems | None = None) -> None:
 
 
 def _check_gpus(config: DictConfig, found: Problems) -> None:
-    there, needed = gpus_here(), _devices(config)
+    there, needed = gpus_here(), devices_on_node(config)
     if there < needed:
         shown = counted(there, "GPU")
         found.add(
@@ -61,6 +64,7 @@ def _check_gpus(config: DictConfig, found: Problems) -> None:
         return
     with found.noted():
         check_driver()
+    tell_guests()
     if vllm_is_cpu_build():
         found.add(
             ConfigError(
@@ -83,6 +87,13 @@ def check_driver() -> None:
     for driver in sorted(drivers):
         if (problem := driver_problem(driver, cuda_of_driver())) is not None:
             raise ConfigError(f"trainer.device: cuda, but {problem}")
+
+
+def tell_guests() -> None:
+    """A line for each GPU that others compute on: vLLM ends a start, or its sleep, where their memory changes."""
+    with contextlib.suppress(NoAnswer):
+        for problem in guest_problems(cards()):
+            _log.warning("%s: a run needs its GPUs for itself, whose free memory vLLM watches", problem)
 
 
 def check_attention(config: DictConfig) -> None:
@@ -121,7 +132,7 @@ def check_ray(config: DictConfig, problems: Problems | None = None) -> None:
     """
     if joins_a_cluster(config):
         return
-    ray, devices = config.ray_kwargs.ray_init, _devices(config)
+    ray, devices = config.ray_kwargs.ray_init, devices_on_node(config)
     logical, cpus, least = ray.get("num_gpus"), ray.get("num_cpus"), CPUS_PER_WORKER * devices + CPUS_BESIDE
     there = cpus if cpus is not None else os.cpu_count() or 1
     with all_told(problems) as found:
@@ -153,7 +164,7 @@ def joins_a_cluster(config: DictConfig) -> bool:
     return bool(OmegaConf.select(config, "ray_kwargs.ray_init.address"))
 
 
-def _devices(config: DictConfig) -> int:
+def devices_on_node(config: DictConfig) -> int:
     """Devices on one node: those of the training, and of a frozen model that verl serves beside it."""
     served = OmegaConf.select(config, "reward.reward_model")
     beside = served.n_gpus_per_node * served.nnodes if served is not None and served.enable else 0

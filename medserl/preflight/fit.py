@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ _NO_LIMIT = 2**60
 """What the first kind of control group answers where there is no limit is more than this."""
 
 
-def check_memory(config: DictConfig, model: Mapping[str, Any], where: str) -> None:
+def check_memory(config: DictConfig, model: Mapping[str, Any], where: str, asked: Collection[str] = ()) -> None:
     """Raise where this machine's memory cannot hold the run.
 
     Looked at where this process brings up its own Ray only: on a cluster, each node looks at itself
@@ -37,8 +37,9 @@ def check_memory(config: DictConfig, model: Mapping[str, Any], where: str) -> No
         config: A configuration of ``load_config`` or ``load_sft_config``.
         model: The model's config.json.
         where: The model's directory.
+        asked: Keys that the user set, and that nothing here changes but the tokens of a micro-batch.
 
-    On CPUs, micro-batches may become smaller in ``config``.
+    On CPUs, micro-batches may become smaller in ``config``, and workers fewer.
 
     Raises:
         ConfigError: what needs how much, and what would help.
@@ -49,28 +50,35 @@ def check_memory(config: DictConfig, model: Mapping[str, Any], where: str) -> No
     host, limited = host_memory()
     told = "its control group allows" if limited else "this machine has"
     if config.trainer.device != "cuda":
-        fit_host_alone(config, shape, host, told)
+        fit_host_alone(config, shape, host, told, asked)
         return
     job = job_of(config)
     gpu, name = gpu_memory()
     check_fits(job, need_of(job, shape, gpu), gpu, host, (f"{name} has", told))
 
 
-def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str) -> None:
+def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str, asked: Collection[str] = ()) -> None:
     """The same for a run on CPUs, whose processes hold everything in the host's memory: where micro-batches of fewer
-    tokens fit, they become as small as that, and a line says so.
+    tokens fit, or one worker instead of several, it becomes that, and a line says so.
 
     Raises:
         ConfigError: what it needs, a row at a time.
     """
-    job = job_of(config)
-    room = memory * (RAYS_SHARE if job.rollout else 1.0)
-    for tokens in _smaller(config, job):
-        parts = bytes_on_cpus(job.with_training(tokens=tokens), shape)
-        if sum(parts.values()) <= room:
-            if tokens < job.training.tokens:
-                _set_tokens(config, tokens, job.training.tokens, f"{told} {size_text(memory)}")
-            return
+    room = memory * (RAYS_SHARE if "engine" not in config else 1.0)
+    for changes in ({}, *_with_one_worker(config, asked)):
+        trial = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
+        assert isinstance(trial, DictConfig)
+        job = job_of(trial)
+        for tokens in _smaller(trial, job):
+            parts = bytes_on_cpus(job.with_training(tokens=tokens), shape)
+            if sum(parts.values()) <= room:
+                for key, value in changes.items():
+                    OmegaConf.update(config, key, value)
+                if changes:
+                    _log.warning("one worker trains: %s (%s of memory)", ", ".join(_told(changes)), size_text(memory))
+                if tokens < job.training.tokens:
+                    _set_tokens(config, tokens, job.training.tokens, f"{told} {size_text(memory)}")
+                return
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     most = ", ".join(f"{part} {size_text(size)}" for part, size in ordered[:4])
     raise ConfigError(
@@ -78,6 +86,38 @@ def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str) -
         f"parameters ({most}), {told} {size_text(memory)}; take a smaller model, shorter prompts "
         "(data.max_prompt_length), or a configuration for GPUs"
     )
+
+
+ONE_WORKER = {
+    "trainer.n_gpus_per_node": 1,
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+    "ray_kwargs.ray_init.num_gpus": 1,
+    "actor_rollout_ref.rollout.dtype": "bfloat16",
+    "actor_rollout_ref.actor.megatron.dist_ckpt_optim_fully_reshardable": False,
+}
+"""What makes a run on CPUs as small as it gets: the embedding once and not in the first and the last stage, one vLLM
+instead of two, its weights as wide as they are trained, and no copy of the optimizer when a checkpoint is written."""
+ONE_SUPERVISED = {
+    "trainer.n_gpus_per_node": 1,
+    "engine.tensor_model_parallel_size": 1,
+    "engine.pipeline_model_parallel_size": 1,
+}
+
+
+def _with_one_worker(config: DictConfig, asked: Collection[str]) -> Iterator[dict[str, Any]]:
+    """What one worker instead of several would change; nothing where the user wants what it changes."""
+    changes = dict(ONE_SUPERVISED if "engine" in config else ONE_WORKER)
+    wanted = {key: value for key, value in changes.items() if OmegaConf.select(config, key) != value}
+    workers = config.trainer.n_gpus_per_node
+    alone = "engine" in config or OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus") in (None, workers)
+    if workers > 1 and config.trainer.nnodes == 1 and alone and not set(wanted) & set(asked):
+        yield wanted
+
+
+def _told(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changes.items()]
 
 
 def _smaller(config: DictConfig, job: Job) -> list[int]:

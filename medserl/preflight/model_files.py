@@ -11,7 +11,7 @@ from medserl.errors import ConfigError, DataError, Problems
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
 from medserl.run.run_dir import FINISHED_FILE
-from medserl.run.weights import DamagedWeights, misfit, weight_shapes
+from medserl.run.weights import DamagedWeights, misfit, stranger, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
 _log = logging.getLogger("medserl.data")
@@ -46,6 +46,8 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
     """
     file = path / "config.json"
     try:
+        if (told := stranger(path)) is not None:
+            raise ConfigError(f"{key}: {path} {told}")
         if not path.is_dir():
             raise ConfigError(f"{key}: {path} is not a directory; give a local model directory (nothing is downloaded)")
         model = read_json(file)

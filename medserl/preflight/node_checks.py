@@ -71,7 +71,7 @@ def read_gpus(shown: Sequence[nvidia.Card], wanted: int, least: float = 0.0) -> 
     small = f"{memory / GIB:.0f} GiB, the run needs about {least / GIB:.0f}" if memory and memory < least else None
     return [
         Check("GPUs", f"{len(shown)} {'/'.join(sorted({card.name for card in shown}))}", "; ".join(problems) or None),
-        Check("GPU memory", f"{memory / GIB:.0f} GiB, {free / GIB:.0f} free", small),
+        Check("GPU memory", f"{memory / GIB:.0f} GiB, {free / GIB:.0f} free" if memory else "?", small),
         Check("driver", "/".join(drivers), next(filter(None, (nvidia.driver_problem(d, cuda) for d in drivers)), None)),
     ]
 

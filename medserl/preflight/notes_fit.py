@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from medserl.config.judge import fit_judge
 from medserl.config.load import game_settings
 from medserl.config.plugins import described
-from medserl.config.settings import GameSettings, labelled_per_round, make_setup
+from medserl.config.settings import ORACLE, GameSettings, labelled_per_round, make_setup
 from medserl.data.rounds import labelled_notes, training_notes
 from medserl.errors import DataError
 from medserl.game import Note
@@ -100,6 +100,32 @@ def _what_is(room: int | None, limit: int) -> str:
     if room is None:
         return f"{LONGEST_PROMPT} is {limit}; raise it"
     return f"the model's context leaves {limit}; take another model"
+
+
+_SHOWN = 200
+"""Notes that the oracle is shown before a start."""
+
+
+def check_referee_knows(settings: GameSettings, notes: Sequence[Note]) -> None:
+    """The oracle knows notes that were made from its table; a run on others would be void games and nothing else.
+
+    Raises:
+        DataError: it knows less than half of the first notes.
+    """
+    if settings.notes.path is None or ORACLE not in (settings.referee.name, settings.second_referee.name):
+        return
+    setup, shown = make_setup(settings), notes[:_SHOWN]
+    for referee in (setup.referee, setup.second_referee):
+        knows = getattr(referee, "knows", None)
+        if referee is None or referee.name != ORACLE or knows is None:
+            continue
+        known = sum(map(knows, (note.text for note in shown)))
+        if 2 * known < len(shown):
+            raise DataError(
+                f"{settings.notes.path}: the referee oracle knows the condition of {known} of {len(shown)} notes, and "
+                "games of the others are void; it is for notes of the ward, with the table that they were made from "
+                "(medserl.referee.options.table): take another referee (docs/game.md)"
+            )
 
 
 def labelled_extra(settings: GameSettings, notes: Sequence[Note]) -> list[Note]:

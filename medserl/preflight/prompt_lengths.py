@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medserl.config.chat_template import check_chat_template
 from medserl.config.load import DEFAULT_CONFIG, REAL_CONFIG, game_settings, load_config
 from medserl.config.model_at_hand import MODEL_KEYS, named_model, of_the_ward
 from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 from medserl.game.labels import Mode
 from medserl.game.prompts import Message, PromptSet, load_prompt_set
+from medserl.run.weights import stranger
 
 # An accepted edit may lengthen a note: the assessor's prompt needs this much room beyond the original's.
 TOKENS_PER_EDITED_WORD = 4
@@ -33,6 +35,8 @@ def load_tokenizer(path: str | Path, key: str = "actor_rollout_ref.model.path") 
     """
     from transformers import AutoTokenizer
 
+    if (told := stranger(Path(path))) is not None:
+        raise ConfigError(f"{key}: {path} {told}")
     if not Path(path).is_dir() and (Path(path).is_absolute() or not _cached(str(path))):
         raise ConfigError(f"{key}: {path}: no such folder, and no model of that name in the local cache")
     try:
@@ -110,11 +114,13 @@ class PromptCounter:
         injector_format: str = "edit",
         slack: int = 0,
         template_options: Mapping[str, Any] | None = None,
+        key: str = "--model",
     ) -> None:
         self.tokenizer_name, self.limit, self.slack = tokenizer_name, limit, slack
         self.prompt_set, self.injector_format = prompts.name, injector_format
         self._tokenizer, self._prompts = tokenizer, prompts
         self._options = {"enable_thinking": False} if template_options is None else dict(template_options)
+        check_chat_template(tokenizer, tokenizer_name, key, self._options)
 
     def prompts(self, text: str, error_text: str | None) -> list[Prompt]:
         """See `note_prompts`."""
@@ -151,12 +157,14 @@ def prompt_counter(
     prompts.check_format(settings.injector_format)
     path = str(model or config.actor_rollout_ref.model.path)
     alone = model is not None and config_name is None and not overrides
+    key = "--model" if model else "actor_rollout_ref.model.path"
     return PromptCounter(
-        load_tokenizer(path, "--model" if model else "actor_rollout_ref.model.path"),
+        load_tokenizer(path, key),
         path,
         prompts,
         limit=None if alone else int(config.data.max_prompt_length),
         injector_format=settings.injector_format,
         slack=0 if alone else TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits,
         template_options=dict(config.data.apply_chat_template_kwargs),
+        key=key,
     )

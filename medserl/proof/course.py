@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medserl.errors import ConfigError
 from medserl.evaluation.readiness import Readiness
+from medserl.planning.shapes import shape_of
+from medserl.preflight.model_files import read_model_config
 
 TRAIN, HELD_OUT = "train", "valid"
 """What stands in the names of MEDEC's files, whatever the case."""
@@ -41,6 +43,10 @@ class Course:
     """Of self-play."""
     games: int = 6
     """Notes that are played in one."""
+    learning_rate: float = 2e-4
+    """Of the warm start, down to a quarter of it."""
+    dtype: str = "float32"
+    """Of vLLM's weights when a model is judged: bfloat16 is half as large, and slower or faster by the processor."""
     temperature: float = 0.5
     """Of every reply that is drawn: at 1 a model of this size writes words that are none."""
     accepted: float = 0.6
@@ -88,7 +94,8 @@ class Course:
             *("sft", "--model", str(start), "--data", str(self.notes), "--steps", str(self.steps)),
             *("--run-dir", str(self.out / f"warm-{number}")),
             *(f"medserl.seed={number}", "medserl.mixture.assessor_pairs=1", "medserl.mixture.injector_turns=6"),
-            *("medserl.mixture.proved_errors=0.9", "medserl.mixture.habit=1.0", "optim.lr=2e-4", "optim.min_lr=5e-5"),
+            *("medserl.mixture.proved_errors=0.9", "medserl.mixture.habit=1.0"),
+            *(f"optim.lr={self.learning_rate:g}", f"optim.min_lr={self.learning_rate / 4:g}"),
             f"trainer.save_freq={self.steps}",
         ]
 
@@ -97,7 +104,8 @@ class Course:
         return self.out / f"warm-{number}" / "model"
 
     def play(self, start: Path) -> list[str]:
-        """Arguments of self-play from a warm model, the layers in two stages (PP 2).
+        """Arguments of self-play from a warm model, the layers in two stages (PP 2) where memory is enough for two
+        workers.
 
         Its checkpoint loads in this layout only, which takes less memory to write.
         """
@@ -125,7 +133,7 @@ class Course:
         """Arguments of `medserl.evaluation.readiness`."""
         return [
             *(str(model), str(self.probed_notes), "--count", str(self.probed), "--attempts", str(attempts)),
-            *("--out", str(self.out / f"{name}.json"), self._drawn),
+            *("--out", str(self.out / f"{name}.json"), self._drawn, self._width),
         ]
 
     @property
@@ -135,8 +143,34 @@ class Course:
     def _evaluate(self, model: Path, name: str) -> list[str]:
         return [
             *("evaluate", "--model", str(model), "--data", str(self.held_out), "--count", str(self.texts)),
-            *("--out", str(self.out / name)),
+            *("--out", str(self.out / name), self._width),
         ]
+
+    @property
+    def _width(self) -> str:
+        return f"actor_rollout_ref.rollout.dtype={self.dtype}"
+
+
+LARGE = 0.25e9
+"""Parameters from which a course has fewer and smaller steps: each takes three times as long as with SmolLM2-135M."""
+
+
+def course_of(model: Path, notes: Path, out: Path) -> Course:
+    """The course of a model, as long as its size lets it be in an hour.
+
+    Args:
+        model: Its directory.
+        notes: The folder with MEDEC's files.
+        out: Where everything is kept.
+
+    Raises:
+        ConfigError: not one of each of MEDEC's files, no model.
+    """
+    course = Course(model, *find_notes(notes), out)
+    shape = shape_of(read_model_config(model, "--real"), f"--real: {model}")
+    if shape.parameters < LARGE:
+        return course
+    return replace(course, steps=32, games=4, learning_rate=5e-5, dtype="bfloat16")
 
 
 def find_notes(folder: Path) -> tuple[Path, Path]:

@@ -1,7 +1,8 @@
 """Alarms of a run: what its rounds' metrics say when self-play goes astray, and where to look then. Pure.
 
-Each looks at means over the last rounds, so that one odd round raises none. A metric that a run does not measure (an
-inversion that no referee checks) raises nothing.
+Each looks at means over the last rounds, so that one odd round raises none, not even where it alone could measure the
+metric. A metric that a run does not measure (an inversion that no referee checks) raises nothing, and neither do shares
+of a handful of games: two answers are often the same one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LENGTHS = ("injector/response_tokens", "assessor/response_tokens")
 INVERSIONS = ("label_inversion_rate/second_referee", "label_inversion_rate")
 REWARDS = ("mean_reward/assessor", "mean_reward/injector")
 HELD_OUT = "val/greedy/balanced_accuracy"
+DECIDED, ENOUGH = "games_decisive", 20
+"""Decided games of a round; so many of them in all make a share that says something."""
 
 Row = Mapping[str, Any]
 
@@ -126,13 +129,19 @@ def _played(rows: Sequence[Row]) -> list[Row]:
 
 
 def _values(rows: Sequence[Row], metric: str) -> list[float]:
-    return [float(row[metric]) for row in rows if metric in row and math.isfinite(row[metric])]
+    return [float(row[metric]) for row in rows if metric in row and not math.isnan(row[metric])]
 
 
 def _recent(rows: Sequence[Row], metric: str, settings: AlarmSettings) -> float | None:
-    """Mean over the last rounds; None where none of them measured it."""
+    """Mean over the last rounds; None where fewer than half of them measured it."""
     values = _values(_played(rows)[-settings.rounds :], metric)
-    return fmean(values) if values else None
+    return fmean(values) if 2 * len(values) >= settings.rounds else None
+
+
+def _few_games(rows: Sequence[Row], settings: AlarmSettings) -> bool:
+    """Whether the last rounds are known to have decided next to no game."""
+    decided = [row[DECIDED] for row in _played(rows)[-settings.rounds :] if DECIDED in row]
+    return bool(decided) and sum(decided) < ENOUGH
 
 
 def _acceptance(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
@@ -148,7 +157,7 @@ def _acceptance(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
 
 def _one_answer(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
     found, most = _recent(rows, ONE_ANSWER, settings), settings.max_one_answer
-    if most is None or found is None or found <= most:
+    if most is None or found is None or found <= most or _few_games(rows, settings):
         return None
     return (
         f"the assessor gives one answer in {found:.2f} of the games over {settings.rounds} rounds (limit {most:g}): "
@@ -175,7 +184,14 @@ def _length(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
 
 def _kl(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
     found, most = _recent(rows, KL, settings), settings.max_kl
-    if most is None or found is None or found <= most:
+    if most is None:
+        return None
+    if all(math.isnan(row.get(KL, 0.0)) for row in _played(rows)[-settings.rounds :]):
+        return (
+            f"KL to the reference was no number for {settings.rounds} rounds: the weights are lost (limit {most:g}); "
+            "look at actor/grad_norm, and go back to a checkpoint with a lower learning rate"
+        )
+    if found is None or found <= most:
         return None
     return (
         f"KL to the reference is {found:.2f} nats per token over {settings.rounds} rounds (limit {most:g}): look at "
@@ -190,7 +206,7 @@ def _inversion(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
         found = _recent(rows, metric, settings)
         if found is not None:
             break
-    if most is None or found is None or found <= most:
+    if most is None or found is None or found <= most or _few_games(rows, settings):
         return None
     return (
         f"{metric} is {found:.2f} over {settings.rounds} rounds (limit {most:g}): labels and modes diverge; with the "

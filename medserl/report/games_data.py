@@ -19,7 +19,7 @@ from typing import Any
 from medserl.game.labels import ERROR_TYPES, Label, Mode
 from medserl.game.referee.base import RulingKind
 from medserl.game.vcf import Reason
-from medserl.gamelog.kinds import Outcome, Row, Source, outcome
+from medserl.gamelog.kinds import Outcome, Row, Source, outcome, trusted
 from medserl.gamelog.parts import parts
 from medserl.gamelog.read import check_games, read_games, read_part
 from medserl.gamelog.rows import redacted
@@ -36,10 +36,11 @@ _LISTED: dict[str, list[str]] = {
 }
 NUMBERS = (
     *("run", "round", "source", "place", "mode", "type", "outcome", "ruling", "second", "truth", "answer", "p"),
-    *("injector", "assessor", "reasons", "tries", "tokens"),
+    *("injector", "assessor", "reasons", "tries", "tokens", "trusted"),
 )
 """Columns of a page's index: places in the lists of its vocabulary, -1 for none; ``p``: p(INCORRECT) in thousandths;
-``injector``, ``assessor``: rewards in hundredths, null for none; ``reasons``: a bit for each of the filter's."""
+``injector``, ``assessor``: rewards in hundredths, null for none; ``reasons``: a bit for each of the filter's;
+``trusted``: 1 where the label is what was asked for and nobody checked it."""
 
 
 def names_of(run_dirs: Sequence[Path]) -> list[str]:
@@ -166,6 +167,7 @@ def _numbers(run: int, row: Row, words: Mapping[str, list[str]]) -> dict[str, in
         "reasons": sum(1 << _place(words["reason"], reason) for reason in reasons),
         "tries": len(attempts),
         "tokens": sum(reply["tokens"] or 0 for reply in replies),
+        "trusted": int(trusted(row)),
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
-from medserl.gamelog.kinds import Outcome, Row, contradicts, disagree, outcome, surprise
+from medserl.gamelog.kinds import Outcome, Row, contradicts, disagree, outcome, surprise, trusted
 
 _MARKS = {Outcome.RIGHT: " ✓", Outcome.WRONG: " ✗"}
 
@@ -74,9 +74,11 @@ class Tally:
             self.count["played"] += 1
             self.count["accepted"] += row["ruling"] is not None
         if row["ruling"] in ("benign", "error"):
-            self.count["ruled"] += 1
+            self.count["decided"] += 1
+            self.count["trusted"] += trusted(row)
+            self.count["ruled"] += not trusted(row)
             self.count["against"] += contradicts(row)
-            if row["mode"] == "benign":
+            if row["mode"] == "benign" and not trusted(row):
                 self.count["benign"] += 1
                 self.count["spoilt"] += contradicts(row)
         if row["second_ruling"] is not None:
@@ -94,6 +96,7 @@ class Tally:
         """Name, share, and of how many; what did not occur is left out."""
         found = [
             ("an edit was accepted", "accepted", "played"),
+            ("label is what was asked for, not checked", "trusted", "decided"),
             ("edit was not what was asked for", "against", "ruled"),
             ("benign edit was an error", "spoilt", "benign"),
             ("referees disagree", "apart", "both"),
@@ -104,11 +107,14 @@ class Tally:
             ("error that the assessor overlooked", "wrong INCORRECT", "asked INCORRECT"),
             ("sound note that it called INCORRECT", "wrong CORRECT", "asked CORRECT"),
         ]
-        return [
+        shown = [
             [name, f"{int(100 * self.count[part] / self.count[whole] + 0.5)} %", f"of {self.count[whole]:,}"]
             for name, part, whole in found
-            if self.count[whole]
+            if self.count[whole] and (part != "trusted" or self.count[part])
         ]
+        if self.count["trusted"] and not self.count["ruled"]:
+            shown.append(["edit was not what was asked for", "not measured", ""])
+        return shown
 
 
 def first_of_each(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> list[Row]:
@@ -182,7 +188,9 @@ def headline(row: Row) -> str:
     """What happened in a game, in a line: asked for, ruled, answered."""
     asked = f"asked for: {row['mode']}" if row["mode"] else row["source"]
     parts = [f"round {row['round']}", f"{asked} ({row['error_type']})" if row["error_type"] else asked]
-    if row["ruling"] is not None:
+    if row["ruling"] is not None and trusted(row):
+        parts.append(f"label as asked for, not checked: {row['ruling']}")
+    elif row["ruling"] is not None:
         reason = f" ({row['ruling_reason']})" if row["ruling_reason"] else ""
         parts.append(f"referee: {row['ruling']}{reason}{', not as asked' if contradicts(row) else ''}")
     elif row["truth"] is not None:

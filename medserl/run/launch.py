@@ -30,8 +30,12 @@ def is_on_one_node(config: DictConfig) -> bool:
     return config.trainer.nnodes == 1 and not OmegaConf.select(config, "ray_kwargs.ray_init.address")
 
 
-def prepare_environment(config: DictConfig) -> dict[str, str]:
+def prepare_environment(config: DictConfig, threads: int = 1) -> dict[str, str]:
     """Put into ``os.environ`` what torch, verl and vLLM must find there, before any of them is imported.
+
+    Args:
+        config: The run's configuration.
+        threads: Compute threads of a worker, on CPUs.
 
     Returns:
         The variables, for Ray's workers.
@@ -43,7 +47,7 @@ def prepare_environment(config: DictConfig) -> dict[str, str]:
 
     device = device_of(config)
     if device == "cpu":
-        variables = cpu_environment()
+        variables = cpu_environment(threads=threads)
         if config.trainer.nnodes > 1 or OmegaConf.select(config, "ray_kwargs.ray_init.address"):
             # Several nodes: not only the loopback interface.
             for name in ("GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"):

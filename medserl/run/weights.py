@@ -25,6 +25,40 @@ _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 Shapes = dict[str, tuple[int, ...]]
 
 
+_GGUF = (
+    "a model directory is made of one by transformers (AutoModelForCausalLM and AutoTokenizer, from_pretrained(FOLDER, "
+    "gguf_file=NAME), then save_pretrained)"
+)
+
+
+def stranger(path: Path) -> str | None:
+    """What stands where a model directory should, in a phrase with what to do, where people take it for one."""
+    if path.is_symlink() and not path.exists():
+        return "is a symbolic link that leads nowhere; give the model's directory"
+    if path.is_file():
+        if path.suffix.lower() == ".gguf" or _begins_with(path, b"GGUF"):
+            return f"is a GGUF file; {_GGUF}"
+        return "is a file; give the model's directory"
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        return "holds an adapter (LoRA), no model; merge it into its model (peft: merge_and_unload) and save that"
+    if any(path.glob("*.gguf")) and not any(path.glob("*.safetensors")):
+        return f"holds a GGUF file and no other weights; {_GGUF}"
+    if (path / "params.json").is_file() and any(path.glob("consolidated*.safetensors")):
+        return (
+            "holds params.json and consolidated*.safetensors, which vLLM reads instead of config.json and its weights; "
+            "move these away"
+        )
+    return None
+
+
+def _begins_with(file: Path, mark: bytes) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(mark)) == mark
+    except OSError:
+        return False
+
+
 class DamagedWeights(ValueError):
     """Weight files that cannot be loaded; the sentence names the file."""
 

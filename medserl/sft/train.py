@@ -17,14 +17,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from medserl.config.chat_template import check_chat_template, check_thinking
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
 from medserl.config.family import NOTES
 from medserl.config.load import load_sft_config, sft_settings
+from medserl.config.mistakes import keys_of
+from medserl.config.model_at_hand import threads_for
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made, of_the_ward
 from medserl.errors import ConfigError, DataError, Problems, UserError
 from medserl.files import put_in_place, replace_durably, sync, write_atomically
 from medserl.game import PromptSet, load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
+from medserl.planning.job import ends_of
 from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.checks import RUN_DIR
 from medserl.preflight.devices import check_device
@@ -122,7 +125,8 @@ class SftRun:
             return self.model_dir
         surroundings = Surroundings()
         try:
-            variables = prepare_environment(self.config)  # before anything is written: the device may not fit
+            threads = threads_for(self.config.model.path, self.config.trainer.n_gpus_per_node)
+            variables = prepare_environment(self.config, threads)  # before anything is written: the device may not fit
             if not self.place.first:
                 return self._join(variables)
             self.run_dir.open(self.config, self.name, self.overrides, {"prompt_set": self.prompts.record()})
@@ -205,13 +209,15 @@ class SftRun:
         if model is not None:
             self._context = model.get("max_position_embeddings")
             with problems.noted():
-                check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1)
-                check_memory(self.config, model, str(start))
+                check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1, ends_of(engine))
+                check_memory(self.config, model, str(start), keys_of(self.overrides))
         if has_tokenizer(start):
             with problems.noted():
                 tokenizer = load_tokenizer(start, MODEL)
                 check_chat_template(tokenizer, start, MODEL, {"enable_thinking": False})
                 check_thinking(tokenizer, start, MODEL, thinking=False)
+                if model is not None:
+                    check_vocabulary(tokenizer, start, MODEL, model)
         return tokenizer
 
     def _check_demonstrations(self, prompts: PromptSet | None, tokenizer: Any, known_model: bool) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from medserl.errors import ConfigError, all_told
 from medserl.planning.fits import check_fits, check_served
-from medserl.planning.job import Job, job_of
+from medserl.planning.job import Job, ends_of, job_of
 from medserl.planning.memory import GIB, UPDATE, Need, need_of, size_text
 from medserl.planning.shapes import Shape as Model
 from medserl.planning.shapes import check_divides, shape_of
@@ -177,7 +177,8 @@ def _say_layout(plan: Plan, config: DictConfig, job: Job, shape: Shape) -> None:
         "layout",
         f"{counted(shape.nodes, 'node')} x {counted(config.trainer.n_gpus_per_node, 'GPU')} = {world} = "
         f"TP {tp} x PP {pp}{with_cp} x DP {dp}; "
-        f"vLLM TP {rollout.tensor_model_parallel_size}, {world // rollout.tensor_model_parallel_size} engines{beside}",
+        f"vLLM TP {rollout.tensor_model_parallel_size}, "
+        f"{counted(world // rollout.tensor_model_parallel_size, 'engine')}{beside}",
     )
     mini = actor.ppo_mini_batch_size * rollout.n
     plan.add(
@@ -234,7 +235,7 @@ def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Model | None:
         model = read_model_config(outside, key)
         check_present(outside, key, found)
         served = config.actor_rollout_ref.rollout.tensor_model_parallel_size
-        check_divides(shape_of(model, f"{key}: {outside}"), tp, pp, served)
+        check_divides(shape_of(model, f"{key}: {outside}"), tp, pp, served, ends_of(actor))
     return shape_of(model, path)
 
 

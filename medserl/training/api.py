@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
 from medserl.config.mistakes import keys_of
+from medserl.config.model_at_hand import threads_for
 from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
 from medserl.errors import ConfigError, Problems
@@ -126,7 +127,8 @@ class MedSeRLTrainer:
         prompts = load_prompt_set(self.settings.prompt_set).record()
         self._surroundings = Surroundings()
         try:
-            variables = prepare_environment(self.config)  # before anything is written: the device may not fit
+            threads = threads_for(self.config.actor_rollout_ref.model.path, self.config.trainer.n_gpus_per_node)
+            variables = prepare_environment(self.config, threads)  # before anything is written: the device may not fit
             self.run_dir.open(self.config, self.config_name, self.overrides, {"prompt_set": prompts})
             log_dir = self.run_dir.new_log_dir()
             self._surroundings.log_to(self.run_dir.path, None if self.verbose else log_dir / "driver.log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -66,6 +67,8 @@ class Located:
         value = str(self.node.value)
         if not value or value != value.strip():
             self.fail("expected text that is not empty, without white space at either end")
+        if len(value.splitlines()) > 1:
+            self.fail("expected text of one line")
         return value
 
     def texts(self) -> tuple[str, ...]:
@@ -82,15 +85,37 @@ class Located:
             value = float(self.node.value) if tagged else 0.0
         except ValueError:
             value = 0.0
-        if not value > 0:
+        if not 0 < value < math.inf:
             self.fail("expected a number above 0")
         return value
+
+    def whole(self) -> int:
+        """A positive whole number."""
+        value = self.number()
+        if not value.is_integer():
+            self.fail("expected a whole number")
+        return int(value)
 
     def flag(self) -> bool:
         """``true`` or ``false``."""
         if not isinstance(self.node, yaml.ScalarNode) or self.node.value not in ("true", "false"):
             self.fail("expected true or false")
         return bool(self.node.value == "true")
+
+
+_DEPTH = 50
+
+
+def _too_deep(text: str, loader: type) -> int | None:
+    """The line where values lie in each other deeper than any table's: composing thousands ends the interpreter."""
+    if not any(text.count(mark) > _DEPTH for mark in ("[[", "{{", "- - ", " " * _DEPTH)):
+        return None
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEPTH:
+            return int(event.start_mark.line) + 1
+    return None
 
 
 def read_yaml(path: Path) -> tuple[Located, bytes]:
@@ -104,7 +129,10 @@ def read_yaml(path: Path) -> tuple[Located, bytes]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a ward table.") from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is ten times as fast
     try:
-        node = yaml.compose(content.decode("utf-8"), Loader=loader)
+        text = content.decode("utf-8")
+        if (line := _too_deep(text, loader)) is not None:
+            raise ConfigError(f"{path}, line {line}: lists and mappings lie in each other more than {_DEPTH} deep.")
+        node = yaml.compose(text, Loader=loader)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}, line {line}: not UTF-8; save the table as UTF-8.") from None

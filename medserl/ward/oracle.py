@@ -70,6 +70,10 @@ class OracleReferee(Referee):
         """``table``: path of the knowledge table that the notes were made from; None for the shipped one."""
         self._table = load_table(TABLE_FILE if table is None else Path(table))
 
+    def knows(self, text: str) -> bool:
+        """Whether a note is about a condition of the table; edits of another are void."""
+        return _change(self._table, text, text) is not None
+
     def rule(self, note: Note, mode: Mode, modified: str) -> Ruling:
         change = _change(self._table, note.text, modified)
         if change is None:

@@ -45,10 +45,27 @@ class Player:
 
     def answer(self, chats: Sequence[Sequence[Message]], temperature: float = 0.0) -> list[str]:
         """One reply per chat, without the end-of-turn token; greedy where ``temperature`` is 0."""
-        return [reply for start in range(0, len(chats), self._batch_size)
-                for reply in self._answer_batch(chats[start : start + self._batch_size], temperature)]  # fmt: skip
+        end = self.tokenizer.eos_token_id
+        replies = (reply for _, reply in self.answer_ids(chats, temperature))
+        return [self.tokenizer.decode(reply[:-1] if reply[-1:] == [end] else reply) for reply in replies]
 
-    def _answer_batch(self, chats: Sequence[Sequence[Message]], temperature: float) -> list[str]:
+    def answer_ids(
+        self, chats: Sequence[Sequence[Message]], temperature: float = 0.0, longest: int = MAX_NEW_TOKENS
+    ) -> list[tuple[list[int], list[int]]]:
+        """Token ids of each chat's prompt and of its reply, with the end-of-turn token where it came to that.
+
+        Args:
+            chats: They are answered in their order, so many at a time as the player was told.
+            temperature: Of the sampling; 0 is greedy.
+            longest: A reply is cut off after so many tokens.
+        """
+        starts = range(0, len(chats), self._batch_size)
+        batches = (chats[start : start + self._batch_size] for start in starts)
+        return [row for batch in batches for row in self._answer_batch(batch, temperature, longest)]
+
+    def _answer_batch(
+        self, chats: Sequence[Sequence[Message]], temperature: float, longest: int
+    ) -> list[tuple[list[int], list[int]]]:
         prompts = [self.prompt_ids(chat) for chat in chats]
         width = max(map(len, prompts))
         pad = self.tokenizer.pad_token_id
@@ -58,15 +75,16 @@ class Player:
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=(torch.arange(width) >= width - torch.tensor([[len(p)] for p in prompts])).long(),
-                max_new_tokens=MAX_NEW_TOKENS,
+                max_new_tokens=longest,
                 pad_token_id=pad,
                 **(sampling if temperature > 0 else {"do_sample": False}),
             )
-        return [self.tokenizer.decode(_until_end(row, self.tokenizer.eos_token_id)) for row in out[:, width:].tolist()]
+        replies = (_to_end(row, self.tokenizer.eos_token_id) for row in out[:, width:].tolist())
+        return list(zip(prompts, replies, strict=True))
 
 
-def _until_end(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
+def _to_end(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end) + 1] if end in ids else ids
 
 
 def ask_assessor(

@@ -7,12 +7,14 @@ contradicts itself, naming file, line and key. Over 350 lines, because each fiel
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 
+from medserl.game.sentences import sentence_texts
 from medserl.ward.located import Located, read_yaml
 
 TABLE_FILE = Path(__file__).parent / "table.yaml"
@@ -36,6 +38,7 @@ _SECTIONS: Mapping[str, str] = {
     "sides": "side", "routes": "route", "frequencies": "frequency", "units": "unit", "symptoms": "symptom",
     "organisms": "organism", "drugs": "drug", "treatments": "treatment", "managements": "management",
 }  # fmt: skip
+_SENTENCE_END = re.compile(r"[.?!;]\s")
 _DURATION_UNITS = ("minutes", "hours", "days", "weeks", "months")
 _VITALS = ("temperature", "pulse", "systolic", "diastolic")
 
@@ -142,6 +145,8 @@ def load_table(path: Path = TABLE_FILE) -> Table:
     if set(concepts["side"]) != {"right", "left"}:
         top["sides"].fail("the sides are right and left")
     blocks = [(item, _condition_fields(item)) for item in top["conditions"].items()]
+    if not blocks:
+        top["conditions"].fail("the list is empty; give at least one entry")
     concepts["diagnosis"] = _read_diagnoses(blocks)
     vitals = {name: _read_vitals(value) for name, value in top["vitals"].entries().items()}
     conditions = {}
@@ -179,12 +184,30 @@ def _slots(item: Located) -> tuple[str, ...]:
 
 
 def _read_concepts(section: Located) -> dict[str, tuple[str, ...]]:
-    groups = {name: (value, (name, *(item.text() for item in value.items())))
-              for name, value in section.entries().items()}  # fmt: skip
+    groups = {}
+    for name, value in section.entries().items():
+        sides = section.key == "treatments"
+        _check_phrase(value, name, sides)
+        groups[name] = value, (name, *_phrases(value, sides, least=0))
     if not groups:
         section.fail("the section is empty")
     _refuse_shared_phrases(groups)
     return {name: phrases for name, (_, phrases) in groups.items()}
+
+
+def _check_phrase(place: Located, phrase: str, sides: bool) -> None:
+    """A phrase is part of one sentence; its only slot is the side, where it can have one."""
+    if set(phrase.replace("{side}", "") if sides else phrase) & set("{}"):
+        place.fail(f"'{phrase}' has braces; the only slot is {{side}}, of findings, tests, specimens and treatments")
+    if _SENTENCE_END.search(phrase) and len(sentence_texts(f"Has {phrase} today.")) > 1:
+        place.fail(f"'{phrase}' is more than one sentence; say it in one")
+
+
+def _phrases(value: Located, sides: bool, least: int = 1) -> tuple[str, ...]:
+    found = value.texts() if least else tuple(item.text() for item in value.items())
+    for item, phrase in zip(value.items(), found, strict=True):
+        _check_phrase(item, phrase, sides)
+    return found
 
 
 def _refuse_shared_phrases(groups: Mapping[str, tuple[Located, tuple[str, ...]]]) -> None:
@@ -209,7 +232,7 @@ def _condition_fields(item: Located) -> dict[str, Located]:
 def _read_diagnoses(blocks: Iterable[tuple[Located, dict[str, Located]]]) -> dict[str, tuple[str, ...]]:
     groups: dict[str, tuple[Located, tuple[str, ...]]] = {}
     for _, fields in blocks:
-        phrases = fields["diagnosis"].texts()
+        phrases = _phrases(fields["diagnosis"], sides=False)
         if phrases[0] in groups:
             fields["diagnosis"].fail(f"the condition '{phrases[0]}' is in the table twice")
         groups[phrases[0]] = (fields["diagnosis"], phrases)
@@ -228,10 +251,18 @@ def _range(value: Located) -> tuple[float, float]:
     return parts[0], parts[1]
 
 
+def _whole_range(value: Located) -> tuple[int, int]:
+    _range(value)
+    low, high = (item.whole() for item in value.items())
+    return low, high
+
+
 def _known(item: Located, field: str, names: Mapping[str, object]) -> str:
     name = item.text()
     if name not in names:
-        item.fail(f"'{name}' is not in the table's {field}s; add it there or correct the spelling")
+        section = next((section for section, one in _SECTIONS.items() if one == field), f"{field.removesuffix('s')}s")
+        section = "conditions" if field == "diagnosis" else section
+        item.fail(f"'{name}' is not in the table's {section}; add it there or correct the spelling")
     return name
 
 
@@ -245,7 +276,7 @@ def _read_condition(
         return tuple(_known(item, field, concepts[field]) for item in fields[key].items())
 
     name = fields["diagnosis"].texts()[0]
-    low, high = _range(fields["age"])
+    low, high = _whole_range(fields["age"])
     sided = "side" in fields and fields["side"].flag()
     symptoms, denied = several("symptoms", "symptom"), several("denied", "symptom")
     if len(set(symptoms)) < 2:
@@ -262,15 +293,15 @@ def _read_condition(
     _refuse_right(fields["wrong_managements"], management, wrong_managements)
     condition = Condition(
         name=name,
-        age=(int(low), int(high)),
+        age=(low, high),
         sex=sex,
         duration=_read_duration(fields["duration"]),
         vitals=_known(fields["vitals"], "vital", vitals),
         symptoms=symptoms,
         denied=denied,
         sided=sided,
-        exam=tuple(item.texts() for item in fields["exam"].items()),
-        test=fields["test"].texts(),
+        exam=tuple(_phrases(item, sides=True) for item in fields["exam"].items()),
+        test=_phrases(fields["test"], sides=True),
         organism=_read_organism(fields["organism"], concepts) if "organism" in fields else None,
         drug=_read_drug(fields["drug"], concepts) if "drug" in fields else None,
         treatment=_read_treatment(fields["treatment"], concepts) if "treatment" in fields else None,
@@ -284,12 +315,12 @@ def _read_condition(
 
 def _read_duration(value: Located) -> tuple[int, int, str]:
     parts = value.items()
-    if len(parts) != 3 or parts[0].number() > parts[1].number():
+    if len(parts) != 3 or parts[0].whole() > parts[1].whole():
         value.fail("expected [lowest, highest, unit]")
     unit = parts[2].text()
     if unit not in _DURATION_UNITS:
         parts[2].fail(f"expected one of {', '.join(_DURATION_UNITS)}")
-    return int(parts[0].number()), int(parts[1].number()), unit
+    return parts[0].whole(), parts[1].whole(), unit
 
 
 def _refuse_right(place: Located, right: str, wrong: Iterable[str]) -> None:
@@ -307,7 +338,9 @@ def _wrong(fields: dict[str, Located], field: str, names: Mapping[str, object], 
 def _read_organism(value: Located, concepts: Mapping[str, Mapping[str, tuple[str, ...]]]) -> Organism:
     fields = value.fields(("name", "specimen", "wrong"))
     name = _known(fields["name"], "organism", concepts["organism"])
-    return Organism(name, fields["specimen"].texts(), _wrong(fields, "organism", concepts["organism"], name))
+    return Organism(
+        name, _phrases(fields["specimen"], sides=True), _wrong(fields, "organism", concepts["organism"], name)
+    )
 
 
 def _read_treatment(value: Located, concepts: Mapping[str, Mapping[str, tuple[str, ...]]]) -> Treatment:

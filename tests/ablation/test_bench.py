@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from medserl import provenance
 from medserl.ablation import fingerprint as made
 from medserl.ablation.grid import Cell, read_grid
 from medserl.ablation.report import write_report
@@ -36,7 +37,7 @@ def finish(bench: Bench, **changed: Any) -> Path:
     cell = the_cell(bench)
     folder = bench.folder(cell)
     folder.mkdir(parents=True, exist_ok=True)
-    result = {"test": {"greedy": 0.71}, made.FINGERPRINT: {**made.fingerprint(cell), **changed}}
+    result = {"test": {"greedy": 0.71}, made.FINGERPRINT: {**made.fingerprint(cell, bench.notes), **changed}}
     (folder / RESULT).write_text(json.dumps(result))
     return folder / RESULT
 
@@ -60,7 +61,7 @@ def test_a_finished_cell_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mo
     bench = bench_of(tmp_path, LIMIT, RATE)
     finish(bench)
     assert started(bench, monkeypatch) == []
-    commit = made.fingerprint(the_cell(bench))["commit"] or "no checkout"
+    commit = made.fingerprint(the_cell(bench), bench.notes)["commit"] or "no checkout"
     assert write_report(bench).endswith(f"Made with {commit}.\n")
 
 
@@ -106,16 +107,16 @@ def test_where_the_bench_lies_is_no_difference(tmp_path: Path, monkeypatch: pyte
 def test_another_arm_under_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(bench_of(tmp_path, LIMIT, RATE))
     other = bench_of(tmp_path, LIMIT, "actor_rollout_ref.actor.optim.lr=9e-1", "medserl.labelled_share=0")
-    with pytest.raises(ConfigError, match="a-seed1.*another configuration; give another --out"):
+    with pytest.raises(ConfigError, match="a-seed1.*other configuration; give another --out"):
         started(other, monkeypatch)
 
 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"weights": "0" * 64}, "another weights"),
-        ({"commit": "0" * 40}, "another commit"),
-        ({"commit": "0" * 40, "configuration": ""}, "another configuration and commit"),
+        ({"weights": "0" * 64}, "other weights"),
+        ({"commit": "0" * 40}, "other commit"),
+        ({"commit": "0" * 40, "configuration": ""}, "other configuration and commit"),
     ],
 )
 def test_other_weights_or_code_are_refused(
@@ -125,6 +126,35 @@ def test_other_weights_or_code_are_refused(
     finish(bench, **changed)
     with pytest.raises(ConfigError, match=told):
         started(bench, monkeypatch)
+
+
+def test_another_number_of_patients_or_other_notes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(tmp_path, LIMIT)
+    finish(bench)
+    bench.notes = 11
+    with pytest.raises(ConfigError, match="other patients;"):
+        started(bench, monkeypatch)
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text(NOTE)
+    bench = bench_of(
+        tmp_path, LIMIT, f"medserl.notes.path={notes}", "medserl.labelled_share=0", "medserl.prompt_set=clinical"
+    )
+    finish(bench)
+    assert bench.finished(the_cell(bench))
+    notes.write_text(NOTE.replace("well", "ill"))
+    made._note_files.cache_clear()
+    with pytest.raises(ConfigError, match="other note files;"):
+        bench.finished(the_cell(bench))
+
+
+def test_two_changes_of_one_commit_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"rev-parse": "c" * 40, "status": " M a.py", "diff": "+one"}
+    monkeypatch.setattr(provenance, "_git", lambda verb, *_: said[verb])
+    first = provenance.git_changes()
+    said["diff"] = "+two"
+    assert first and first != provenance.git_changes()
+    said["status"] = ""
+    assert provenance.git_changes() == ""
 
 
 def test_a_result_of_before_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

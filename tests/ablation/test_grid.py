@@ -1,6 +1,7 @@
 """Grids of runs, and what is reported of them. Whole benches run real trainings: docs/ward.md."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from medserl.ablation.cell import summary
 from medserl.ablation.grid import Arm, Grid, read_grid
-from medserl.ablation.report import table
+from medserl.ablation.report import table, unequal_steps
 from medserl.ablation.runner import Bench, read_result
 from medserl.config.load import configs_dir, game_settings, is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
@@ -86,14 +87,15 @@ def test_a_cell_without_a_result_is_not_finished(tmp_path: Path) -> None:
 
 def test_summary_takes_curves_and_the_last_rounds() -> None:
     rows = [{"round": 0, "validation": True, "val/greedy/balanced_accuracy": 0.6}]
-    rows += [{"round": i, "vcf_acceptance_rate": i / 20, "referee/void_rate": i % 2} for i in range(1, 21)]
+    measured = {"referee/void_rate": 0.5, "medserl/optimizer_steps": 2}
+    rows += [{"round": i, "vcf_acceptance_rate": i / 20, **measured} for i in range(1, 21)]
     found = summary(rows)
     assert found["rounds"] == 20
     assert found["curves"]["val/greedy/balanced_accuracy"] == [(0, 0.6)]
     assert found["last"]["vcf_acceptance_rate"] == pytest.approx(sum(range(11, 21)) / 200)
     assert found["last"]["label_inversion_rate"] is None
-    assert found["whole"] == {"undecided": 0.5, "least_acceptance": 0.05}
-    assert summary(rows[:1])["whole"] == {"undecided": None, "least_acceptance": None}
+    assert found["whole"] == {"undecided": 0.5, "least_acceptance": 0.05, "optimizer_steps": 40}
+    assert summary(rows[:1])["whole"] == {"undecided": None, "least_acceptance": None, "optimizer_steps": 0}
 
 
 def test_table_gives_means_over_seeds_and_says_how_many() -> None:
@@ -112,6 +114,20 @@ def test_table_leaves_out_columns_of_which_nothing_is_known() -> None:
     more = table(grid, {"x": {1: {"test": {"greedy": 0.7}, "test_unlabelled": {"greedy": 0.6}}}}, None)
     assert few.splitlines()[2] == "| arm | seeds | test greedy |"
     assert more.splitlines()[2] == "| arm | seeds | test greedy | unlabelled greedy |"
+
+
+def test_arms_that_moved_their_weights_more_often_than_others_are_told() -> None:
+    def made(**steps: list[int]) -> dict[str, dict[int, dict[str, Any]]]:
+        return {
+            arm: {seed: {"test": {"greedy": 0.7}, "whole": {"optimizer_steps": n}} for seed, n in enumerate(counts)}
+            for arm, counts in steps.items()
+        }
+
+    grid = Grid("Title", (Arm("play", (), "embedded"), Arm("gold", (), "embedded")), (0, 1))
+    lines = table(grid, made(play=[60, 58], gold=[30, 30]), None).splitlines()
+    assert lines[2] == "| arm | seeds | test greedy | optimizer steps |" and lines[5].startswith("| gold | 2 of 2 |")
+    assert "(play 59, gold 30)" in unequal_steps(made(play=[60, 58], gold=[30, 30]))
+    assert unequal_steps(made(play=[60, 58], gold=[55, 57])) == "" == unequal_steps({"play": {}})
 
 
 def test_inversion_that_nobody_measured_is_no_zero_and_no_dash() -> None:

@@ -124,3 +124,25 @@ def test_the_parent_imports_no_torch(name: str) -> None:
     tops = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     tops |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
     assert not {top.partition(".")[0] for top in tops} & {"torch", "verl", "vllm", "megatron", "ray"}
+
+
+def test_the_trainers_packages_are_what_verls_engines_import() -> None:
+    """A machine that has Megatron and verl alone cannot import Megatron's engine: FSDP's is imported beside it."""
+    import importlib.util
+
+    from medserl.bringup.checks import TRAINER
+
+    spec = importlib.util.find_spec("verl")
+    assert spec is not None and spec.origin is not None
+    engines = Path(spec.origin).parent / "workers" / "engine"
+    assert "from .fsdp import " in (engines / "__init__.py").read_text()
+    tops = {
+        (node.module or "").partition(".")[0]
+        if isinstance(node, ast.ImportFrom)
+        else node.names[0].name.partition(".")[0]
+        for file in ("fsdp/transformer_impl.py", "megatron/transformer_impl.py", "base.py")
+        for node in ast.parse((engines / file).read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0)
+    }
+    named = {package.partition(".")[0] for package in TRAINER}
+    assert tops - set(sys.stdlib_module_names) <= named | {"omegaconf"}

@@ -1,16 +1,20 @@
 """What becomes of checks that pass, fail, die, hang or do not fit, told by stubs in real child processes."""
 
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
-from medserl.bringup.checks import CHECKS, FAILED, LEFT_OUT, NOT_RUN, PASSED, TITLES, Check, chosen
+from medserl.bringup.checks import CHECKS, FAILED, LEFT_OUT, NOT_RUN, PASSED, TITLES, TRAINER, Check, chosen
 from medserl.bringup.machine import children_environment, device_here, first_line, missing
 from medserl.bringup.runner import Runner
 from medserl.bringup.table import listing, summary
@@ -75,8 +79,8 @@ def test_what_hangs_is_ended_with_all_it_started(
         wait_until(lambda pid=pid: gone(pid))
 
 
-def wait_until(there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+def wait_until(there: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -102,6 +106,10 @@ def test_what_is_not_here_is_said_and_no_process_started(environment: dict[str, 
     assert (gpu["status"], gpu["why"]) == (NOT_RUN, "no GPU")
     assert (package["status"], package["why"]) == (NOT_RUN, "no_such_package.inner is not installed")
     assert missing(("json", "os.path")) is None
+    assert missing(TRAINER) is None
+    for one in CHECKS:  # without Transformer Engine, mbridge makes no model on a GPU
+        if one.group in "bcd" and one.key not in ("b2", "c1"):
+            assert "transformer_engine" in one.needs("cuda") and "transformer_engine" not in one.needs("cpu"), one.key
 
 
 @pytest.mark.parametrize(("names", "code"), [(["passes", "is_not_run"], 0), (["passes", "raises"], 1), ([], 0)])
@@ -121,6 +129,70 @@ def test_the_command_writes_lines_and_a_table(
     told = capsys.readouterr().out
     assert "without a GPU" in told or not names
     assert all(line["title"] in told for line in lines)
+
+
+def test_a_full_disk_keeps_no_check_from_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first line is written; then there is no room any more, which is told when all is over."""
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    monkeypatch.setattr(command, "children_environment", lambda device: children_environment("cuda"))
+    whole = command.writer
+
+    def full(file: TextIO) -> Callable[[dict[str, Any]], None]:
+        def write(line: dict[str, Any]) -> None:
+            if "check" in line:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            whole(file)(line)
+
+        return write
+
+    monkeypatch.setattr(command, "writer", full)
+    options = build_parser().parse_args(["bringup", "--out", str(tmp_path / "lines"), "--device", "cpu"])
+    with pytest.raises(OSError, match="No space left"):
+        command.bringup(options, [check("a1", "passes"), check("a2", "raises")])
+    told = capsys.readouterr().out
+    assert "a1  passed" in told and "a2  failed" in told and "1 passed, 1 failed" in told
+
+
+def test_a_number_that_is_none_is_no_broken_line(tmp_path: Path) -> None:
+    """A loss that is not finite is what (c) is there to find; JSON has no number for it."""
+    with (tmp_path / "lines").open("w") as file:
+        command.writer(file)({"measured": {"loss": float("nan"), "losses": [1.0, float("inf")]}, "seconds": 1.5})
+    assert json.loads((tmp_path / "lines").read_text(), parse_constant=pytest.fail) == {
+        "measured": {"loss": "nan", "losses": [1.0, "inf"]},
+        "seconds": 1.5,
+    }
+
+
+def test_a_process_that_cannot_start_is_told(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("medserl.bringup.runner.subprocess.Popen", none)
+    one, two = run([check("a1", "passes"), check("a2", "passes")], environment)
+    assert one["why"] == two["why"] == "no process could be started (Cannot allocate memory)"
+
+
+def test_sigterm_ends_the_check_under_way(tmp_path: Path) -> None:
+    """`timeout 600 medserl bringup`: what would go on has the GPU."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from test_runner import check, command, build_parser\n"
+        "options = build_parser().parse_args(['bringup', '--out', sys.argv[3], '--device', 'cpu'])\n"
+        "command.children_environment = lambda device: {**__import__('os').environ, 'PYTHONPATH': ':'.join(sys.path)}\n"
+        "command.bringup(options, [check('a1', 'hangs')])\n"
+    )
+    words = [sys.executable, "-c", code, HERE, str(Path(HERE).parents[1]), str(tmp_path / "lines")]
+    with subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+        wait_until(lambda: bool(list(tmp_path.glob("medserl-bringup-*.pids"))), seconds=60)
+        (pids,) = tmp_path.glob("medserl-bringup-*.pids")
+        wait_until(lambda: len(pids.read_text().split()) == 2)
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    for pid in map(int, pids.read_text().split()):
+        wait_until(lambda pid=pid: gone(pid))
+    assert not list(tmp_path.glob("medserl-bringup-*/"))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from medserl.planning.shapes import shape_of
 
 ACTOR = "actor_rollout_ref.actor"
 TENSOR = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
+LAST = "actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_last_pipeline_stage"
 PIPELINE = "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size"
 
 
@@ -48,6 +49,7 @@ def test_json_has_everything_and_is_nothing_else(capsys: pytest.CaptureFixture[s
     assert update["total"] == pytest.approx(sum(update["parts"].values()))
     assert update["headroom"] == plan["gpu"]["memory"] - update["total"]
     assert set(update["parts"]) <= set(plan["known"])
+    assert all(choice["vllm_share"] <= 0.6 for choice in plan["choices"])
     assert len(plan["choices"]) > 50 and len(plan["strong"]) == len(plan["weak"]) == 7
 
 
@@ -60,6 +62,28 @@ def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert "--host-memory says 64.0 GiB" in shown.err
     assert "NVIDIA H100 NVL product brief; NVLink joins pairs, from memory: to be checked)" in shown.out
+
+
+def test_a_shorter_last_stage_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its logits take as long as some layers: with one layer less there the round is faster."""
+    plans = []
+    for words in ([], [f"+{LAST}=17"], [f"+{LAST}=1"]):
+        assert main(["plan", "--config", "qwen3_4b_multinode", "--json", *words]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    even, less, least = plans
+    assert less["training"]["last_layers"] == 17
+    assert less["seconds"]["update"] < even["seconds"]["update"] < least["seconds"]["update"]
+    assert less["phases"]["update"]["total"] < even["phases"]["update"]["total"]  # of the last stage
+    assert least["phases"]["update"]["stage"] == 0  # with 35 layers
+    assert main(["plan", f"{PIPELINE}=8", f"{TENSOR}=1", f"+{LAST}=1"]) == 0  # 36 alone cannot be divided by 8
+
+
+def test_a_warm_start_is_told_in_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", "sft_qwen3_4b"]) == 0
+    out = capsys.readouterr().out
+    assert main(["plan", "medserl.max_rounds=1"]) == 0
+    assert "1 round (medserl.max_rounds): " in capsys.readouterr().out
+    assert "300 steps (medserl.steps): " in out and "s every 100 steps" in out
 
 
 @pytest.mark.parametrize(
@@ -78,19 +102,43 @@ def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[st
         (["--assume", "mfu=2"], "2 is a share"),
         (["--config", "embedded"], "--config embedded: is for cpu, and GPUs are planned"),
         (["--config", "no_such"], "--config no_such: no such configuration"),
-        (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not there; give a file of notes, or leave it out"),
+        (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not a file here; give a file of notes, or leave it"),
+        (["--prompt-data", "/dev/null"], "/dev/null is not a file here"),
+        (["--config=sft_qwen3_4b", "--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not a file here"),
+        (["medserl.device=cpu"], "medserl.device is cpu"),
         (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path: /nowhere: no such file"),
         (["data.max_response_length=40000"], "is more than the model's max_position_embeddings 40960"),
         (["--gpu="], "--gpu '': is not known"),
         (["--model="], "--model '': is empty; give a model's folder"),
         (["--assume", "rounds=1.5"], "'1.5' is not a whole number above 0"),
-        (["--assume", "mfu=1e-320"], "is not a number above 0"),
+        (["--assume", "mfu=1e-320"], "1e-320 is out of reach; give a number between 4e-06 and 1: share of"),
+        (["--assume", "launch=1e308"], "1e308 is out of reach; give a number between 1.5e-09 and 15"),
+        (["--assume", "mfu=0.3", "--assume", "mfu=0.5"], "mfu is given twice"),
         (["model_engine=dp"], "model_engine: memory and time are worked out for Megatron only"),
         ([f"{ACTOR}.ppo_max_token_len_per_gpu=3583"], "3583 is less than the 3584 tokens that a prompt and its reply"),
         ([f"{ACTOR}.megatron.expert_model_parallel_size=2"], "expert_model_parallel_size: 2 is not supported, only 1"),
         ([f"{ACTOR}.megatron.virtual_pipeline_model_parallel_size=3"], "3 is not supported, only null; interleaved"),
         (["--config=sft_qwen3_4b", "engine.virtual_pipeline_model_parallel_size=2"], "only null; interleaved"),
-        (["medserl.referee.name=judge", "--gpus-per-node=8"], "needs 1 GPU in addition to the training's"),
+        (
+            ["medserl.referee.name=judge", "--gpus-per-node=8"],
+            "1 GPU in addition to the training's, on one node, where 0 "
+            "are left; set trainer.n_gpus_per_node=4 or serve it yourself (url)",
+        ),
+        (
+            ["medserl.referee.name=judge", "--gpus-per-node=1"],
+            "where 0 are left; take nodes with more GPUs or serve it",
+        ),
+        (["--config=sft_qwen3_4b", "--gpus-per-node=3"], "= 3 workers cannot be divided by TP 2 x PP 1 = 2 (engine)"),
+        (["--config=sft_qwen3_4b", "--nodes=64"], "demonstrations (medserl.mixture) cannot be divided by 256 data-par"),
+        (["--config=qwen3_4b_multinode", f"+{LAST}=abc"], f"{LAST}: 'abc' is not a whole number"),
+        (
+            ["--config=qwen3_4b_multinode", f"+{LAST}=36"],
+            "cannot be dealt to pipeline_model_parallel_size 2 with num_l",
+        ),
+        (
+            [f"+{LAST}=17"],
+            "cannot be dealt to pipeline_model_parallel_size 1 with num_layers_in_last_pipeline_stage 17",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:

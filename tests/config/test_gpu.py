@@ -100,6 +100,7 @@ def test_vllms_new_runner_is_still_what_qwen3_gets_and_its_graphs_are_counted() 
     awake = need_of(job_of(resolved("qwen3_4b_1node")), shape, gpu).phase(ROLLOUT_PHASE).parts
     share = sum(awake[part] for part in ("vLLM weights", "vLLM workspace", "KV cache"))
     assert share == pytest.approx(0.6 * gpu) and awake["CUDA graphs"] > 2**30
+    assert awake["CUDA graphs"] + awake["contexts"] > 3.5 * 2**30  # contexts of two processes, NCCL, workspaces
     eager = job_of(resolved("qwen3_4b_1node", f"{ROLLOUT}.enforce_eager=true"))
     assert "CUDA graphs" not in need_of(eager, shape, gpu).phase(ROLLOUT_PHASE).parts
 
@@ -108,6 +109,17 @@ def test_vllms_new_runner_is_still_what_qwen3_gets_and_its_graphs_are_counted() 
 def test_long_responses_are_recomputed_where_megatron_reads_it(name: str) -> None:
     own = resolved(name).actor_rollout_ref.actor.megatron.override_transformer_config
     assert (own.recompute_granularity, own.recompute_method, own.recompute_num_layers) == ("full", "uniform", 1)
+
+
+@pytest.mark.parametrize("key", ["enable_gradient_checkpointing=false", "enable_activation_offload=true"])
+def test_what_verls_other_engine_reads_is_refused_beside_megatron(key: str) -> None:
+    for load, name, model in (
+        (load_config, "embedded", "actor_rollout_ref.model"),
+        (load_sft_config, "sft_embedded", "model"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{model}\.{key.partition('=')[0]}: .* has no effect; Megatron reads "):
+            load(name, [f"{model}.{key}"])
+    load_config("embedded", ["model_engine=dp", f"actor_rollout_ref.model.{key}"])
 
 
 def test_the_tiny_model_does_not_take_the_whole_gpu() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from medserl.config.load import load_config
-from medserl.config.refused import TRAIN_ONLY, check_supported
+from medserl.config.load import load_config, load_sft_config
+from medserl.config.refused import SFT_ONLY, TRAIN_ONLY, Only, check_supported
 from medserl.errors import ConfigError
 
 SPEC = importlib.util.find_spec("verl")
@@ -47,12 +47,19 @@ def whole() -> DictConfig:
     return load_config("embedded")
 
 
+def one_key(key: str, value: object) -> DictConfig:
+    """A configuration of nothing else: what is not there is not looked at."""
+    config = OmegaConf.create({})
+    OmegaConf.update(config, key, value)
+    return config
+
+
 @pytest.mark.parametrize("key", NAMES)
 def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
     names, ours = NAMES[key]
     assert ours < names, names
+    config = copy.deepcopy(whole())
     for name in names:
-        config = copy.deepcopy(whole())
         OmegaConf.update(config, key, name)
         if name in ours:
             check_supported(config, TRAIN_ONLY[False])
@@ -61,6 +68,52 @@ def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
             check_supported(config, TRAIN_ONLY[False])
         told = str(error.value)
         assert told.startswith(f"{key}: {name!r} is not supported, only ") and "; " in told and "\n" not in told
+
+
+WHOLE = ("lora_rank=8", "lora.rank=8", "mtp.enable=true", "use_fused_kernels=true")
+ROLLOUT = ("data_parallel_size=2", "pipeline_model_parallel_size=2", "expert_parallel_size=2", "quantization=fp8")
+ROLLOUT += ("nnodes=1", "multi_turn.enable=true", "enable_rollout_routing_replay=true")
+ROLLOUT += ("checkpoint_engine.backend=nccl",)
+OTHERS = ("algorithm.use_pf_ppo=true", "algorithm.filter_groups.enable=true", "distillation.enabled=true")
+OTHERS += ("actor_rollout_ref.hybrid_engine=false", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo")
+OTHERS += ("algorithm.rollout_correction.rollout_is=token", "algorithm.rollout_correction.rollout_rs=token")
+OTHERS += ("algorithm.rollout_correction.bypass_mode=true", "actor_rollout_ref.actor.qat.enable=true")
+OTHERS += tuple(f"actor_rollout_ref.rollout.{word}" for word in ROLLOUT)
+MEGATRON = ("dynamic_context_parallel=true", "router_replay.mode=R2")
+
+
+@pytest.mark.parametrize("engine", ["megatron", "dp"])
+def test_what_else_verl_can_do_with_a_model_is_refused(engine: str) -> None:
+    config = load_config("embedded", [f"model_engine={engine}"])
+    words = [*OTHERS, *(f"actor_rollout_ref.model.{word}" for word in WHOLE)]
+    words += [f"actor_rollout_ref.actor.megatron.{word}" for word in MEGATRON] if engine == "megatron" else []
+    for word in words:
+        assert_refused(config, word, TRAIN_ONLY[engine == "dp"])
+
+
+def assert_refused(config: DictConfig, word: str, only: Only) -> None:
+    """A key that is there, with another value; then as before."""
+    key, _, value = word.partition("=")
+    before = OmegaConf.select(config, key, throw_on_missing=True)
+    OmegaConf.update(config, key, OmegaConf.create(f"value: {value}").value)
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: .* is not supported, only .*; ") as error:
+        check_supported(config, only)
+    assert "\n" not in str(error.value)
+    OmegaConf.update(config, key, before)
+    check_supported(config, only)
+
+
+def test_a_warm_start_refuses_them_too() -> None:
+    config = load_sft_config("sft_embedded")
+    engine = ("dynamic_context_parallel=true", "use_mbridge=false", "use_megatron_fsdp=true")
+    for word in (*(f"model.{word}" for word in WHOLE), *(f"engine.{word}" for word in engine)):
+        assert_refused(config, word, SFT_ONLY)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "automodel", "'no such'", ""])
+def test_an_engine_that_is_none_is_told_as_others_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^model_engine: '.*' is not supported, only 'megatron' or 'dp'; "):
+        load_config("embedded", [f"model_engine={name}"])
 
 
 def test_each_estimator_is_refused_for_a_reason_of_its_own() -> None:
@@ -72,8 +125,7 @@ def test_each_estimator_is_refused_for_a_reason_of_its_own() -> None:
 
 @pytest.mark.parametrize("key", [key for key, works, _ in TRAIN_ONLY[False] if works and "." in key])
 def test_null_is_no_value_of_what_has_one_only(key: str) -> None:
-    config = copy.deepcopy(whole())
-    OmegaConf.update(config, key, None)
+    config = one_key(key, None)
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: None is not supported, only "):
         check_supported(config, TRAIN_ONLY[False])
 

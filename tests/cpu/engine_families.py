@@ -23,7 +23,7 @@ LINEAR = {"rope_type": "linear", "rope_theta": 5e4, "factor": 4.0}
 
 def configurations() -> dict[str, Callable[[], Any]]:
     """What makes each model's configuration, by the model's name."""
-    from transformers import LlamaConfig, Qwen2Config, Qwen3Config
+    from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
     untied: dict[str, Any] = {"tie_word_embeddings": False}
     return {
@@ -33,10 +33,19 @@ def configurations() -> dict[str, Callable[[], Any]]:
         "llama_tied": lambda: LlamaConfig(**SIZES),
         "llama_untied_llama3": lambda: LlamaConfig(**SIZES | untied | {"rope_parameters": LLAMA3}, head_dim=32),
         "llama_tied_linear": lambda: LlamaConfig(**SIZES | {"rope_parameters": LINEAR}),
+        "mistral_untied": lambda: MistralConfig(**SIZES | untied, head_dim=32, sliding_window=None),
     }
 
 
-NAMES = ("qwen3_untied", "qwen2_tied", "qwen2_untied", "llama_tied", "llama_untied_llama3", "llama_tied_linear")
+NAMES = (
+    "qwen3_untied",
+    "qwen2_tied",
+    "qwen2_untied",
+    "llama_tied",
+    "llama_untied_llama3",
+    "llama_tied_linear",
+    "mistral_untied",
+)
 SHARDED = "llama_tied"
 
 

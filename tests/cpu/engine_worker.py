@@ -43,6 +43,8 @@ ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")
 CRITICS = ("llama_tied", "qwen2_untied")
 """Models that critics are made of: with no output layer in their files, of which there are several, and with one."""
 DYNAMIC_TOKENS = 60  # two of the longest rows, five of the shorter ones
+LAST_STAGE = {(2, 2): {"num_layers_in_last_pipeline_stage": 1}}
+"""Layout -> a pipeline of unequal stages, 3 + 1 of the four layers: loaded, trained, saved and exported like others."""
 RESHARDED_FROM = {(1, 2): (2, 1), (2, 2): (1, 2)}
 """Layout (TP, PP) -> another one whose checkpoint it goes on from; its processes have ended before."""
 
@@ -72,7 +74,7 @@ def make_engine(
         dtype="bfloat16",
         dist_ckpt_optim_fully_reshardable=True,  # as configs/base.yaml says
         distrib_optim_fully_reshardable_mem_efficient=True,
-        override_transformer_config=dict(OVERRIDE_TRANSFORMER_CONFIG),
+        override_transformer_config=OVERRIDE_TRANSFORMER_CONFIG | LAST_STAGE.get((tp, pp), {}),
     )
     # verl's configuration refuses float32, its engine does not; float32 is what lets the comparison be
     # strict, since bf16's rounding hides small errors.
@@ -477,7 +479,7 @@ def forked(directory: Path, tp: int, pp: int, number: int) -> int:
 def import_all() -> None:
     """What `run_layout` needs; nothing that starts a thread, which would not survive a fork."""
     import verl.workers.engine  # noqa: F401
-    from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM  # noqa: F401
+    from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM  # noqa: F401
 
     import medserl.training.export  # noqa: F401
 

@@ -32,6 +32,7 @@ FAMILY_MODELS = (
     "llama_tied",
     "llama_untied_llama3",
     "llama_tied_linear",
+    "mistral_untied",
 )  # of engine_families.py, which imports torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

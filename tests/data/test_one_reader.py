@@ -122,10 +122,16 @@ def with_bom(path: Path, rows: Rows) -> Path:
     return path
 
 
+def with_hint(path: Path, rows: Rows) -> Path:
+    path.write_bytes(b"\xef\xbb\xbfsep=;\r\n" + as_csv(path, rows, delimiter=";").read_bytes())
+    return path
+
+
 WRITERS: dict[str, tuple[str, Writer]] = {
     "csv": ("n.csv", as_csv),
     "csv with a byte order mark": ("n.csv", with_bom),
     "csv with semicolons": ("n.csv", lambda path, rows: as_csv(path, rows, delimiter=";")),
+    "csv with a spreadsheet's hint": ("n.csv", with_hint),
     "csv with tabs": ("n.csv", lambda path, rows: as_csv(path, rows, delimiter="\t")),
     "csv of old line ends": (
         "n.csv",
@@ -358,6 +364,11 @@ RAW: dict[str, tuple[str, bytes, str]] = {
     "no header": ("n.csv", f"a,{SECRET}\nb,She is well.\n".encode(), "the columns are a, (21 characters); expected"),
     "bytes for a header": ("n.csv", b"\x1b[31mid\x1b]0;title\x07,note\na,b\n", "the columns are (17 characters), note"),
     "not UTF-8": ("n.csv", b"note_id,text\na,caf\xe9\n", "row 1, column 'text', line 2: is not UTF-8 text"),
+    "Windows-1252": (
+        "n.csv",
+        "note_id;text\na;38.5 °C\n".encode("cp1252"),
+        "row 1, column 'text', line 2: is not UTF-8 text; convert the file to UTF-8 (a spreadsheet saves CSV UTF-8)",
+    ),
     "not UTF-8 in JSON": ("n.jsonl", b'{"note_id": "a", "text": "caf\xe9"}\n', "row 1: is not UTF-8 text"),
     "empty": ("n.csv", b"", "the file is empty"),
     "a header only": ("n.csv", b"note_id,text\n", "holds no usable note: it has no rows"),

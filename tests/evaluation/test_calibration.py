@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from medserl.evaluation.calibration import (
     brier,
     calibration_metrics,
+    dressed_place,
     expected_calibration_error,
     probability_incorrect,
     reliability,
@@ -37,6 +38,31 @@ def test_the_last_verdict_is_found(pieces: list[str], token: int, before: str, l
 @pytest.mark.parametrize("pieces", [[], ["The note is CORRECT."], ["final_answer: ", "CORRECT"]])
 def test_no_verdict_no_place(pieces: list[str]) -> None:
     assert verdict_place(pieces) is None
+
+
+@pytest.mark.parametrize(
+    ("pieces", "token", "before", "label"),
+    [
+        (["IN", "CORRECT"], 0, "", W),
+        (["**", "Correct", ".**"], 1, "", C),
+        (["INCORRECT\n", "INCORRECT"], 1, "", W),
+        (["Incorrect? No.\n", "final", " answer", ":", " in", "correct"], 4, " ", W),
+        (['{"', "final_answer", '":', ' "', "IN", 'CORRECT", "reason": "The correct dose"}'], 4, "", W),
+        (["<answer>", "CORRECT", "</answer>"], 1, "", C),
+        (['final_answer: "', "CORRECT", '"\ncorrected_sentence: NA'], 1, "", C),
+    ],
+)
+def test_a_verdict_in_another_form_has_a_place(pieces: list[str], token: int, before: str, label: Label) -> None:
+    place = dressed_place(pieces, alone=len(pieces) < 4 and "<" not in pieces[0])
+    assert place is not None and (place.token, place.before, place.label) == (token, before, label)
+    assert place.quoted is ('final_answer: "' in pieces[0])
+    assert dressed_place(["The dose is", " incorrect"], alone=False) is None
+
+
+def test_without_quotes_any_case_counts() -> None:
+    logprobs = {"IN": math.log(0.3), "Inc": math.log(0.1), "correct": math.log(0.2), "Correct": math.log(0.2)}
+    assert probability_incorrect(logprobs, "", quoted=False) == pytest.approx(0.5)
+    assert probability_incorrect(logprobs, "") == 1.0  # only "IN" begins a word of the strict form
 
 
 def test_probability_sums_every_token_that_begins_a_word() -> None:

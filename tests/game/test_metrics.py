@@ -221,6 +221,14 @@ def test_a_second_referee_shows_inversions() -> None:
     assert round_metrics(games)["label_inversion_rate/second_referee"] == 1 / 2
 
 
+def test_two_referees_that_take_the_modes_word_measure_no_inversion() -> None:
+    trusted = Ruling(RulingKind.ERROR, UNCHECKED)
+    both = replace(GAMES[0], ruling=trusted, second_ruling=trusted)
+    name = "label_inversion_rate/second_referee"
+    assert math.isnan(round_metrics([both])[name])
+    assert round_metrics([both, replace(both, second_ruling=Ruling(RulingKind.BENIGN, "looked"))])[name] == 1
+
+
 def test_an_empty_round_has_the_same_keys() -> None:
     metrics = round_metrics([])
     assert list(metrics) == list(round_metrics(GAMES))

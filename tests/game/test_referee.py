@@ -1,5 +1,6 @@
 """Referees: the register, the plain one, and the verifiable edit classes."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import ClassVar
 
@@ -21,6 +22,9 @@ from medserl.game.referee import (
 )
 from medserl.game.referee.canonical import shipped_lexicon
 from medserl.game.referee.instruction import unchecked_labels
+from medserl.ward.cases import benign_edits, error_edits
+from medserl.ward.generator import ward_cases
+from medserl.ward.table import load_table
 
 
 def rule(before: str, after: str, **fields: str) -> tuple[str, str]:
@@ -95,6 +99,7 @@ def test_only_instruction_leaves_labels_unchecked() -> None:
     said = unchecked_labels("instruction", None)
     assert said is not None and "were not checked" in said and "inversion is not measured" in said
     assert "measured by rules only" in str(unchecked_labels("instruction", "rules"))
+    assert unchecked_labels("instruction", "instruction") == said, "nobody checks anything"
     assert unchecked_labels("rules", None) is None and unchecked_labels("judge", None) is None
     assert make_referee("rules").rule(Note("n", "x"), Mode.ERROR, "anything").checked
 
@@ -212,13 +217,26 @@ SAME = [
     ("He uses two puffs of albuterol.", "He uses 180 mcg of albuterol."),
     ("He takes 10 mL of ibuprofen.", "He takes 400 mg of ibuprofen."),
     ("Insulin 10 units.", "Insulin 0.1 mL."),
+    ("Strength is normal in upper and lower extremities.", "Strength is normal in the lower and upper extremities."),
+    ("The mass is superior to the left kidney.", "The left kidney is inferior to the mass."),
+    ("The left kidney is smaller than the right kidney.", "The right kidney is larger than the left kidney."),
+    ("The right leg is longer than the left.", "The left leg is shorter than the right."),
+    ("More pain on the left side than on the right side.", "Less pain on the right side than on the left side."),
+    ("Her sister had gout, her brother did not.", "Her brother had no gout, her sister did."),
+    ("He is not taking any medications.", "He is taking no medications."),
+    ("She has not had fever.", "She has had no fever."),
+    ("Normal S1 and normal S2.", "Normal S1 and S2."),
+    ("Edema of the left ankle and left foot.", "Edema of the left ankle and foot."),
+    ("Negative for flu and negative for strep.", "Negative for flu and strep."),
+    ("Plan is physical therapy.", "Plan: physical therapy."),
+    ("Patient denies swelling.", "Denies swelling."),
 ]
 
 
 @pytest.mark.parametrize(("before", "after"), SAME)
 def test_what_says_the_same_is_no_error(before: str, after: str) -> None:
     assert rule(before, after)[0] in ("benign", "void")
-    assert rule(after, before)[0] != "error"
+    assert rule(after, before)[0] in ("benign", "void")
 
 
 CHANGED = [
@@ -245,6 +263,55 @@ CHANGED = [
 @pytest.mark.parametrize(("before", "after"), [*CHANGED, *((b, a) for a, b in CHANGED)])
 def test_a_changed_statement_stays_an_error(before: str, after: str) -> None:
     assert rule(before, after)[0] == "error"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("He has hepatitis A.", "He has hepatitis B."),
+        ("Group A strep was found.", "Group B strep was found."),
+        ("He has diabetes.", "He has diabetes insipidus."),
+        ("He has diabetes mellitus.", "He has diabetes insipidus."),
+        ("Stage IV cancer.", "Stage intravenous cancer."),
+        ("Given metformin 500 mg daily.", "Given lisinopril 10 mg daily."),
+        ("Metformin is discontinued.", "Hydrochlorothiazide is started."),
+        ("He reports no fever.", "He reports cough."),
+    ],
+)
+def test_another_statement_is_not_ruled_on(before: str, after: str) -> None:
+    assert rule(before, after)[0] == rule(after, before)[0] == "void"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        ("Possible pneumonia.", "Pneumonia.", "void"),
+        ("Fever resolved.", "Fever.", "void"),
+        ("Family history of gout.", "Gout.", "void"),
+        ("He is unable to walk.", "He is to walk.", "void"),
+        ("Give 5 to 10 mg.", "Give 10 mg.", "void"),
+        ("Given 1 or 2 tablets.", "Given 2 tablets.", "void"),
+        ("Take ½ tablet daily.", "Take tablet daily.", "void"),
+        ("Nothing by mouth.", "By mouth.", "error"),
+        ("He has hepatitis A.", "He has hepatitis.", "lossy"),
+        ("Oral and IV fluids.", "Oral fluids.", "lossy"),
+        ("Insulin glargine was given.", "Insulin was given.", "lossy"),
+    ],
+)
+def test_what_only_removes_a_fact_says_less_and_nothing_else(before: str, after: str, kind: str) -> None:
+    assert rule(before, after)[0] == kind
+
+
+def test_the_rules_contradict_no_edit_that_the_wards_table_knows() -> None:
+    """Every other phrasing and every wrong fact of some notes, both ways."""
+    table, said = load_table(), Counter[tuple[bool, str]]()
+    for case, _ in ward_cases("train", 8, 3):
+        for wrong, edits in ((False, benign_edits(table, case)), (True, error_edits(table, case))):
+            for edit in edits:
+                before, after = case.sentences[edit.index].text, edit.sentence.text
+                said.update((wrong, rule(*pair)[0]) for pair in ((before, after), (after, before)))
+    assert not said[False, "error"] and not said[True, "benign"] and not said[True, "lossy"]
+    assert said[False, "benign"] > 50 and said[True, "error"] > 50, "it does speak"
 
 
 SIDES = st.sampled_from(["left", "right", "upper", "lower", "positive", "negative", "increased", "decreased"])

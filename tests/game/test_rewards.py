@@ -44,6 +44,13 @@ def test_default_numbers(truth: Label, answer: Label | None, assessor: float, in
     assert score.injector == pytest.approx(injector)
 
 
+def test_an_answer_that_cannot_be_read_costs_each_role_its_own_number_and_earns_no_bonus() -> None:
+    config = RewardConfig(assessor_unparseable=-0.4, injector_unparseable=0.2, format_bonus=5.0)
+    score = score_game(config, Mode.ERROR, Label.INCORRECT, None)
+    assert (score.assessor, score.injector) == (-0.4, 0.2)
+    assert score_labelled(config, Label.CORRECT, None).assessor == -0.4
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize("answer", [None, *Label])
 def test_a_contradiction_costs_the_injector_only_and_can_be_switched_off(mode: Mode, answer: Label | None) -> None:

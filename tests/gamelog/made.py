@@ -60,7 +60,8 @@ def game(number: int, place: int, seed: int = 0) -> Row:
     assert shown is not None
     row |= {"attempts": [*rejected, attempt(shown, None, rng.choice((0.9, -1.1)), rng)], "shown": shown}
     kind = "void" if place % 13 == 0 else "error" if shown == note.error_text else "benign"
-    row |= {"ruling": kind, "ruling_reason": "dose", "second_ruling": "benign" if place % 5 == 0 else kind}
+    reason = "instruction" if place % 7 == 2 and kind == mode else "dose"
+    row |= {"ruling": kind, "ruling_reason": reason, "second_ruling": "benign" if place % 5 == 0 else kind}
     if kind == "void":
         return row
     truth = "INCORRECT" if kind == "error" else "CORRECT"

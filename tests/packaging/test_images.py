@@ -1,5 +1,6 @@
 """Dockerfile and apptainer.def say the same: environment, entry point, default command."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -52,6 +53,23 @@ def test_both_targets_are_there_and_agree(root: Path) -> None:
 def test_the_images_version_is_the_packages(root: Path) -> None:
     assert re.findall(r"^ARG VERSION=(.*)$", (root / "Dockerfile").read_text(), re.MULTILINE) == [__version__] * 2
     assert pairs(stages(root)["cpu"]["LABEL"])["org.opencontainers.image.version"] == "${VERSION}"
+
+
+def source_of(package: str, file: str) -> str:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.origin is not None
+    return (Path(spec.origin).parent / file).read_text()
+
+
+def test_the_gpu_image_has_what_is_looked_for_at_run_time(root: Path) -> None:
+    """Triton compiles a launcher with gcc (g++ brings it) against Python's headers; verl loads libnuma.so, which the
+    runtime package (libnuma.so.1) lacks, to bind workers to processors. A worker's log would tell, at most."""
+    installed = shlex.split(stages(root)["gpu-base"]["RUN"])
+    assert {"g++", "python3.12-dev", "libnuma-dev"} <= set(installed)
+    assert 'shutil.which("gcc")' in source_of("triton", "runtime/build.py")
+    assert 'ctypes.CDLL("libnuma.so")' in source_of("verl", "utils/distributed.py")
+    pins = (root / "requirements" / "gpu.txt").read_text()
+    assert re.search(r"^nvidia-ml-py==", pins, re.MULTILINE)  # pynvml, which does the binding
 
 
 @pytest.mark.parametrize("instruction", ["CMD", "HEALTHCHECK"])

@@ -28,6 +28,7 @@ PUBLISHED = {
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
     "llama-3.1-8b": 8_030_261_248,
+    "mistral-7b-v0.3": 7_248_023_552,
 }
 CONFIG = QWEN3_4B | {"max_position_embeddings": 40960}
 
@@ -133,14 +134,36 @@ def test_stages_of_a_pipeline() -> None:
     assert stage_layers(shape, 4) == (9, 9, 9, 9)
     assert stage_layers(shape, 2, last=17) == (19, 17)
     assert stage_layers(shape, 3, first=12, last=10) == (12, 14, 10)
-    for pp, first, last in ((2, None, 36), (3, 11, None), (1, None, 17), (2, 40, None)):
-        with pytest.raises(ConfigError, match="cannot be divided"):
+    assert stage_layers(shape, 8, first=3, last=3) == (3, 5, 5, 5, 5, 5, 5, 3)  # 36 alone is not divided by 8
+    refused = ((2, None, 36), (3, 11, None), (1, None, 17), (2, 40, None), (2, 20, 17), (2, None, 0), (2, -1, None))
+    for pp, first, last in refused:
+        with pytest.raises(
+            ConfigError, match=r"36 cannot be dealt to pipeline_model_parallel_size \d with num_layers_in"
+        ):
             stage_layers(shape, pp, first, last)
+        with pytest.raises(ConfigError, match="cannot be dealt"):
+            check_divides(shape, 1, pp, 1, (first, last))
+    check_divides(shape, 1, 8, 1, (3, 3))
+    with pytest.raises(
+        ConfigError, match="36 cannot be divided by pipeline_model_parallel_size 64; choose one of 1, 2"
+    ):
+        stage_layers(shape, 64)
 
 
 def test_gpus_by_name() -> None:
     assert find_gpu("H200").name == "h200-141gb" and find_gpu("NVIDIA_B200").name == "b200-180gb"
+    as_nvidia_smi_does = {
+        "NVIDIA H100 80GB HBM3": "h100-80gb",
+        "NVIDIA A100-SXM4-80GB": "a100-80gb",
+        "NVIDIA H100 PCIe": "h100-pcie-80gb",
+        "NVIDIA GeForce RTX 4090": "rtx4090-24gb",
+    }
+    assert {name: find_gpu(name).name for name in as_nvidia_smi_does} == as_nvidia_smi_does
     for given, sentence in (
+        ("NVIDIA A100-SXM4", "could be a100-40gb, a100-80gb; give one of them"),
+        ("NVIDIA A100-PCIE-40GB", "is not known"),  # another link than the table's
+        ("h100-64gb", "did you mean h100-80gb?"),
+        ("NVIDIA L40", "is not known"),
         ("h100", "could be h100-80gb, h100-nvl-94gb, h100-pcie-80gb; give one of them"),
         ("a100", "could be a100-40gb, a100-80gb"),
         ("h100-80g", "did you mean h100-80gb? known: a10-24gb, "),

@@ -70,6 +70,18 @@ def test_a_critic_takes_what_the_policy_does_but_for_the_logits() -> None:
     assert seconds(dataclasses.replace(job("qwen3_4b_1node", gae), critic=half)).critic > both.critic
 
 
+def test_many_attempts_are_no_long_sum() -> None:
+    many = dataclasses.replace(job(), round=dataclasses.replace(job().round, attempts=10**15))
+    assert trajectories(many, Assumptions()) == pytest.approx(64 * (1 / 0.4 + 1) + 16)
+
+
+def test_stages_of_unequal_length_wait_for_the_longest() -> None:
+    even = job("qwen3_4b_multinode")
+    forward = seconds(even).work["matrices"]
+    for last, faster in ((17, True), (16, True), (9, False), (25, False)):
+        assert (seconds(even.with_training(last_layers=last)).work["matrices"] < forward) is faster
+
+
 def test_a_better_machine_is_faster() -> None:
     for name in ("qwen3_4b_1node", "qwen3_4b_1gpu", "qwen3_4b_multinode"):
         assert seconds(job(name), H100).round < seconds(job(name), A100).round

@@ -1,10 +1,12 @@
 """Whether a run fits this machine: GPUs as a stand-in nvidia-smi tells, memory as made files of the kernel do."""
 
+import logging
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from medserl.cli import doctor
 from medserl.cli.main import main
 from medserl.config.load import load_config, load_sft_config
 from medserl.errors import ConfigError
@@ -77,6 +79,37 @@ def test_a_training_is_refused_by_an_old_driver(machine: Machine, monkeypatch: p
     machine.gpus(1, driver="535.54.03")
     with pytest.raises(ConfigError, match=r"trainer\.device: cuda, but driver 535\.54\.03 is older than 580"):
         devices.check_device(load_config("embedded_gpu"))
+
+
+def test_a_training_beside_a_foreign_process_says_so(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "gpus_here", lambda: 1)
+    monkeypatch.setattr(devices, "vllm_is_cpu_build", lambda: False)
+    monkeypatch.setattr(logging.getLogger("medserl"), "propagate", True)
+    devices.check_device(load_config("embedded_gpu"))
+    assert not caplog.records
+    machine.guests("GPU-1a, 4711, /usr/bin/python3, 20992")
+    devices.check_device(load_config("embedded_gpu"))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("GPU 1 is used by process 4711 (python3, 20.5 GiB); end it, or leave the GPU out")
+
+
+def test_a_doctor_without_weights_looks_at_the_rollout_too(machine: Machine) -> None:
+    """By the model's name: what `medserl train` would refuse by its directory; a judge's GPU counts."""
+    given = ["medserl.notes.path=x", "actor_rollout_ref.model.path=Qwen/Qwen3-4B"]
+    assert doctor.misfit(load_config("qwen3_4b_1node", given)) is None
+    less = [*given, "actor_rollout_ref.rollout.gpu_memory_utilization=0.11"]
+    assert "a rollout's KV cache has" in str(doctor.misfit(load_config("qwen3_4b_1node", less)))
+    machine.gpus(2, mib=40960)
+    assert "GPU 0 (NVIDIA H100 80GB HBM3) has 40 GiB" in str(doctor.misfit(load_config("qwen3_4b_1node", given)))
+    judged = load_config("qwen3_4b_1node", [*given, "medserl.referee.name=judge"])
+    assert devices.devices_on_node(judged) == 9
+
+
+def test_a_gpu_that_tells_no_memory_is_not_said_to_have_none(machine: Machine) -> None:
+    (machine.folder / "gpus").write_text("0, GPU-0a, NVIDIA GB10, 580.95.05, [N/A], [N/A]\n")
+    assert [check.value for check in gpu_checks(1) if check.name == "GPU memory"] == ["?"]
 
 
 @pytest.mark.parametrize(
@@ -188,8 +221,31 @@ def test_micro_batches_become_small_enough_for_the_machine(
         OmegaConf.update(config, key, 60000)
     monkeypatch.setattr(fit, "host_memory", lambda: (0.9 * needed, False))
     with pytest.raises(ConfigError, match=r"needs about .* for 0\.13 G parameters .* shorter prompts"):
+        check_memory(config, SMALL, "m", ["trainer.n_gpus_per_node"])  # so many workers are wanted
+    assert OmegaConf.select(config, key) == 60000 and config.trainer.n_gpus_per_node == 2
+
+
+@pytest.mark.parametrize("name", ["real_cpu", "sft_real_cpu"])
+def test_one_worker_trains_where_two_do_not_fit(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load, model = (load_sft_config, "model") if name.startswith("sft") else (load_config, "actor_rollout_ref.model")
+    config = load(name, [NOTES, f"{model}.path=m"])
+    shape = shape_of(SMALL, "m")
+    least = OmegaConf.select(config, "data.max_length") or 1152
+    two = sum(bytes_on_cpus(job_of(config).with_training(tokens=least), shape).values())
+    monkeypatch.setattr(fit, "host_memory", lambda: (0.9 * two, False))
+    check_memory(config, SMALL, "m")
+    one = job_of(config)
+    assert (one.training.gpus_per_node, one.training.tp, one.training.pp, one.training.dp) == (1, 1, 1, 1)
+    assert "one worker trains: trainer.n_gpus_per_node=1" in caplog.text
+    assert sum(bytes_on_cpus(one, shape).values()) <= 0.9 * two
+    if one.rollout is not None:
+        assert not one.rollout.full_precision and config.ray_kwargs.ray_init.num_gpus == 1
+        assert not one.training.reshardable
+    monkeypatch.setattr(fit, "host_memory", lambda: (0.3 * two, False))
+    with pytest.raises(ConfigError, match="a run on CPUs needs about"):
         check_memory(config, SMALL, "m")
-    assert OmegaConf.select(config, key) == 60000
 
 
 def test_rows_that_are_counted_stay_as_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,17 @@ import pytest
 
 from medserl.cli.arguments import chosen_config
 from medserl.cli.main import build_parser, main
-from medserl.config.load import load_config, load_sft_config
+from medserl.config.load import game_settings, load_config, load_sft_config
 from medserl.config.model_at_hand import named_model, prompts_for
 from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError, Problems
 from medserl.evaluation.engine import Decoding, assess
 from medserl.evaluation.kept import KeptAnswers
-from medserl.evaluation.model import check_files
+from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, engine_config
+from medserl.preflight.model_files import read_model_config
+from medserl.preflight.notes_fit import check_referee_knows
+from medserl.preflight.prompt_lengths import load_tokenizer
+from medserl.run.weights import stranger
 from medserl.ward import MODEL_DIR, ward_notes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 from tests.preflight.models import CHATML, make_model, real_notes
@@ -209,7 +214,11 @@ BAD_MODELS = {
     ),
     "always thinks": ({"template": THINKS}, [], "has no enable_thinking and opens a thought in every reply"),
     "short context": ({"max_position_embeddings": 1000}, [], "1152 (data.max_prompt_length"),
-    "no bridge": ({"architecture": "MistralForCausalLM"}, [], "Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM"),
+    "no bridge": (
+        {"architecture": "Gemma3ForCausalLM"},
+        [],
+        "Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, Mistral",
+    ),
     "yarn": ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, [], "rotary positions of type 'yarn'"),
 }
 
@@ -239,6 +248,7 @@ BAD_EVERYWHERE = {
         ),
     ),
     "no weights": ({}, ("copy the whole model again",) * 4),
+    "another's tokenizer": ({"vocab_size": 1}, ("has 3 tokens, its model 1; copy",) * 4),
 }
 
 
@@ -264,6 +274,72 @@ def test_every_command_refuses_it_before_it_starts(
         error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medserl: error")]
         assert len(error) == 1 and sentence in error[0]
     assert not any(Path(path).exists() for path in out)
+
+
+SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+
+
+@pytest.mark.parametrize("template", [SYSTEM, "{% if x %}", "{{ messages[0]['content'].nothing() }}", "{{ 1 + 'a' }}"])
+def test_statistics_too_tell_of_a_template_that_cannot_render(
+    template: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(tmp_path / "model", template=template)
+    notes = real_notes(tmp_path / "notes.jsonl", 2)
+    assert main(["data", "stats", str(notes), "--model", str(model)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert "its chat template does not render the game's messages" in error and len(error.splitlines()) == 1
+
+
+def gguf(path: Path) -> None:
+    path.write_bytes(b"GGUF\x03")
+
+
+def adapter(path: Path) -> None:
+    path.mkdir()
+    (path / "adapter_config.json").touch()
+    (path / "adapter_model.safetensors").touch()
+
+
+def two_formats(path: Path) -> None:
+    make_model(path)
+    (path / "params.json").touch()
+    (path / "consolidated.safetensors").touch()
+
+
+STRANGERS = {
+    "is a GGUF file; a model directory is made of one by transformers": gguf,
+    "is a file; give the model's directory": Path.touch,
+    "is a symbolic link that leads nowhere": lambda path: path.symlink_to(path),
+    "holds an adapter (LoRA), no model; merge it": adapter,
+    "holds params.json and consolidated*.safetensors, which vLLM reads": two_formats,
+}
+
+
+@pytest.mark.parametrize("told", STRANGERS)
+def test_what_is_taken_for_a_model_is_told_by_name(told: str, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    STRANGERS[told](path)
+    for read in (read_model_config, load_tokenizer, lambda path, key: model_directory(str(path))):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            read(path, "--model")
+
+
+def test_a_gguf_file_beside_a_config_is_no_model(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    assert stranger(model) is None
+    (model / "model.safetensors").rename(model / "model.gguf")
+    assert "holds a GGUF file and no other weights" in (stranger(model) or "")
+
+
+def test_real_notes_are_not_for_the_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every game would be void, and the run would end with exit code 0."""
+    real = make_model(tmp_path / "real")
+    for key in ("referee", "second_referee"):
+        assert start(tmp_path, "--model", str(real), f"medserl.{key}.name=oracle") == EXIT_USAGE
+        error = capsys.readouterr().err
+        assert "the referee oracle knows the condition of 0 of 12 notes" in error and len(error.splitlines()) == 1
+    settings = game_settings(load_config("real_cpu", ["medserl.notes.path=x.csv", "medserl.referee.name=oracle"]))
+    check_referee_knows(settings, ward_notes("train", 20, 1))
 
 
 def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:

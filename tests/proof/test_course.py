@@ -20,9 +20,10 @@ from medserl.errors import ConfigError, DataError
 from medserl.evaluation.readiness import Readiness
 from medserl.game import Note
 from medserl.proof import memory
-from medserl.proof.course import Course, find_notes
+from medserl.proof.course import Course, course_of, find_notes
 from medserl.proof.notes import around_the_error, cut_notes
 from medserl.proof.run import Proof, StageFailed
+from tests.shapes import QWEN3_4B
 
 NOT_READY = Readiness(10, 5, 8, {"no_change": 5}, 20, 20, 18, {"CORRECT": 20})
 READY = replace(NOT_READY, first_accepted=6, parsed=19)
@@ -35,6 +36,8 @@ def course(tmp_path: Path) -> Course:
     long = {**PAIR, "note_id": "b", "correct_note": "well " * 150 + ".", "incorrect_note": "well " * 150 + "x."}
     for file in files:
         file.write_text("".join(json.dumps(row) + "\n" for row in (PAIR, long)))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(QWEN3_4B | {"num_hidden_layers": 1, "hidden_size": 64}))
     return Course(tmp_path / "model", *files, tmp_path / "out")
 
 
@@ -45,6 +48,19 @@ def test_every_command_is_one_that_medserl_takes(course: Course) -> None:
         assert options.command == arguments[0]
         assert all("=" in word for word in overrides)
     assert str(course.warm_model(1)) in course.warm_up(2)
+
+
+def test_a_larger_model_has_fewer_and_smaller_steps(course: Course) -> None:
+    assert course_of(course.model, course.train.parent, course.out) == course
+    (course.model / "config.json").write_text(json.dumps(QWEN3_4B))
+    larger = course_of(course.model, course.train.parent, course.out)
+    assert larger.steps < course.steps and larger.learning_rate < course.learning_rate
+    assert "optim.lr=5e-05" in larger.warm_up(1) and "optim.min_lr=1.25e-05" in larger.warm_up(1)
+    for arguments in (larger.zero_shot(), larger.trained(), larger.probe(larger.model, "ready")):
+        assert "actor_rollout_ref.rollout.dtype=bfloat16" in arguments
+    (course.model / "config.json").unlink()
+    with pytest.raises(ConfigError, match="--real: .* has no config.json"):
+        course_of(course.model, course.train.parent, course.out)
 
 
 def test_a_model_is_ready_by_both_shares(course: Course) -> None:

@@ -51,6 +51,49 @@ def test_five_bad_rounds_raise_it_and_one_does_not(name: str, changed: dict[str,
     assert "limit" in alarm.sentence and "look at" in alarm.sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "metric", "limit", "beyond"),
+    [
+        ("acceptance", "vcf_acceptance_rate", 0.3, 0.299),
+        ("one_answer", "assessor/always_one_answer_rate", 0.95, 0.951),
+        ("length", "injector/response_tokens", 80.0, 80.1),
+        ("length", "assessor/response_tokens", 3.0, 2.99),
+        ("kl", "actor/reward_kl_penalty", 0.5, 0.501),
+        ("inversion", "label_inversion_rate", 0.35, 0.351),
+    ],
+)
+def test_a_limit_is_the_last_value_that_raises_nothing(name: str, metric: str, limit: float, beyond: float) -> None:
+    assert names(history(**{metric: limit})) == []
+    assert names(history(**{metric: beyond})) == [name]
+    assert names(history(last=4, **{metric: beyond})) == [], "the round before was healthy"
+
+
+@pytest.mark.parametrize("metric", [name for name in HEALTHY if not name.startswith("mean_reward")])
+def test_rounds_that_measured_nothing_do_not_make_one_odd_round_an_alarm(metric: str) -> None:
+    for bad in (0.0, 90.0):
+        rows = history(**{metric: math.nan})
+        rows[-1][metric] = bad
+        assert names(rows) == []
+        for row in rows[-3:]:
+            row[metric] = bad
+        assert len(names(rows)) == ((bad == 0.0) == (metric == "vcf_acceptance_rate")) or "tokens" in metric
+
+
+def test_a_kl_that_is_infinite_or_no_number_is_an_alarm() -> None:
+    assert names(history(actor__reward_kl_penalty=math.inf)) == ["kl"]
+    assert names(history(actor__reward_kl_penalty=math.nan)) == ["kl"]
+    assert names(history(last=4, actor__reward_kl_penalty=math.nan)) == []
+    assert names(history(actor__reward_kl_penalty=math.nan), replace(DEFAULT, max_kl=None)) == []
+    unmeasured = [{name: value for name, value in row.items() if "kl" not in name} for row in history()]
+    assert names(unmeasured) == []
+
+
+@pytest.mark.parametrize("changed", [{"assessor__always_one_answer_rate": 1.0}, {"label_inversion_rate": 1.0}])
+def test_shares_of_a_handful_of_games_say_nothing(changed: dict[str, float]) -> None:
+    assert names(history(**changed, games_decisive=3.0)) == []
+    assert len(names(history(**changed, games_decisive=4.0))) == 1
+
+
 def test_a_second_referee_is_believed_before_the_first() -> None:
     rows = history(last=0)
     for row in rows:

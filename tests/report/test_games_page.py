@@ -151,7 +151,7 @@ def test_the_page_and_the_terminal_choose_the_same_games(opened: Opened, rows: l
         for i in expected:
             tally.see(rows[i])
         shown = page.evaluate("figures(page.games, page.shown)")
-        assert sorted(shown) == sorted([name, f"{share} {of}"] for name, share, of in tally.rows), state
+        assert sorted(shown) == sorted([name, f"{share} {of}".strip()] for name, share, of in tally.rows), state
     assert 0 < sizes[0] < GAMES and sizes[-1] == 0 and all(sizes[:-1])
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from medserl.cli.main import main
 from medserl.gamelog.log import GameLog
 from medserl.gamelog.read import read_games
+from medserl.gamelog.rows import redacted
 from medserl.report.games_data import Packer, names_of
-from medserl.report.games_text import Choice, first_of_each, game_lines, printable, words_changed
+from medserl.report.games_text import Choice, Tally, first_of_each, game_lines, headline, printable, words_changed
 from tests.gamelog.made import game, made_log
 
 
@@ -71,6 +72,20 @@ def test_what_cannot_be_is_told(
     assert main(["games", *arguments]) == 2
     said = capsys.readouterr().err
     assert complaint in said and said.count("\n") == 1
+
+
+def test_labels_that_nobody_checked_are_no_measured_inversion() -> None:
+    row = game(1, 2) | {"ruling_reason": "instruction"}
+    assert row["mode"] == row["ruling"] == "benign"
+    tally = Tally()
+    tally.see(row | {"second_ruling": None})
+    assert ["label is what was asked for, not checked", "100 %", "of 1"] in tally.rows
+    assert ["edit was not what was asked for", "not measured", ""] in tally.rows
+    assert not any(name == "benign edit was an error" for name, *_ in tally.rows)
+    assert "label as asked for, not checked: benign" in headline(row)
+    tally.see(game(1, 4))
+    assert ["edit was not what was asked for", "0 %", "of 1"] in tally.rows
+    assert redacted(row)["ruling_reason"] == "instruction" and redacted(game(1, 4))["ruling_reason"] is None
 
 
 def test_unasked_a_text_is_shown_once_by_the_game_that_comes_first() -> None:

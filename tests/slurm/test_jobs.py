@@ -292,7 +292,7 @@ def test_a_served_judge_needs_a_gpu_beside_the_training(
     judge = [*big(tmp_path, model), "medserl.second_referee.name=null", "medserl.referee.name=judge"]
     code, _, err = render(capsys, "--nodes=1", "--gpus-per-node=8", *judge)
     assert code == 2
-    assert "needs 1 GPU in addition to the training's" in err and "trainer.n_gpus_per_node=7" in err
+    assert "needs 1 GPU in addition to the training's" in err and "trainer.n_gpus_per_node=4" in err
     four = [
         *judge,
         "trainer.n_gpus_per_node=4",

@@ -5,8 +5,8 @@ from itertools import islice
 
 import pytest
 
-from medserl.game import GameRules, Mode, apply_vcf, load_prompt_set
-from medserl.game.demonstrations import Demonstration
+from medserl.game import GameRules, Label, Mode, apply_vcf, load_prompt_set
+from medserl.game.demonstrations import Demonstration, verdict_answer
 from medserl.game.parse import InjectorEdit, parse_edit
 from medserl.game.prompts import FORMATS
 from medserl.ward.demonstrations import HARD, Mixture, demonstration_batches
@@ -76,6 +76,25 @@ def test_hard_sentences_can_be_left_alone() -> None:
         return sum(kinds) / len(kinds)
 
     assert hard(replace(TURNS, hard_places=0.0)) < 0.5 * hard(TURNS)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_of_the_assessors_pairs_are_as_asked(share: float) -> None:
+    mixture = Mixture(assessor_pairs=8, injector_turns=0, label_noise=0.0, missed_errors=share, benign_variant=share,
+                      gold_error=share)  # fmt: skip
+    pairs = next(demonstration_batches(TABLE, CASES, PROMPTS, mixture, 1))
+    right, wrong = pairs[0::2], pairs[1::2]
+    originals = {PROMPTS.assessor(gold.case.text)[-1]["content"] for gold in CASES}
+    gold = {PROMPTS.assessor(gold.error.apply(gold.case))[-1]["content"] for gold in CASES}
+    assert all((demo.messages[-1]["content"] in originals) == (share == 0) for demo in right)
+    assert all(verdict_answer(Label.CORRECT) in demo.reply for demo in right)
+    assert all(verdict_answer(Label.CORRECT if share else Label.INCORRECT) in demo.reply for demo in wrong)
+    assert all(demo.messages[-1]["content"] in gold for demo in wrong) or share == 0
+    assert share == 1 or any(demo.messages[-1]["content"] not in gold for demo in wrong)
+    swapped = next(
+        demonstration_batches(TABLE, CASES, PROMPTS, replace(mixture, missed_errors=0.0, label_noise=1.0), 1)
+    )
+    assert all(verdict_answer(Label.INCORRECT) in demo.reply for demo in swapped[0::2])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

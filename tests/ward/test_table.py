@@ -81,6 +81,19 @@ BROKEN = [
     ('    - "Denies {denied}."', '    - "Denies {denied}"', 'Denies {denied}"', "sentences.denial[0]", "full stop"),
     ("version: 1", "version: 2", "version: 2", "version", "version 1"),
     ("  aspirin: [ASA, acetylsalicylic acid]", "  aspirin: ASA", "aspirin: ASA", "drugs.aspirin", "expected a list"),
+    ("range: [200, 300], doses: [300]", "range: [200, 1.0e+400], doses: [300]", "1.0e+400",
+     "conditions.pulmonary tuberculosis.drug.range[1]", "expected a number above 0"),
+    ("  furosemide: [Lasix, frusemide]", "  furosemide: [Lasix, Fru. Semide]", "Fru. S", "drugs.furosemide[1]",
+     "more than one sentence"),
+    ("  furosemide: [Lasix, frusemide]", '  furosemide: [Lasix, "{drug}"]', "{drug}", "drugs.furosemide[1]",
+     "the only slot"),
+    ("  furosemide: [Lasix, frusemide]", '  furosemide: [Lasix, "{side} pill"]', "{side} pill", "drugs.furosemide[1]",
+     "the only slot"),
+    ("duration: [2, 7, days]", "duration: [0.5, 7, days]", "[0.5,",
+     "conditions.community-acquired pneumonia.duration[0]", "expected a whole number"),
+    ("diagnosis: [influenza, flu]", 'diagnosis: [influenza, "f\\nlu"]', "f\\nlu", "conditions[", "of one line"),
+    ("wrong: [amoxicillin, prednisone, methotrexate]", "wrong: &a [*a]", "*a",
+     "conditions.pulmonary tuberculosis.drug.wrong[0]", "expected text"),
 ]  # fmt: skip
 
 
@@ -108,7 +121,13 @@ def test_term_that_is_only_ever_wrong_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("", "line 1: the table is empty"), ("a: [1\nb: 2\n", "not valid YAML"), ("- 1\n", "expected a mapping")],
+    [
+        pytest.param("a: " + "[" * 10_000, "line 1: lists and mappings lie in each other", id="deep"),
+        (SHIPPED.partition("\nconditions:")[0] + "\nconditions: []\n", "key conditions: the list is empty"),
+        ("", "line 1: the table is empty"),
+        ("a: [1\nb: 2\n", "not valid YAML"),
+        ("- 1\n", "expected a mapping"),
+    ],
 )
 def test_file_that_is_no_table_is_refused(tmp_path: Path, content: str, problem: str) -> None:
     assert problem in refusal(tmp_path, content)

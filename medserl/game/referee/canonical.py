@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medserl.game.clinical_words import LETTERED
+
 _TOKEN = re.compile(
     r"""
       \d{1,3}(?:,\d{3})+(?:\.\d+)? | \d+(?:\.\d+)? | \.\d+   # numbers
@@ -58,6 +60,8 @@ class Lexicon:
         groups = [group for group in data["synonyms"] if any(_split(p)[0] in self.negators for p in group)]
         self.denials = self.negators | {"=" + group[0] for group in groups}
         self.joints = self._texts(data["joints"])
+        self.qualifiers = self._texts(data["qualifiers"])
+        self.wording = self._texts(data["wording"])
         self.exclusive_groups = tuple(tuple(group) for groups in data["exclusive"].values() for group in groups)
         self._exclusive: dict[frozenset[str], str] = {}
         for name, groups in data["exclusive"].items():
@@ -72,7 +76,10 @@ class Lexicon:
         tokens: list[Token] = []
         i = 0
         while i < len(words):
-            token, used = self._quantity(words, i) or self._phrase(words, i) or (Token(words[i]), 1)
+            if i and words[i] in ("a", "iv") and words[i - 1] in LETTERED:  # "hepatitis A" has no article
+                token, used = Token(f"={words[i]}"), 1
+            else:
+                token, used = self._quantity(words, i) or self._phrase(words, i) or (Token(words[i]), 1)
             tokens.append(token)
             i += used
         return tokens

@@ -36,5 +36,6 @@ def unchecked_labels(referee: str | None, second: str | None) -> str | None:
     """
     if referee != InstructionReferee.name:
         return None
-    measured = f"how many are wrong is measured by {second} only" if second else "label inversion is not measured"
+    measures = second and second != InstructionReferee.name  # two that take the mode's word always agree
+    measured = f"how many are wrong is measured by {second} only" if measures else "label inversion is not measured"
     return f"labels are what the injector was asked for and were not checked; {measured}"

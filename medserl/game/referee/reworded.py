@@ -14,7 +14,7 @@ _PARTS = re.compile(r"[;:()\[\]]|,(?!\d)|\s[-–—]\s|\b(?:and|or|nor|but|while
 
 def reordered(before: str, after: str, words: Lexicon) -> bool:
     """Whether the same phrases stand in another order: "left and right" for "right and left"."""
-    old, new = words.tokens(before), words.tokens(after)
+    old, new = ([t for t in words.tokens(text) if t.text not in words.fillers] for text in (before, after))
     return _swapped(old, new, words) or _phrases(before, words) == _phrases(after, words)
 
 

@@ -5,6 +5,8 @@ quantities ("500 mg", "0.5 g") are the same token; what still differs is classif
 cannot be decided this way is void: this referee is meant to be right where it speaks, not to speak often.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 from medserl.game.align import Alignment, align_words
@@ -32,7 +34,8 @@ class Piece(NamedTuple):
 class RulesReferee(Referee):
     """Error: laterality, location, polarity, negation, dose, unit, frequency or time scale changed, or the
     note's own gold error. Benign: synonyms and formatting only. Lossy: facts only removed. Else void, so too where
-    the same phrases stand in another order, a negation is repeated over its list, or a count is said as a mass."""
+    phrases only changed places ("the left leg is shorter" for "the right leg is longer"), a negation is repeated over
+    its list, a count is said as a mass, another drug has another dose, or what went had qualified what stays."""
 
     name: ClassVar[str] = "rules"
 
@@ -52,15 +55,44 @@ class RulesReferee(Referee):
         pieces = _pieces(before, after, alignment)
         rulings = [self._rule_piece(piece) for piece in pieces]
         if any(ruling.kind is RulingKind.ERROR for ruling in rulings):
-            if reordered(note.text, modified, self._lexicon):
+            if reordered(note.text, modified, self._lexicon) or self._turned_round(pieces):
                 return Ruling(RulingKind.VOID, "reordered")
             rulings = self._weighed(note.text, modified, before, after, pieces, rulings)
+        rulings = [
+            self._checked_loss(ruling, piece, before, after) for ruling, piece in zip(rulings, pieces, strict=True)
+        ]
         # One proven error makes the note wrong, whatever else changed; an open question leaves the rest open.
         for kind in (RulingKind.ERROR, RulingKind.VOID, RulingKind.LOSSY):
             for ruling in rulings:
                 if ruling.kind is kind:
                     return ruling
         return Ruling(RulingKind.BENIGN, "synonym_or_formatting")
+
+    def _turned_round(self, pieces: Sequence[Piece]) -> bool:
+        """Whether words changed places and others changed beside them: "the left leg is shorter than the right" says
+        the same as "the right leg is longer than the left"."""
+        out = Counter(token for piece in pieces for token in piece.removed if token.text not in self._lexicon.fillers)
+        came = Counter(token for piece in pieces for token in piece.added if token.text not in self._lexicon.fillers)
+        return bool(out & came) and out != came
+
+    def _checked_loss(self, ruling: Ruling, piece: Piece, before: list[Token], after: list[Token]) -> Ruling:
+        """Void in place of lossy where what went may have said more than less: it qualified the rest ("possible
+        pneumonia"), was the lower end of a range, or still stands in the note ("normal S1 and normal S2")."""
+        if ruling.kind is not RulingKind.LOSSY:
+            return ruling
+        removed = [token for token in piece.removed if token.text not in self._lexicon.fillers]
+        end = piece.place + len(piece.removed)
+        number_left = end < len(before) and before[end].kind not in ("", "age")
+        if all(token.text in self._lexicon.wording for token in removed):
+            return Ruling(RulingKind.VOID, "wording")
+        if any(token.text in self._lexicon.qualifiers for token in removed):
+            return Ruling(RulingKind.VOID, "qualifier_removed")
+        fraction = any(c.isnumeric() and not c.isdecimal() for token in removed for c in token.text)
+        if fraction or (number_left and any(token.kind == "number" for token in removed[-2:])):
+            return Ruling(RulingKind.VOID, "other_number")
+        if set(removed) <= set(after):
+            return Ruling(RulingKind.VOID, "repetition")
+        return ruling
 
     def _weighed(
         self,
@@ -71,7 +103,8 @@ class RulesReferee(Referee):
         pieces: list[Piece],
         rulings: list[Ruling],
     ) -> list[Ruling]:
-        """The rulings, void where the note around a piece takes its error back."""
+        """The rulings, void where the note around a piece takes its error back, and where two turns of one sentence may
+        say the same again ("no longer abnormal")."""
         starts, starts_after = self._starts(original), self._starts(modified)
         weighed = list(rulings)
         for i, (piece, ruling) in enumerate(zip(pieces, rulings, strict=True)):
@@ -88,12 +121,42 @@ class RulesReferee(Referee):
             )
             if denied:
                 weighed[i] = Ruling(RulingKind.VOID, "negation_repeated")
-        flips = [i for i, ruling in enumerate(weighed) if ruling.reason in ("negation", "polarity")]
-        if len(flips) == 2 and {weighed[i].reason for i in flips} == {"negation", "polarity"}:
-            sentences = {max(start for start in starts if start <= pieces[i].place) for i in flips}
-            if len(sentences) == 1:  # "no longer abnormal": two turns may say the same again
-                return [Ruling(RulingKind.VOID, "double_negation") if i in flips else r for i, r in enumerate(weighed)]
-        return weighed
+        for said, found in ((weighed, {"negation", "polarity"}), (rulings, {"negation"})):
+            flips = [i for i, ruling in enumerate(said) if ruling.reason in ("negation", "polarity")]
+            if len(flips) != 2 or {said[i].reason for i in flips} != found:
+                continue
+            first, second = (pieces[i] for i in flips)
+            one = len({max(start for start in starts if start <= piece.place) for piece in (first, second)}) == 1
+            if one and (len(found) == 2 or self._moved(first, second, before)):
+                weighed = [
+                    Ruling(RulingKind.VOID, "double_negation") if i in flips else r for i, r in enumerate(weighed)
+                ]
+        return self._of_one_statement(pieces, weighed, starts)
+
+    def _of_one_statement(self, pieces: list[Piece], rulings: list[Ruling], starts: list[int]) -> list[Ruling]:
+        """Void where a quantity, or what is denied, changed together with what it is said of: "lisinopril 10 mg" may be
+        as right as "metformin 500 mg". A side is the patient's, whatever is said of it."""
+        places = [max(start for start in starts if start <= piece.place) for piece in pieces]
+        other = {
+            place
+            for place, piece, ruling in zip(places, pieces, rulings, strict=True)
+            if ruling.reason == "undecided" and piece.removed and piece.added
+        }
+        return [
+            Ruling(RulingKind.VOID, "other_statement")
+            if ruling.kind is RulingKind.ERROR and place in other and ruling.reason not in ("laterality", "location")
+            else ruling
+            for ruling, place in zip(rulings, places, strict=True)
+        ]
+
+    def _moved(self, first: Piece, second: Piece, before: list[Token]) -> bool:
+        """Whether a negation only moved within a statement: "is not taking any" for "is taking no". What a joint parts
+        are two statements."""
+        negators, joints = self._lexicon.negators, self._lexicon.joints
+        lost = sum(token.text in negators for token in (*first.removed, *second.removed))
+        gained = sum(token.text in negators for token in (*first.added, *second.added))
+        between = before[first.place + len(first.removed) : second.place]
+        return lost == gained and not any(token.text in joints for token in between)
 
     def _starts(self, text: str) -> list[int]:
         """At which tokens of a note its sentences begin."""
@@ -112,7 +175,7 @@ class RulesReferee(Referee):
             return Ruling(RulingKind.ERROR, reason)
         if len(removed) == len(added) == 1 and (ruling := _quantity(removed[0], added[0], words)):
             return ruling
-        if removed and not added and all(_is_fact(token, words) for token in removed):
+        if removed and not piece.added and all(_is_fact(token, words) for token in removed):
             return Ruling(RulingKind.LOSSY, "fact_removed")
         return Ruling(RulingKind.VOID, "fact_added" if not removed else "undecided")
 

@@ -85,7 +85,7 @@ function holds(games, game, wanted) {
 /* What the chosen games say together: [name, value]. */
 function figures(games, found) {
   const { columns } = games;
-  const count = { played: 0, accepted: 0, ruled: 0, against: 0, benign: 0, spoilt: 0, both: 0, apart: 0 };
+  const count = { played: 0, accepted: 0, decided: 0, trusted: 0, ruled: 0, against: 0, benign: 0, spoilt: 0, both: 0, apart: 0 };
   const wrong = new Map([["INCORRECT", [0, 0]], ["CORRECT", [0, 0]]]); // by truth: how many, how many answered wrongly
   const asked = new Map(); // by kind: how many, how many of them right
   const outcomes = games.words.outcome;
@@ -97,9 +97,12 @@ function figures(games, found) {
       if (ruling !== null) count.accepted++;
     }
     if (ruling === "benign" || ruling === "error") {
-      count.ruled++;
+      const checked = !columns.trusted[game];
+      count.decided++;
+      if (checked) count.ruled++;
+      else count.trusted++;
       if (games.contradicts(game)) count.against++;
-      if (games.word("mode", "mode", game) === "benign") {
+      if (games.word("mode", "mode", game) === "benign" && checked) {
         count.benign++;
         if (ruling === "error") count.spoilt++;
       }
@@ -122,6 +125,8 @@ function figures(games, found) {
   const share = (part, of) => `${Math.round((100 * part) / of)} % of ${of.toLocaleString("en")}`;
   const rows = [];
   if (count.played) rows.push(["an edit was accepted", share(count.accepted, count.played)]);
+  if (count.trusted) rows.push(["label is what was asked for, not checked", share(count.trusted, count.decided)]);
+  if (count.trusted && !count.ruled) rows.push(["edit was not what was asked for", "not measured"]);
   if (count.ruled) rows.push(["edit was not what was asked for", share(count.against, count.ruled)]);
   if (count.benign) rows.push(["benign edit was an error", share(count.spoilt, count.benign)]);
   for (const [source, [all, right]] of [...asked].sort()) rows.push([`assessor right, ${source}`, share(right, all)]);

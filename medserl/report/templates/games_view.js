@@ -54,7 +54,9 @@ function facts(games, game, sort, why) {
   const truth = games.word("label", "truth", game);
   const run = games.runs.length > 1 ? `${games.runs[columns.run[game]]}, ` : "";
   const nodes = [made("span", {}, `${run}round ${columns.round[game]}`), made("b", {}, askedFor(games, game))];
-  if (ruling !== null) {
+  if (ruling !== null && columns.trusted[game]) {
+    nodes.push(made("span", {}, "label as asked for, not checked: ", made("b", {}, ruling)));
+  } else if (ruling !== null) {
     // A game that counts for nothing says why on a phone too.
     const said = made("span", { class: ["error", "benign"].includes(ruling) ? "aside" : "" }, why ? ` (${why})` : "");
     nodes.push(made("span", {}, "referee: ", made("b", {}, ruling), said));
