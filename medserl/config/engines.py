@@ -123,4 +123,5 @@ def _check_optimizer(path: Path, optimizer: DictConfig, found: Problems) -> None
 
 def megatrons(key: str) -> bool:
     """Whether what is known of a key, its values or that it has no effect, holds for Megatron only."""
-    return ".megatron." in key or key.endswith((".optim.betas", ".optim.optimizer"))
+    of_megatron = (".optim.betas", ".optim.optimizer", "_gradient_checkpointing", "_activation_offload")
+    return ".megatron." in key or key.endswith(of_megatron)

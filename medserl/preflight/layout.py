@@ -120,9 +120,11 @@ def _check_lengths(config: DictConfig, found: Problems) -> None:
     rollout = config.actor_rollout_ref.rollout
     longest = config.data.max_prompt_length + config.data.max_response_length
     if config.trainer.device == "cuda":
+        told = set()
         for key, part, dynamic in _TOKENS:
             section = config.actor_rollout_ref[part]
-            if section[dynamic]:
+            if section[dynamic] and section[key] not in told:  # of those that follow the policy's, the policy's is told
+                told.add(section[key])
                 with found.noted():
                     check_takes_longest(f"actor_rollout_ref.{part}.{key}", section[key], longest)
     if longest > rollout.max_model_len:
