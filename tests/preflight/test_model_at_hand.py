@@ -21,7 +21,7 @@ from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, engine_config
 from medserl.preflight.model_files import read_model_config
 from medserl.preflight.notes_fit import check_referee_knows
-from medserl.preflight.prompt_lengths import load_tokenizer
+from medserl.preflight.prompt_lengths import load_tokenizer, prompt_counter
 from medserl.run.weights import stranger
 from medserl.ward import MODEL_DIR, ward_notes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
@@ -187,6 +187,26 @@ def test_the_configuration_follows_the_model(tmp_path: Path, monkeypatch: pytest
     assert chosen_config(parsed("train"), []) == "embedded"
     with pytest.raises(ConfigError, match="this machine has a GPU; name a configuration"):
         chosen_config(parsed("train"), [f"{path}={real}"])
+
+
+def test_statistics_measure_what_a_run_with_the_model_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real, notes = make_model(tmp_path / "real"), real_notes(tmp_path / "notes.jsonl", 2)
+    for model, config, overrides, expected in (
+        (real, None, [], ("clinical", "phrase", None)),
+        (MODEL_DIR, None, [], ("ward", "edit", None)),
+        (None, None, [f"actor_rollout_ref.model.path={real}"], ("clinical", "phrase", 1024)),
+        (real, "embedded", [], ("clinical", "edit", 192)),
+        (real, None, ["medserl.injector_format=note"], ("clinical", "note", 1024)),
+    ):
+        counter = prompt_counter(config, model, overrides, notes)
+        assert (counter.prompt_set, counter.injector_format, counter.limit) == expected
+    lengths = {}
+    for format_ in ("phrase", "edit"):
+        counter = prompt_counter(None, real, [f"medserl.injector_format={format_}"], notes)
+        lengths[format_] = counter.needed(counter.prompts("He is well. He goes.", None))[0]
+    assert lengths["phrase"] != lengths["edit"]
+    assert main(["data", "stats", str(notes), "--model", str(real)]) == EXIT_OK
+    assert "prompts    clinical, replies in the format phrase" in capsys.readouterr().out
 
 
 def test_an_evaluation_asks_a_real_model_in_clinical_words(tmp_path: Path) -> None:
