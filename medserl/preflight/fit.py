@@ -17,11 +17,12 @@ from medserl.planning.job import Job, job_of, unplanned
 from medserl.planning.memory import GIB, need_of, size_text
 from medserl.planning.shapes import Shape, shape_of
 from medserl.preflight.nvidia import NoAnswer, cards
+from medserl.run.launch import MEMORY_SHARE
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
-RAYS_SHARE = 0.95
-"""Of the memory: where processes hold more, Ray ends some (``RAY_memory_usage_threshold``)."""
+BASE = 0.75 * GIB
+"""What this machine's other programs need, at least."""
 _log = logging.getLogger("medserl.run")
 _NO_LIMIT = 2**60
 """What the first kind of control group answers where there is no limit is more than this."""
@@ -64,16 +65,19 @@ def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str, a
     Raises:
         ConfigError: what it needs, a row at a time.
     """
-    room = memory * (RAYS_SHARE if "engine" not in config else 1.0)
+    room = memory * (1.0 if "engine" in config else MEMORY_SHARE) - BASE
     for changes in ({}, *_with_one_worker(config, asked)):
         trial = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
         assert isinstance(trial, DictConfig)
         job = job_of(trial)
-        for tokens in _smaller(trial, job):
+        for tokens in _smaller(trial, job)[
+            -1 if changes else 0 :
+        ]:  # one worker is for want of memory: as little as can be
             parts = bytes_on_cpus(job.with_training(tokens=tokens), shape)
             if sum(parts.values()) <= room:
                 for key, value in changes.items():
-                    OmegaConf.update(config, key, value)
+                    for following in (key, *(_FOLLOW.get(key, []) if "engine" not in config else [])):
+                        OmegaConf.update(config, following, value)
                 if changes:
                     _log.warning("one worker trains: %s (%s of memory)", ", ".join(_told(changes)), size_text(memory))
                 if tokens < job.training.tokens:
@@ -99,6 +103,19 @@ ONE_WORKER = {
 }
 """What makes a run on CPUs as small as it gets: the embedding once and not in the first and the last stage, one vLLM
 instead of two, its weights as wide as they are trained, and no copy of the optimizer when a checkpoint is written."""
+_FOLLOW = {
+    "trainer.n_gpus_per_node": ["actor_rollout_ref.rollout.n_gpus_per_node"],
+    "actor_rollout_ref.rollout.dtype": ["distillation.teacher_models.teacher_model.inference.dtype"],
+    **{
+        f"actor_rollout_ref.actor.megatron.{key}": [f"{part}.megatron.{key}" for part in parts]
+        for key, parts in {
+            "tensor_model_parallel_size": ("actor_rollout_ref.ref", "critic"),
+            "pipeline_model_parallel_size": ("actor_rollout_ref.ref", "critic"),
+            "dist_ckpt_optim_fully_reshardable": ("critic",),
+        }.items()
+    },
+}
+"""Keys whose values are taken from others when a configuration is composed."""
 ONE_SUPERVISED = {
     "trainer.n_gpus_per_node": 1,
     "engine.tensor_model_parallel_size": 1,

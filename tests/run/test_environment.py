@@ -1,11 +1,11 @@
-"""What the processes of a run on GPUs find in their environment, where the driver's own machine has none."""
+"""What the processes of a run find in their environment: on GPUs where the driver's own machine has none, on CPUs."""
 
 import os
 
 import pytest
 
 from medserl.config.load import load_config
-from medserl.run.launch import prepare_environment
+from medserl.run.launch import MEMORY_VARIABLE, prepare_environment
 from medserl.run.surroundings import environment_kept
 
 NAME = "CUDA_DEVICE_MAX_CONNECTIONS"
@@ -26,6 +26,17 @@ def test_tensor_parallelism_overlaps_where_the_head_has_no_gpu(monkeypatch: pyte
     assert NAME not in variables(monkeypatch, 0, "model_engine=dp")
     monkeypatch.setenv(NAME, "32")
     assert NAME not in variables(monkeypatch, 0) and os.environ[NAME] == "32"
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], "0.98"), (CLUSTER[1:], None)])
+def test_ray_leaves_a_run_on_cpus_more_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], expected: str | None
+) -> None:
+    monkeypatch.delenv(MEMORY_VARIABLE, raising=False)
+    with environment_kept():
+        assert prepare_environment(load_config("embedded", given)).get(MEMORY_VARIABLE) == expected
+        os.environ[MEMORY_VARIABLE] = "0.9"
+        assert MEMORY_VARIABLE not in prepare_environment(load_config("embedded", given))  # the user's own stays
 
 
 def test_verl_still_decides_by_the_drivers_own_gpu() -> None:
