@@ -117,8 +117,8 @@ def add_configuration(
 ) -> None:
     """``--config``, None where it is not given, and the options that stand for overrides."""
     parser.add_argument("--config", metavar="NAME", help=f"a shipped configuration or a YAML file (default: {default})")
-    for option, key, kind, text in options:
-        parser.add_argument(option, dest=key, type=kind, help=text)
+    for option, key, _, text in options:  # what is no number is told with everything else that is wrong
+        parser.add_argument(option, dest=key, help=text)
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:

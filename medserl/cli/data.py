@@ -16,7 +16,8 @@ PREPARE_HELP = """Turn MEDEC's CSVs, pairs in JSON Lines or Parquet into one Par
 and a manifest. A source's split is decided by --split, or else by its column `split`, or else by its name
 (MEDEC-MS-TestSet.csv), or else by --ratios and a hash of the note's id."""
 STATS_HELP = """Show token lengths, classes and error types of prepared data or of any file of notes, and how many notes
-would exceed data.max_prompt_length. Only a tokenizer is read, no model. Overrides (key=value) may follow."""
+would exceed data.max_prompt_length. Only a tokenizer is read, no model. Prompts and the injector's format are those
+that a run with the model takes, unless a configuration is named. Overrides (key=value) may follow."""
 WARD_HELP = """Write the synthetic ward's splits as CSV files in MEDEC's columns; every other note holds its error."""
 
 
@@ -34,7 +35,7 @@ def add_commands(commands: Any) -> None:
     )
     stats.add_argument("--config", metavar="NAME", help="the configuration with the tokenizer, prompts and limit")
     stats.add_argument("--model", type=Path, metavar="PATH", help="a folder with the tokenizer to count with")
-    stats.add_argument("--prompt-set", metavar="NAME", help="prompt set (default: the configuration's, else clinical)")
+    stats.add_argument("--prompt-set", metavar="NAME", help="prompt set (default: the configuration's)")
     stats.add_argument("--json", action="store_true", help="print JSON instead of a table")
     ward = actions.add_parser("ward", help="write the synthetic ward as MEDEC files", description=WARD_HELP)
     ward.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")

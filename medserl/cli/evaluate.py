@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.cli.arguments import add_decoding
-from medserl.errors import EXIT_OK
+from medserl.errors import EXIT_OK, Problems
 
 if TYPE_CHECKING:
     from medserl.evaluation.run import Request
@@ -61,20 +61,27 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def run_evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluate, write the results, print the report."""
+    from medserl.evaluation.data import load_examples
     from medserl.evaluation.kept import kept_beside
     from medserl.evaluation.markdown import results_markdown
     from medserl.evaluation.results import check_out, write_results
-    from medserl.evaluation.run import evaluate
+    from medserl.evaluation.run import evaluate, looked_at
     from medserl.report.terminal import show_markdown
 
-    out = options.out or _default_out(options.model, options.data)
-    check_out(out)
+    out, problems, data = options.out or _default_out(options.model, options.data), Problems(), None
+    with problems.noted():
+        check_out(out)
+    with problems.noted():
+        data = load_examples(options.data, options.count, options.seed)
     request = asked_of(
         options, overrides, data=tuple(options.data), count=options.count, output_format=options.output_format
     )
-    with progress_on_stderr(), kept_beside(out) as kept:
-        results, scored = evaluate(request, ["medserl", *sys.argv[1:]], kept)
-        write_results(out, results, scored, options.keep_text)
+    with progress_on_stderr():
+        ready = looked_at(request, problems)
+        assert data is not None
+        with kept_beside(out) as kept:
+            results, scored = evaluate(ready, data, ["medserl", *sys.argv[1:]], kept)
+            write_results(out, results, scored, options.keep_text)
     show_markdown(results_markdown(results))
     print(f"results in {out}")
     return EXIT_OK

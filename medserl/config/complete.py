@@ -1,38 +1,26 @@
-"""What follows from other keys is set here, in one place; and what contradicts itself is refused."""
+"""What follows from other keys is set here, in one place."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config import sft_settings as sft
-from medserl.config.mistakes import keys_of
+from medserl.config.contradictions import check_choices, check_estimator, check_sft, check_validation, source_meant
 from medserl.config.model_at_hand import prompts_for
-from medserl.config.plugins import has_validation_notes, resolved_source
-from medserl.config.refused import GAE, NO_CRITIC
+from medserl.config.refused import GAE
 from medserl.config.settings import (
     BUILTIN_MODEL,
-    DEVICES,
-    FILES,
     JUDGE,
-    NORMALISATIONS,
     ORACLE,
-    ROLE_BASELINE,
-    TRAIN_ROLES,
-    VERDICT_CREDITS,
     WARD,
-    AdvantageSettings,
     GameSettings,
     labelled_per_round,
-    passes,
-    validation_metrics,
 )
 from medserl.config.sft_settings import SftSettings
-from medserl.errors import ConfigError
-from medserl.game.prompts import FORMATS
+from medserl.errors import ConfigError, Problems, all_told
 from medserl.game.registry import AUTO
 
 PATHS = (
@@ -58,22 +46,41 @@ def expand_home(config: DictConfig) -> None:
             OmegaConf.update(config, key, os.path.expanduser(value))
 
 
-def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
+def complete(config: DictConfig, settings: GameSettings, problems: Problems | None = None) -> DictConfig:
     """Set what follows from other keys, so that it is written in one place only.
+
+    Args:
+        config: A composed configuration, whose values are checked one by one.
+        settings: Its ``medserl`` section.
+        problems: Takes settings that contradict each other; None: they are raised.
 
     Raises:
         ConfigError: settings that contradict each other.
     """
-    check_choices(settings)
-    _check_estimator(config, settings)
-    _check_validation(config, settings)
-    settings.notes.source = resolved_source(settings.notes)
-    if settings.prompt_set == AUTO:
-        settings.prompt_set = prompts_for(_model(config.actor_rollout_ref))
-    if settings.referee.name == AUTO:
-        settings.referee.name = ORACLE if settings.notes.source == WARD else "instruction"
-    if config.data.train_batch_size is not None:
-        raise ConfigError("data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead")
+    with all_told(problems) as found:
+        check_choices(settings, found)
+        check_estimator(config, settings, found)
+        with found.noted():
+            check_validation(config, settings)
+        settings.notes.source = source_meant(settings.notes, found)
+        if settings.prompt_set == AUTO:
+            settings.prompt_set = prompts_for(_model(config.actor_rollout_ref))
+        if settings.referee.name == AUTO:
+            settings.referee.name = ORACLE if settings.notes.source == WARD else "instruction"
+        if config.data.train_batch_size is not None:
+            found.add(
+                ConfigError(
+                    "data.train_batch_size: follows from medserl.rollout_batch_size; set that one instead",
+                    ("medserl.rollout_batch_size",),
+                )
+            )
+        _follow(config, settings)
+        with found.noted():
+            _complete_judge(config, settings)
+    return config
+
+
+def _follow(config: DictConfig, settings: GameSettings) -> None:
     with open_dict(config):
         config.medserl = OmegaConf.structured(settings)
         config.data.train_batch_size = (
@@ -94,8 +101,6 @@ def complete(config: DictConfig, settings: GameSettings) -> DictConfig:
             config.actor_rollout_ref.model.path = _builtin_model()
         if config.algorithm.adv_estimator == GAE:
             _complete_critic(config)
-        _complete_judge(config, settings)
-    return config
 
 
 def _complete_critic(config: DictConfig) -> None:
@@ -141,13 +146,14 @@ def _complete_judge(config: DictConfig, settings: GameSettings) -> None:
         serve_with_verl(config, served, injector=settings.frozen_injector)
 
 
-def complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
+def complete_sft(config: DictConfig, settings: SftSettings, problems: Problems | None = None) -> DictConfig:
     """As ``complete``, for ``medserl sft``.
 
     Raises:
         ConfigError: settings that contradict each other.
     """
-    _check_sft(config, settings)
+    with all_told(problems) as found:
+        check_sft(config, settings, found)
     if settings.prompt_set == AUTO:
         settings.prompt_set = prompts_for(_model(config))
     with open_dict(config):
@@ -163,152 +169,3 @@ def complete_sft(config: DictConfig, settings: SftSettings) -> DictConfig:
         if config.model.path == BUILTIN_MODEL:
             config.model.path = _builtin_model()
     return config
-
-
-def _check_sft(config: DictConfig, settings: SftSettings) -> None:
-    check_one_of("injector_format", settings.injector_format, FORMATS)
-    check_one_of("device", settings.device, DEVICES)
-    settings.notes.source = resolved_source(settings.notes)
-    if settings.notes.source not in (FILES, WARD):
-        raise ConfigError(f"medserl.notes.source: fine-tuning reads {FILES} or the {WARD}, not a source of your own")
-    for key in ("labelled_path", "labelled_conditions", "options"):
-        if getattr(settings.notes, key):
-            raise ConfigError(f"medserl.notes.{key}: fine-tuning learns from medserl.notes alone; leave it out")
-    if sft.batch_size(settings) == 0:
-        raise ConfigError(
-            "medserl.mixture: assessor_pairs 0 and injector_turns 0 make an empty batch; raise one of them"
-        )
-    if settings.max_demonstrations < sft.batch_size(settings):
-        raise ConfigError(
-            f"medserl.max_demonstrations: {settings.max_demonstrations} are fewer than one batch of medserl.mixture, "
-            f"{sft.batch_size(settings)}; raise it"
-        )
-    late = settings.late_mixture
-    if late is not None and 2 * late.assessor_pairs + late.injector_turns != sft.batch_size(settings):
-        raise ConfigError("medserl.late_mixture: must make as many demonstrations per batch as medserl.mixture")
-    if config.optim.min_lr > config.optim.lr:
-        raise ConfigError(f"optim.min_lr: {config.optim.min_lr} is more than optim.lr {config.optim.lr}")
-    if (config.optim.lr_warmup_steps or 0) >= settings.steps:
-        raise ConfigError(
-            f"optim.lr_warmup_steps: {config.optim.lr_warmup_steps} steps of warm-up leave none of medserl.steps "
-            f"{settings.steps}"
-        )
-
-
-def check_mixture(settings: sft.SftSettings, overrides: Sequence[str]) -> None:
-    """Refuse a key of the mixture that was asked for and that the demonstrations of these notes do not look at; what a
-    configuration brings along for other notes is left alone.
-
-    Raises:
-        ConfigError: names the key.
-    """
-    from_files = settings.notes.source == FILES
-    idle, whose = (sft.WARD_ONLY, "of the ward's notes") if from_files else (sft.FILES_ONLY, "of notes from files")
-    asked = sorted(keys_of(overrides))
-    if settings.injector_format == "note" and "medserl.place_weight" in asked:
-        raise ConfigError("medserl.place_weight: has no effect: a whole note does not say its place; leave it out")
-    for key in asked:
-        section, _, name = key.rpartition(".")
-        late = section == "medserl.late_mixture" or key == "medserl.late_after"
-        if (late and from_files) or ((late or section == "medserl.mixture") and name in idle):
-            raise ConfigError(f"{key}: has no effect: only demonstrations {whose} look at it; leave it out")
-
-
-def check_one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError for a word that is not one of those that a key of ours takes."""
-    if value not in choices:
-        raise ConfigError(f"medserl.{key}: {value!r} is not one of {', '.join(choices)}")
-
-
-def check_choices(settings: GameSettings) -> None:
-    """Our own settings against each other; single values have their bounds in medserl.config.values."""
-    check_one_of("device", settings.device, DEVICES)
-    check_one_of("injector_format", settings.injector_format, FORMATS)
-    check_one_of("train_roles", settings.train_roles, TRAIN_ROLES)
-    check_one_of("advantage.normalisation", settings.advantage.normalisation, NORMALISATIONS)
-    check_one_of("advantage.verdict_credit", settings.advantage.verdict_credit, VERDICT_CREDITS)
-    if (settings.frozen_injector or settings.injector_url) and settings.train_roles != "assessor":
-        raise ConfigError(
-            f"medserl.train_roles: {settings.train_roles!r}, but the injector is another model "
-            "(medserl.frozen_injector, medserl.injector_url), so that only the assessor can train; say assessor"
-        )
-    if settings.frozen_injector and settings.injector_url:
-        raise ConfigError(
-            "medserl.injector_url: medserl.frozen_injector starts a server of its own; give only one of the two"
-        )
-    from medserl.config.servers import api_of
-
-    api_of(settings.injector_url, "medserl.injector_url")
-    notes = settings.notes
-    if notes.labelled_conditions is not None and (notes.path or notes.labelled_path):
-        raise ConfigError(
-            "medserl.notes.labelled_conditions: only the ward's notes name their conditions; leave it out, or "
-            "medserl.notes.path and medserl.notes.labelled_path"
-        )
-    _check_batch(settings)
-    vcf = settings.vcf
-    if not 0.0 <= vcf.min_jaccard <= vcf.max_jaccard <= 1.0:
-        raise ConfigError(
-            f"medserl.vcf: min_jaccard {vcf.min_jaccard} and max_jaccard {vcf.max_jaccard} must satisfy "
-            "0 <= min <= max <= 1"
-        )
-
-
-def _check_estimator(config: DictConfig, settings: GameSettings) -> None:
-    """What has no meaning beside a critic, and what has none without one."""
-    rule, usual = settings.advantage, AdvantageSettings()
-    if config.algorithm.adv_estimator != GAE:
-        if config.algorithm.lam != 1.0:
-            raise ConfigError(f"algorithm.lam: {config.algorithm.lam} {NO_CRITIC}")
-        return
-    if rule.normalisation == ROLE_BASELINE:
-        raise ConfigError(
-            "medserl.advantage.normalisation: role_baseline, but the critic is the baseline "
-            "(algorithm.adv_estimator=gae); choose per_role or global"
-        )
-    if rule.baseline_decay != usual.baseline_decay:
-        raise ConfigError(
-            f"medserl.advantage.baseline_decay: {rule.baseline_decay} has no effect beside a critic "
-            "(algorithm.adv_estimator=gae); leave it out"
-        )
-    if rule.verdict_credit != usual.verdict_credit:
-        raise ConfigError(
-            f"medserl.advantage.verdict_credit: {rule.verdict_credit} takes the reward's place, so that a critic "
-            "(algorithm.adv_estimator=gae) would have nothing to say; choose one of the two"
-        )
-
-
-def _check_validation(config: DictConfig, settings: GameSettings) -> None:
-    """What chooses the best checkpoint and ends a run early must be measured, or neither ever happens."""
-    validation = settings.validation
-    measured = [name for kind in passes(validation) for name in validation_metrics(kind)]
-    if validation.best_metric not in measured:
-        raise ConfigError(
-            f"medserl.validation.best_metric: {validation.best_metric} is not measured by this configuration, or is "
-            f"not better when it is greater; choose one of {', '.join(measured)}"
-        )
-    if validation.patience is not None and not (has_validation_notes(settings) and config.trainer.test_freq > 0):
-        raise ConfigError(
-            f"medserl.validation.patience: {validation.patience}, but nothing is validated between rounds; set "
-            "trainer.test_freq and medserl.validation.path, or leave patience out"
-        )
-
-
-def _check_batch(settings: GameSettings) -> None:
-    if settings.rollout_batch_size == 0 and not settings.labelled_batch_size:
-        raise ConfigError("medserl.rollout_batch_size: 0, and no medserl.labelled_batch_size: nothing to train on")
-    if settings.rollout_batch_size == 1:
-        raise ConfigError("medserl.rollout_batch_size: 1 is less than 2, one note of each mode")
-    if labelled_per_round(settings) % 2:
-        raise ConfigError(
-            f"medserl.labelled_batch_size: {labelled_per_round(settings)} is odd; give an even number, half per class"
-        )
-    if settings.replay_batch_size % 2:
-        raise ConfigError(
-            f"medserl.replay_batch_size: {settings.replay_batch_size} is odd; give an even number, half per class"
-        )
-    if settings.replay_batch_size and settings.rollout_batch_size == 0:
-        raise ConfigError(
-            f"medserl.replay_batch_size: {settings.replay_batch_size}, but medserl.rollout_batch_size is 0, so that "
-            "there is no play to ask about again; leave it out"
-        )

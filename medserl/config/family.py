@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from medserl.config.settings import GameSettings
 from medserl.config.sft_settings import SftSettings
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 from medserl.files import regular
 from medserl.game.registry import AUTO
 
@@ -86,10 +87,8 @@ def config_path(name_or_path: str) -> Path:
 
 
 def _check_file(path: Path) -> None:
-    from omegaconf._utils import get_yaml_loader  # OmegaConf's own, which refuses a key that is there twice
-
     try:
-        content = yaml.load(regular(path).read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
+        content = content_of(path)
     except OSError as error:
         raise ConfigError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -103,6 +102,13 @@ def _check_file(path: Path) -> None:
         )
 
 
+def content_of(path: Path) -> Any:
+    """What a YAML file holds; raises OSError, UnicodeDecodeError, yaml.YAMLError or RecursionError."""
+    from omegaconf._utils import get_yaml_loader  # OmegaConf's own, which refuses a key that is there twice
+
+    return yaml.load(regular(path).read_text(encoding="utf-8"), Loader=get_yaml_loader())  # a safe loader
+
+
 def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None)
@@ -110,50 +116,120 @@ def _where(error: Exception) -> str:
     return f"{line} ({what})" if what else line
 
 
-def compose(directory: Path, name: str, overrides: Sequence[str], family: Family) -> DictConfig:
+def compose(
+    directory: Path, name: str, overrides: Sequence[str], family: Family, problems: Problems | None = None
+) -> DictConfig:
     """What Hydra makes of a file and overrides.
 
+    Args:
+        directory: The file's folder.
+        name: The file, without ``.yaml``.
+        overrides: Hydra's.
+        family: Whose keys it may have.
+        problems: Takes what is wrong with single overrides and keys, which are left out then; None: it is raised.
+
     Raises:
-        ConfigError: an override that is none, or that names what is not there; a value of the wrong type.
+        ConfigError: an override that is none, or that names what is not there; a value of the wrong type; a file that
+            cannot be composed.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from medserl.config.mistakes import sound
+
+    with all_told(problems) as found:
+        good = sound(overrides, family.settings, found)
+        if directory != verl_config_dir():
+            good = [text for text in good if not _ends_a_section(text, family, found)]
+        config = _files(directory, name, [text for text in good if not _sets_a_value(text)], family, found)
+        for text in filter(_sets_a_value, good):
+            with found.noted():
+                _set(config, text, family)
+    return config
+
+
+def _ends_a_section(text: str, family: Family, found: Problems) -> bool:
+    """Whether an override puts a plain value in the place of a section of verl's, so that nothing could be set there;
+    ``found`` takes it."""
+    from medserl.config.mistakes import is_open, key_of, verl_defaults
+
+    key, value = key_of(text), _parsed(text).value()
+    node: Any = verl_defaults(family)
+    for name in key.split("."):
+        node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
+    is_section = isinstance(node, DictConfig) and not node._is_interpolation() and not is_open(key)
+    ends = is_section and not isinstance(value, dict) and (_sets_a_value(text) or not _is_a_choice(key))
+    if ends:
+        given = repr(getattr(value, "text", value))
+        shown = given if len(given) <= 80 else f"{given[:77]}..."
+        said = f"{key}: is a section with keys of its own, not {shown}; set one of them"
+        found.add(ConfigError(said, (key,)))
+    return ends
+
+
+def _is_a_choice(key: str) -> bool:
+    """Whether verl has files to choose from for a section."""
+    return (verl_config_dir() / key).is_dir()
+
+
+def _files(directory: Path, name: str, choices: list[str], family: Family, found: Problems) -> DictConfig:
+    """The composed files; a choice of a file that is wrong is left out, and told."""
     from hydra.errors import HydraException
 
-    from medserl.config.mistakes import check_overrides, explain
-    from medserl.config.own_types import check_own_values
+    from medserl.config.mistakes import explain, key_of
+    from medserl.config.own_file import mended
 
-    check_overrides(overrides)
-    check_own_values(family.settings, overrides)
-    values = [text for text in overrides if _sets_a_value(text)]
-    choices = tuple(text for text in overrides if not _sets_a_value(text))
     shipped = directory in (configs_dir(), verl_config_dir())  # nobody edits these in the life of a process
+    while True:
+        try:
+            if shipped:
+                return copy.deepcopy(_shipped(directory, name, tuple(choices)))
+            return _composed(directory, mended(directory / f"{name}.yaml", family, found), choices)
+        except (HydraException, OmegaConfBaseException) as error:
+            told = explain(error, choices, family)
+            culprit = next((text for text in choices if key_of(text) in told.keys), None)
+        except ValueError:  # hydra/_internal/defaults_list.py: "Config group override must be a string or a list"
+            culprit = next((text for text in choices if not isinstance(_parsed(text).value(), str | list)), None)
+            if culprit is None:
+                raise
+            key = culprit.partition("=")[0]
+            said = f"override {culprit!r}: {key} takes a name, or is a section whose keys can be set"
+            told = ConfigError(said, (key_of(culprit),))
+        if culprit is None:
+            raise told from None
+        found.add(told)
+        choices = [text for text in choices if text != culprit]
+
+
+def _set(config: DictConfig, text: str, family: Family) -> None:
+    """Apply one override below the top, as Hydra itself does last (tests/config/test_load.py compares).
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.errors import HydraException
+
+    from medserl.config.mistakes import explain, key_of
+
     try:
-        config = copy.deepcopy(_shipped(directory, name, choices)) if shipped else _composed(directory, name, choices)
-        # What Hydra itself does last, when files are merged: tests/config/test_load.py compares.
-        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), config)
-        return config
+        ConfigLoaderImpl._apply_overrides_to_config([_parsed(text)], config)
     except (AssertionError, AttributeError):  # OmegaConf 2.4 fails so where a typed section is null
-        raise ConfigError(_below_null(config, values)) from None
+        raise ConfigError(_below_null(config, text), (key_of(text),)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides, family)) from None
-    except ValueError as error:  # hydra/_internal/defaults_list.py: "Config group override must be a string or a list"
-        given = zip(choices, OverridesParser.create().parse_overrides(list(choices)), strict=True)
-        text = next((text for text, one in given if not isinstance(one.value(), str | list)), None)
-        if text is None:
-            raise
-        name = text.partition("=")[0]
-        raise ConfigError(f"override {text!r}: {name} takes a name, or is a section whose keys can be set") from error
+        raise explain(error, [text], family) from None
 
 
-def _below_null(config: DictConfig, overrides: Sequence[str]) -> str:
-    """The sentence for the first override of a section that is null, or of a key in it."""
-    for text in overrides:
-        name = text.partition("=")[0].lstrip("+")
-        for key in (name.rpartition(".")[0], name):
-            if OmegaConf.select(config, key) is None:
-                return f"override {text!r}: {key} is null here; set it in a configuration file of your own"
-    return f"overrides {' '.join(overrides)}: one of them is below a key that is no section"
+def _parsed(text: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(text)
+
+
+def _below_null(config: DictConfig, text: str) -> str:
+    """The sentence for an override of a section that is null, or of a key in it."""
+    name = text.partition("=")[0].lstrip("+")
+    for key in (name.rpartition(".")[0], name):
+        if OmegaConf.select(config, key) is None:
+            return f"override {text!r}: {key} is null here; set it in a configuration file of your own"
+    return f"override {text!r}: is below a key that is no section"
 
 
 def _sets_a_value(override: str) -> bool:
@@ -213,4 +289,6 @@ def check_notes_named(config: DictConfig, name: str, overrides: Sequence[str]) -
     if any(text.lstrip("+").partition("=")[0] == NOTES for text in overrides):
         return
     option = "--data" if "engine" in config else "--prompt-data"
-    raise ConfigError(f"{NOTES}: configuration {name} leaves the notes to you; name a file of them, {option} FILE")
+    raise ConfigError(
+        f"{NOTES}: configuration {name} leaves the notes to you; name a file of them, {option} FILE", (NOTES,)
+    )

@@ -1,36 +1,25 @@
-"""Settings that verl hands on to megatron-core as they are: names that it has, of values that it takes. No torch.
+"""Settings that verl hands on to megatron-core and vLLM as they are: names that these have, of values that they take.
 
 verl lists none of them. A wrong one would be told by every worker, minutes after the start ("unexpected keyword
 argument", verl 0.9.1, workers/engine/megatron/transformer_impl.py), and one that contradicts the model or the layout
-not at all. The names and their types are read from megatron-core's source: to import it takes torch and seconds.
+not at all.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from medserl.config.mistakes import unknown
+from medserl.config.upstream import DDP, OPTIMIZER, TRANSFORMER, VLLM, names_at, of_megatron, problem
 from medserl.config.values import POSITIVE, SHARE, SIZE_OR_NULL, Rule
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 
-TRANSFORMER, DDP, OPTIMIZER = "override_transformer_config", "override_ddp_config", "override_optimizer_config"
-_DATACLASSES = {
-    TRANSFORMER: (
-        ("transformer/transformer_config.py", "TransformerConfig"),
-        ("model_parallel_config.py", "ModelParallelConfig"),
-    ),
-    DDP: (("distributed/distributed_data_parallel_config.py", "DistributedDataParallelConfig"),),
-    OPTIMIZER: (("optimizer/optimizer_config.py", "OptimizerConfig"),),
-}
-"""Below megatron/core, and what is made of the section there."""
 _PARTS = ("actor_rollout_ref.actor", "actor_rollout_ref.ref", "critic")
 SECTIONS = (
     *(f"{part}.megatron.{name}" for part in _PARTS[:2] for name in (TRANSFORMER, DDP)),
@@ -73,12 +62,31 @@ _UNTESTED: dict[str, str] = {
     "gradient_accumulation_fusion": "it needs the package apex, which the pins lack; leave it out",
 }
 """Refused but where they are off."""
+_BACKENDS = ("auto", "fused", "flash", "unfused", "local")
 _RULES = {
+    "attention_backend": Rule("text", choices=_BACKENDS),
     "num_layers_in_first_pipeline_stage": SIZE_OR_NULL,
     "num_layers_in_last_pipeline_stage": SIZE_OR_NULL,
     "recompute_num_layers": SIZE_OR_NULL,
     **dict.fromkeys(("optimizer_offload_fraction", "adam_beta1", "adam_beta2"), SHARE),
     "adam_eps": POSITIVE,
+}
+_OPTIM = dict.fromkeys(("lr", "min_lr", "weight_decay", "clip_grad", "optimizer"), "set {} instead")
+"""Of the optimizer, what verl has keys of its own for."""
+_ROLLOUT = "actor_rollout_ref.rollout"
+_ENGINES = f"{_ROLLOUT}.engine_kwargs"
+# verl 0.9.1, workers/rollout/vllm_rollout/vllm_async_server.py, launch_server
+_OF_VLLM = {
+    "enable_expert_parallel": "has no effect, verl sets it itself; leave it out",
+    "model": "the model is actor_rollout_ref.model.path; set that one",
+    "worker_extension_cls": "new weights reach vLLM through verl's own; leave it out",
+    "seed": "set medserl.seed instead",
+    "tensor_parallel_size": f"verl would not know of it; set {_ROLLOUT}.tensor_model_parallel_size",
+    "pipeline_parallel_size": f"verl would not know of it; set {_ROLLOUT}.pipeline_model_parallel_size",
+    **{
+        name: f"verl would not know of it; set {_ROLLOUT}.{name}"
+        for name in ("data_parallel_size", "max_model_len", "enable_sleep_mode")
+    },
 }
 _KINDS = {"bool": "switch", "int": "whole", "float": "number", "str": "text"}
 
@@ -91,40 +99,74 @@ class _Field:
     rule: Rule | None
 
 
-def check_handed_on(config: DictConfig) -> None:
-    """Raise for a setting that megatron-core has not, that it would not take, or that belongs elsewhere.
+def check_handed_on(config: DictConfig, problems: Problems | None = None, *, megatron: bool = True) -> None:
+    """Refuse a setting that megatron-core or vLLM has not, that it would not take, or that belongs elsewhere.
 
     Args:
-        config: A composed configuration of either kind.
+        config: A composed configuration of either kind, out of which wrong settings are taken.
+        problems: Takes what is wrong; None: it is raised.
+        megatron: Whether Megatron is the engine; FSDP's optimizer has other settings.
 
     Raises:
-        ConfigError: the first of them.
+        ConfigError: names the key, and the nearest that there is.
     """
-    for section in SECTIONS:
-        given = OmegaConf.select(config, section)
-        if not isinstance(given, DictConfig):
-            continue
-        own = OmegaConf.to_container(given, resolve=True)
-        assert isinstance(own, dict)
-        name = section.rpartition(".")[2]
-        for key, value in own.items():
-            _check(section, str(key), value, _fields(name))
-        if name == TRANSFORMER:
-            _check_recomputation(section, own)
+    with all_told(problems) as found:
+        _check_engines(config, found)
+        for section in (VLLM, *(SECTIONS if megatron else ())):
+            given = _own(config, section)
+            own = {} if given is None else OmegaConf.to_container(given, resolve=True)
+            assert isinstance(own, dict)
+            for key, value in own.items():
+                if (error := _wrong(section, str(key), value)) is not None:
+                    found.add(error)
+                    assert given is not None
+                    with open_dict(given):
+                        del given[key]
+            if section.endswith(TRANSFORMER) and not found.doubts(*(f"{section}.{key}" for key in own)):
+                with found.noted():
+                    _check_recomputation(section, own)
 
 
-def _check(section: str, key: str, value: Any, known: Mapping[str, _Field]) -> None:
-    if known and key not in known:
-        near = get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "leave it out"
-        raise ConfigError(f"{section}.{key}: megatron-core has no such setting; {hint}")
+def _check_engines(config: DictConfig, found: Problems) -> None:
+    """Below ``engine_kwargs``, only what is for vLLM is read."""
+    given = OmegaConf.select(config, _ENGINES)
+    for name in list(given) if isinstance(given, DictConfig) else ():
+        if name != "vllm" and given[name]:
+            found.add(unknown(f"{_ENGINES}.{name}: has no effect, games are played with vLLM", str(name), ["vllm"]))
+
+
+def _own(config: DictConfig, section: str) -> DictConfig | None:
+    """A section, unless it follows another one, where it is looked at."""
+    found = config
+    for name in section.split("."):
+        own = found._get_node(name, validate_access=False)
+        if not isinstance(own, DictConfig) or own._is_interpolation() or own._is_none():
+            return None
+        found = own
+    return found
+
+
+def _wrong(section: str, key: str, value: Any) -> ConfigError | None:
+    """What is wrong with a setting; None where nothing is known to be."""
+    where, (what, known) = f"{section}.{key}", names_at(section)
+    name = key.replace("-", "_") if section == VLLM else key  # as its command line reads it
+    if section == VLLM and name in _OF_VLLM:
+        return ConfigError(f"{where}: {_OF_VLLM[name]}", (where,))
+    if known and name not in known:
+        error = unknown(f"{where}: {what.format(key)}", name, known, f"{section}.")
+        return error if "did you mean" in str(error) else ConfigError(f"{error}; leave it out", error.keys)
     if section.endswith(TRANSFORMER) and key in _REFUSED:
-        raise ConfigError(f"{section}.{key}: cannot be set here; {_REFUSED[key]}")
+        return ConfigError(f"{where}: cannot be set here; {_REFUSED[key]}", (where,))
+    if section.endswith(OPTIMIZER) and key in _OPTIM:
+        return ConfigError(f"{where}: {_OPTIM[key].format(f'{section.rpartition(".")[0]}.{key}')}", (where,))
     if section.endswith(TRANSFORMER) and key in _UNTESTED and value not in (None, False):
-        raise ConfigError(f"{section}.{key}: {value!r} is not supported; {_UNTESTED[key]}")
-    rule = _RULES.get(key) or (known[key].rule if known else None)
-    if rule is not None and (problem := rule.problem(value)):
-        raise ConfigError(f"{section}.{key}: {problem}")
+        return ConfigError(f"{where}: {value!r} is not supported; {_UNTESTED[key]}", (where,))
+    if section == VLLM:
+        told = problem(known[name], value) if known else None
+    else:
+        rule = _RULES.get(key) or (_fields(section.rpartition(".")[2])[key].rule if known else None)
+        told = rule.problem(value) if rule is not None else None
+    return ConfigError(f"{where}: {told}", (where,)) if told else None
 
 
 def _check_recomputation(section: str, own: Mapping[Any, Any]) -> None:
@@ -139,22 +181,9 @@ def _check_recomputation(section: str, own: Mapping[Any, Any]) -> None:
 
 
 @functools.cache
-def _fields(section: str) -> dict[str, _Field]:
+def _fields(part: str) -> dict[str, _Field]:
     """Of the dataclasses of a section; nothing where megatron-core is not installed."""
-    spec = importlib.util.find_spec("megatron")  # a namespace: nothing is imported
-    for folder in spec.submodule_search_locations or () if spec else ():
-        root = Path(folder) / "core"
-        if root.is_dir():
-            found = (field for file, name in _DATACLASSES[section] for field in _of_class(root / file, name))
-            return {field.name: field for field in found}
-    return {}
-
-
-def _of_class(path: Path, name: str) -> Iterator[_Field]:
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    for line in next(node for node in body if isinstance(node, ast.ClassDef) and node.name == name).body:
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            yield _Field(line.target.id, _rule(line.annotation))
+    return {name: _Field(name, _rule(annotation)) for name, annotation in of_megatron(part).items()}
 
 
 def _rule(annotation: ast.expr, null: bool = False) -> Rule | None:

@@ -8,10 +8,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from medserl.config.family import Family, compose, verl_config_dir
-from medserl.errors import ConfigError
+from medserl.config.own_types import check_own_value
+from medserl.config.upstream import names_at
+from medserl.errors import ConfigError, Problems, all_told
 
 # Dictionaries that verl hands on to another library as they are: it does not list their keys.
 OPEN_NODES = (
@@ -41,6 +43,8 @@ DATACLASS_ONLY_KEYS = (
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class",
 )
 OWN = "medserl"
+MENDED = "_without_mistakes"
+"""Ends the name of a user's file as it is composed where some keys of it are wrong."""
 _RAY = "ray_kwargs.ray_init"
 # Of ray.init (ray 2.60.0); those that begin with _ are Ray's own affair.
 RAY_OPTIONS = (
@@ -79,46 +83,70 @@ def first_line(error: BaseException) -> str:
 
 def keys_of(overrides: Sequence[str]) -> frozenset[str]:
     """The keys that overrides set."""
-    return frozenset(text.partition("=")[0].lstrip("+~") for text in overrides)
+    return frozenset(map(key_of, overrides))
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Each override must be one by Hydra's grammar, and give a value to one key.
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def sound(overrides: Sequence[str], settings: type, found: Problems) -> list[str]:
+    """The overrides that can be applied; of each of the others ``found`` takes why not.
+
+    Args:
+        overrides: As a user wrote them.
+        settings: The dataclass of the ``medserl`` section, whose keys must get values of their types.
+        found: Takes what is wrong.
+    """
+    good = []
+    for text in overrides:
+        with found.noted():
+            check_own_value(settings, check_override(text))
+            good.append(text)
+    return good
+
+
+def check_override(text: str) -> Any:
+    """An override must be one by Hydra's grammar, and give a value to one key; returns it parsed.
 
     Raises:
-        ConfigError: names the first that is not, and how to write it where quotes are what is missing.
+        ConfigError: says what it is instead, and how to write it where quotes are what is missing.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser = OverridesParser.create()
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        name = key.lstrip("+~")
-        if not all(name.split(".")):
-            raise ConfigError(f"override {text!r}: names no key; write key=value")
-        if key.startswith("~"):
-            _check_removal(text, name)
-        try:
-            parsed = parser.parse_override(text)
-            sweep = parsed.is_sweep_override()
-        except (HydraException, ValueError):
-            if not equals:
-                raise ConfigError(f"override {text!r}: is not key=value") from None
-            raise ConfigError(
-                f"override {text!r}: the value holds a character of Hydra's grammar; quote it: {quoted(key, value)}"
-            ) from None
-        if sweep:
-            raise ConfigError(
-                f"override {text!r}: gives several values; give one, or a list in brackets, or quote it: "
-                f"{quoted(key, value)}"
-            )
+    key, equals, value = text.partition("=")
+    name = key.lstrip("+~")
+    keys = (name,)
+    if not all(name.split(".")):
+        raise ConfigError(f"override {text!r}: names no key; write key=value")
+    if key.startswith("~"):
+        _check_removal(text, name)
+    try:
+        parsed = OverridesParser.create().parse_override(text)
+        sweep = parsed.is_sweep_override()
+    except (HydraException, ValueError):
+        if not equals:
+            raise ConfigError(f"override {text!r}: is not key=value", keys) from None
+        raise ConfigError(
+            f"override {text!r}: the value holds a character of Hydra's grammar; quote it: {quoted(key, value)}", keys
+        ) from None
+    if sweep:
+        raise ConfigError(
+            f"override {text!r}: gives several values; give one, or a list in brackets, or quote it: "
+            f"{quoted(key, value)}",
+            keys,
+        )
+    return parsed
 
 
 def _check_removal(text: str, name: str) -> None:
     """What verl or MedSeRL read cannot be taken away: they would fail in the middle of a run, or take a default."""
     if not any(name.startswith(f"{node}.") for node in OPEN_NODES):
-        raise ConfigError(f"override {text!r}: a key of verl's or MedSeRL's cannot be removed; give it a value")
+        raise ConfigError(
+            f"override {text!r}: a key of verl's or MedSeRL's cannot be removed; give it a value", (name,)
+        )
 
 
 def quoted(key: str, value: str) -> str:
@@ -128,42 +156,102 @@ def quoted(key: str, value: str) -> str:
     return f"{key}='{word}'" if "'" not in word else f"{key}={shlex.quote(word)}"
 
 
-def explain(error: Exception, overrides: Sequence[str], family: Family) -> str:
+def explain(error: Exception, overrides: Sequence[str], family: Family) -> ConfigError:
     """One sentence from Hydra's several lines, naming the override or the file's key that caused it."""
-    text = first_line(error)
+    text = first_line(error).replace(MENDED, "")
     cause = first_line(error.__cause__) if error.__cause__ else ""
-    culprit = next((o for o in overrides if o.lstrip("+~").split("=")[0] in text), None)
+    culprit = next((o for o in overrides if key_of(o) in text), None)
     if culprit is not None and "Could not override" in text:
-        key = culprit.lstrip("+~").split("=")[0]
-        return f"override {culprit!r}: neither verl nor MedSeRL has a key {key}{_hint(key, _all_keys(family))}"
+        key = key_of(culprit)
+        if is_open(key):
+            return _to_be_added(culprit, key)
+        return unknown(f"override {culprit!r}: neither verl nor MedSeRL has a key {key}", key, known_keys(family))
     if culprit is None and "raised while composing config" in text:
         return _explain_file(error, text, family)
+    if culprit is not None and "Could not append" in text and "already at" in text:
+        return ConfigError(
+            f"override {culprit!r}: {key_of(culprit)} is set already; leave the + out", (key_of(culprit),)
+        )
     where = f"override {culprit!r}: " if culprit else ""
-    return f"{where}{text}{' (' + cause + ')' if cause and cause not in text else ''}"
+    keys = (key_of(culprit),) if culprit else ()
+    return ConfigError(f"{where}{text}{' (' + cause + ')' if cause and cause not in text else ''}", keys)
 
 
-def _explain_file(error: Exception, text: str, family: Family) -> str:
+def _to_be_added(override: str, key: str) -> ConfigError:
+    """For a key of a section whose keys verl does not list, and which nobody has set yet."""
+    section, _, name = key.rpartition(".")
+    what, names = names_at(section)
+    if names and name not in names:
+        return unknown(f"override {override!r}: {what.format(name)}", name, names, f"{section}.")
+    return ConfigError(f"override {override!r}: {key} is not set yet; write + before it to add it", (key,))
+
+
+def _explain_file(error: Exception, text: str, family: Family) -> ConfigError:
     """Hydra's "In 'mine': ConfigKeyError raised while composing config:", whose next lines have key and reason."""
     lines = [line.strip() for line in str(error).splitlines()]
     file = text.removeprefix("In ").split(":")[0].strip("'\"")
     key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
     reason = lines[1] if len(lines) > 1 else text
     if "not in" in reason and key:
-        return f"configuration {file}: neither verl nor MedSeRL has a key {key}{_hint(key, _all_keys(family))}"
-    return f"configuration {file}: {key + ': ' if key else ''}{reason}"
+        return unknown(f"configuration {file}: neither verl nor MedSeRL has a key {key}", key, known_keys(family))
+    return ConfigError(f"configuration {file}: {key + ': ' if key else ''}{reason}", (key,) if key else ())
 
 
-def reject_unknown_keys(config: DictConfig, family: Family) -> None:
+def unknown(sentence: str, key: str, known: Iterable[str], section: str = "") -> ConfigError:
+    """The error for a name that there is not, with the nearest that there is; either may be the one that is meant.
+
+    Args:
+        sentence: What is wrong.
+        key: The name.
+        known: Those that there are.
+        section: Dotted section in which all of them stand.
+    """
+    near = next(iter(difflib.get_close_matches(key, list(known), n=1)), None)
+    if near is None or near == key:
+        return ConfigError(sentence, (f"{section}{key}",))
+    return ConfigError(f"{sentence}; did you mean {near}?", (f"{section}{key}", f"{section}{near}"))
+
+
+def reject_unknown_keys(config: DictConfig, family: Family, problems: Problems | None = None) -> None:
     """Hydra accepts any key that a configuration file or a ``+`` override names; verl would ignore it in
-    silence."""
-    known = {*_all_keys(family), *DATACLASS_ONLY_KEYS, OWN}
-    for key in _keys(config):
-        option = key.removeprefix(f"{_RAY}.").split(".")[0]
-        if key.startswith(f"{_RAY}.") and option not in RAY_OPTIONS and not option.startswith("_"):
-            raise ConfigError(f"{key}: ray.init has no option {option}{_hint(option, RAY_OPTIONS)}")
-        if key in known or any(key == node or key.startswith(f"{node}.") for node in OPEN_NODES):
-            continue
-        raise ConfigError(f"configuration key {key}: neither verl nor MedSeRL knows it{_hint(key, known)}")
+    silence.
+
+    Args:
+        config: A composed configuration, out of which unknown keys are taken.
+        family: Whose keys it may have.
+        problems: Takes what is wrong; None: it is raised.
+
+    Raises:
+        ConfigError: names the key, and the nearest that there is.
+    """
+    known = {*known_keys(family), *DATACLASS_ONLY_KEYS, OWN}
+    gone: list[str] = []
+    with all_told(problems) as found:
+        for key in _keys(config):
+            option = key.removeprefix(f"{_RAY}.")
+            if is_open(key) and (key == option or option.split(".")[0] in RAY_OPTIONS or option.startswith("_")):
+                continue
+            if key in known or any(key.startswith(f"{told}.") for told in gone):
+                continue
+            if key == option:
+                found.add(unknown(f"configuration key {key}: neither verl nor MedSeRL knows it", key, known))
+            else:
+                found.add(unknown(f"{key}: ray.init has no option {option}", option, RAY_OPTIONS, f"{_RAY}."))
+            gone.append(key)
+        for key in gone:
+            _take_out(config, key)
+
+
+def is_open(key: str) -> bool:
+    """Whether a key is, or stands in, a dictionary whose keys verl does not list."""
+    return any(key == node or key.startswith(f"{node}.") for node in OPEN_NODES)
+
+
+def _take_out(config: DictConfig, key: str) -> None:
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, section) if section else config
+    with open_dict(parent):
+        del parent[name]
 
 
 def verl_defaults(family: Family) -> DictConfig:
@@ -177,7 +265,8 @@ def _verl_defaults(family: Family) -> DictConfig:
 
 
 @functools.cache
-def _all_keys(family: Family) -> tuple[str, ...]:
+def known_keys(family: Family) -> tuple[str, ...]:
+    """All keys that verl or MedSeRL lists."""
     return (*_own_keys(family.settings, OWN), *_keys(_verl_defaults(family)))
 
 
@@ -195,11 +284,6 @@ def _own_keys(settings: type, prefix: str) -> list[str]:
         if isinstance(kind, type):
             found += _own_keys(kind, name)
     return found
-
-
-def _hint(key: str, known: Iterable[str]) -> str:
-    near = next(iter(difflib.get_close_matches(key, list(known), n=1)), None)
-    return f"; did you mean {near}?" if near and near != key else ""
 
 
 def _keys(node: Any, prefix: str = "") -> list[str]:

@@ -6,11 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from medserl.config.settings import BUILTIN_MODEL, WARD
+from medserl.config.settings import BUILTIN_MODEL, PROMPTS, WARD
 from medserl.errors import ConfigError
 
 MODEL_KEYS = ("actor_rollout_ref.model.path", "model.path")
-CLINICAL = "clinical"
 UNTRAINED_WARD = "untrained:ward"
 
 
@@ -29,7 +28,7 @@ def threads_for(model: Any, workers: int) -> int:
 
 def prompts_for(model: Any) -> str:
     """The prompt set of a model: the ward's own words for the tiny one, clinical English for all others."""
-    return WARD if of_the_ward(model) else CLINICAL
+    return WARD if of_the_ward(model) else PROMPTS
 
 
 def named_model(overrides: Sequence[str]) -> str | None:

@@ -26,6 +26,7 @@ from medserl.game.registry import AUTO, parameters
 from medserl.game.rewards import REWARDS
 from medserl.game.sources import SOURCES
 
+_NOTES = "medserl.notes.path"
 # Registered where they are defined, above the game; imported when a run asks for them.
 LATE_REFEREES = {ORACLE: "medserl.ward.oracle", JUDGE: "medserl.serving.judge"}
 
@@ -148,11 +149,12 @@ def resolved_source(notes: NotesSettings) -> str:
     if notes.source == AUTO:
         return WARD if notes.path is None else FILES
     if notes.source == FILES and notes.path is None:
-        raise ConfigError("medserl.notes.path: medserl.notes.source is 'files', so name one (--prompt-data FILE)")
+        raise ConfigError(f"{_NOTES}: medserl.notes.source is 'files', so name one (--prompt-data FILE)", (_NOTES,))
     if notes.source != FILES and notes.path is not None:
         raise ConfigError(
-            f"medserl.notes.path: medserl.notes.source {notes.source!r} does not read the file that is named here; "
-            "leave one of the two out"
+            f"{_NOTES}: medserl.notes.source {notes.source!r} does not read the file that is named here; leave one of "
+            "the two out",
+            (_NOTES,),
         )
     if notes.source != WARD and notes.labelled_conditions is not None:
         raise ConfigError(

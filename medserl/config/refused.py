@@ -5,13 +5,13 @@ Left alone, a run that names one of them would pass every check and then train s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 
 _POLICY = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 GAE = "gae"
@@ -171,22 +171,34 @@ SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
 )
 
 
-def check_supported(config: DictConfig, only: Only) -> None:
+def check_supported(config: DictConfig, only: Iterable[tuple[str, Any, Why]], problems: Problems | None = None) -> None:
     """Refuse what was never tested here.
+
+    Args:
+        config: A composed configuration; what is refused gives way to what works.
+        only: ``TRAIN_ONLY[...]`` or ``SFT_ONLY``.
+        problems: Takes what is refused; None: it is raised.
 
     Raises:
         ConfigError: names the key, the value that works, and why.
     """
-    for key, works, why in only:
-        given = OmegaConf.select(config, key, default=_ABSENT)
-        several = works if isinstance(works, OneOf) else OneOf((works,))
-        if given is not _ABSENT and given not in several.values:
-            reason = why if isinstance(why, str) else why.get(given, why[None])
-            raise ConfigError(f"{key}: {_plain(given)!r} is not supported, only {several}; {reason}")
+    with all_told(problems) as found:
+        for key, works, why in only:
+            given = OmegaConf.select(config, key, default=_ABSENT)
+            several = works if isinstance(works, OneOf) else OneOf((works,))
+            if given is not _ABSENT and given not in several.values:
+                reason = why if isinstance(why, str) else why.get(given, why[None])
+                said = f"{key}: {_plain(given)!r} is not supported, only {several}; {reason}"
+                found.add(ConfigError(said, (key,)))
+                OmegaConf.update(config, key, several.values[0], merge=False)
 
 
 def check_effects(
-    config: DictConfig, base: DictConfig, defaults: DictConfig, without_effect: tuple[tuple[str, str], ...]
+    config: DictConfig,
+    base: DictConfig,
+    defaults: DictConfig,
+    without_effect: tuple[tuple[str, str], ...],
+    problems: Problems | None = None,
 ) -> None:
     """Refuse a value for a key that nothing reads, or that MedSeRL sets itself.
 
@@ -195,30 +207,31 @@ def check_effects(
         base: The file that every configuration of its family stands on.
         defaults: verl's own configuration, for what that file leaves alone.
         without_effect: ``TRAIN_WITHOUT_EFFECT`` or ``SFT_WITHOUT_EFFECT``.
+        problems: Takes what is refused; None: it is raised.
 
     Raises:
         ConfigError: names the key and what to use instead.
     """
-    if "critic" in config:
-        _check_critic(config, base, defaults)
-    for key, instead in without_effect:
-        given = _written(config, key)
-        if given != _written(base, key, _written(defaults, key)):
-            hint = instead.format(key.rpartition(".")[0])
-            raise ConfigError(f"{key}: {_plain(given)!r} has no effect; {hint}")
+    with all_told(problems) as found:
+        if "critic" in config:
+            for error in _critics(config, base, defaults):
+                found.add(error)
+        for key, instead in without_effect:
+            given = _written(config, key)
+            if given != _written(base, key, _written(defaults, key)):
+                hint = instead.format(key.rpartition(".")[0])
+                found.add(ConfigError(f"{key}: {_plain(given)!r} has no effect; {hint}"))
 
 
-def _check_critic(config: DictConfig, base: DictConfig, defaults: DictConfig) -> None:
+def _critics(config: DictConfig, base: DictConfig, defaults: DictConfig) -> Iterator[ConfigError]:
     """Every key of a critic that there is none of, and those that follow from the policy's where there is one."""
     gae = config.algorithm.adv_estimator == GAE
     usual = OmegaConf.merge(OmegaConf.create({"critic": defaults.critic}), {"critic": base.critic})
     for key in _others(config.critic, usual.critic, "critic"):
         if not gae:
-            raise ConfigError(
-                f"{key}: has no effect without a critic; set algorithm.adv_estimator=gae, or leave it out"
-            )
-        if key.split(".")[1] not in CRITIC_KEYS:
-            raise ConfigError(f"{key}: cannot be set; it follows from the policy's (actor_rollout_ref), leave it out")
+            yield ConfigError(f"{key}: {NO_CRITIC}")
+        elif key.split(".")[1] not in CRITIC_KEYS:
+            yield ConfigError(f"{key}: cannot be set; it follows from the policy's (actor_rollout_ref), leave it out")
 
 
 def _others(given: DictConfig, default: Any, name: str) -> Iterator[str]:
@@ -235,7 +248,7 @@ def _written(config: DictConfig, key: str, default: Any = None) -> Any:
     """A key's value as it is written, interpolations left alone."""
     section, _, name = key.rpartition(".")
     parent = OmegaConf.select(config, section) if section else config
-    if not isinstance(parent, DictConfig) or (node := parent._get_node(name)) is None:
+    if not isinstance(parent, DictConfig) or (node := parent._get_node(name, validate_access=False)) is None:
         return default
     return node if isinstance(node, DictConfig | ListConfig) else node._value()
 

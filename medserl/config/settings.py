@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from medserl.errors import all_told
 from medserl.game import (
     GameRules,
     Label,
@@ -227,6 +228,8 @@ LIKELIHOOD = "likelihood"
 VERDICT_CREDITS = ("reward", LIKELIHOOD)
 ROLE_BASELINE = "role_baseline"
 NORMALISATIONS = ("global", "per_role", ROLE_BASELINE)
+PROMPTS = "clinical"
+"""The prompt set of models that are not the ward's."""
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -262,22 +265,29 @@ def make_setup(settings: GameSettings) -> GameSetup:
     """Load the plug-ins, then build rules, prompts and referees.
 
     Raises:
-        ConfigError: a plug-in that fails, an unknown referee, reward, prompt set or option.
+        UserError: all of: a plug-in that fails, an unknown referee, reward, prompt set or option.
     """
-    from medserl.config.plugins import choose_referee
+    from medserl.config.plugins import choose_referee, load_plugins
 
-    rules = game_rules(settings)
-    prompts = load_prompt_set(settings.prompt_set)
-    prompts.check_format(settings.injector_format)
-    prompts.check_error_types(settings.error_types or ())
-    return GameSetup(
-        rules=rules,
-        prompts=prompts,
-        referee=choose_referee(settings.referee, prompts, "medserl.referee"),
-        second_referee=choose_referee(settings.second_referee, prompts, "medserl.second_referee")
-        if settings.second_referee.name
-        else None,
-    )
+    rules = prompts = referee = second = None
+    with all_told() as found:
+        with found.noted():
+            prompts = load_prompt_set(settings.prompt_set)
+            prompts.check_format(settings.injector_format)
+        for name in settings.error_types or () if prompts is not None else ():
+            with found.noted():
+                prompts.check_error_types([name])
+        load_plugins(settings.plugins)  # what is chosen by name may come from one
+        with found.noted():
+            rules = game_rules(settings)
+        known = prompts or load_prompt_set(PROMPTS)
+        with found.noted():
+            referee = choose_referee(settings.referee, known, "medserl.referee")
+        with found.noted():
+            if settings.second_referee.name:
+                second = choose_referee(settings.second_referee, known, "medserl.second_referee")
+    assert rules is not None and prompts is not None and referee is not None
+    return GameSetup(rules=rules, prompts=prompts, referee=referee, second_referee=second)
 
 
 def game_rules(settings: GameSettings) -> GameRules:

@@ -9,6 +9,7 @@ Over 350 lines, because the table has a row for each kind of setting, and what r
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,11 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from medserl.config.engines import CRITIC_FOLLOWS
 from medserl.config.mistakes import first_line
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 
 MAX_SEED = 2**31 - 1
 """numpy, which vLLM seeds, takes 32 bits, and verl adds a replica's number."""
 _MISSING = object()
+Usual = Callable[[], DictConfig]
+"""Makes a configuration with a usual value for every key, when one is needed."""
 
 
 @dataclass(frozen=True)
@@ -276,31 +279,65 @@ SFT_RULES: dict[str, Rule] = {
 }
 
 
-def check_values(config: DictConfig, rules: dict[str, Rule], defaults: DictConfig) -> None:
+def check_values(
+    config: DictConfig,
+    rules: dict[str, Rule],
+    defaults: DictConfig,
+    problems: Problems | None = None,
+    usual: Usual | None = None,
+) -> None:
     """Every value must have its type and lie within its bounds.
 
     Args:
-        config: A composed configuration, interpolations and all.
+        config: A composed configuration, interpolations and all; a wrong value gives way to the usual one.
         rules: ``TRAIN_RULES`` or ``SFT_RULES``.
         defaults: verl's own configuration, whose types hold for the keys without a rule.
+        problems: Takes what is wrong; None: it is raised.
+        usual: Makes a configuration that has usual values; None: wrong ones stay where they are.
 
     Raises:
-        ConfigError: names the first key and its value.
+        ConfigError: names a key and its value.
     """
-    _check_sections(config, defaults, "")
-    values = _values(config)
-    for section in CRITIC_FOLLOWS:
-        part, _, name = section.partition(".")
-        values.get(part, {}).pop(name, None)
-    for key, rule in rules.items():
-        value = _find(values, key)
-        if value is not _MISSING and (problem := rule.problem(value)):
-            raise ConfigError(f"{key}: {problem}")
-    _check_types(values, defaults, rules)
-    _check_finite(values, "")
+    with all_told(problems) as found:
+        for key, problem in _wrong_sections(config, defaults, ""):
+            _tell(config, found, usual, key, problem)
+        for followers in (False, True):  # a key that follows another one is told there, unless that one's was right
+            if usual is None:
+                found.tell()
+            values = _followed(config, found, usual)
+            for section in CRITIC_FOLLOWS:
+                part, _, name = section.partition(".")
+                values.get(part, {}).pop(name, None)
+            wrong = (*_by_rule(values, rules), *_by_type(values, defaults, rules), *_not_finite(values, ""))
+            for key, problem in wrong:
+                if _follows(config, key) is followers:
+                    _tell(config, found, usual, key, problem)
 
 
-def _check_sections(config: DictConfig, node: DictConfig, prefix: str) -> None:
+def _follows(config: DictConfig, key: str) -> bool:
+    """Whether a key's value, or a section that it stands in, is an interpolation."""
+    node: Any = config
+    for name in key.split("."):
+        node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
+        if node is None or node._is_interpolation():
+            return node is not None
+    return False
+
+
+def _tell(config: DictConfig, found: Problems, usual: Usual | None, key: str, problem: str) -> None:
+    if not found.doubts(key):
+        found.add(ConfigError(f"{key}: {problem}", (key,)))
+        if usual is not None:
+            _put(config, key, usual)
+
+
+def _put(config: DictConfig, key: str, usual: Usual) -> None:
+    """Give a key the value that it has elsewhere, so that the rest of a configuration can be looked at."""
+    value = OmegaConf.select(usual(), key, throw_on_missing=False)
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+
+
+def _wrong_sections(config: DictConfig, node: DictConfig, prefix: str) -> Iterator[tuple[str, str]]:
     """What is a section in verl's configuration must be one still."""
     for name, wanted in _sections(node):
         if f"{prefix}{name}" in CRITIC_FOLLOWS:  # told of the policy's
@@ -308,14 +345,14 @@ def _check_sections(config: DictConfig, node: DictConfig, prefix: str) -> None:
         try:
             given = OmegaConf.select(config, name, default=_MISSING)
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{prefix}{name}: {first_line(error)}") from None
+            yield f"{prefix}{name}", first_line(error)
+            continue
         if given is _MISSING:
             continue
         if not isinstance(given, DictConfig):
-            raise ConfigError(
-                f"{prefix}{name}: is a section with keys of its own, not {_shown(given)}; set one of them"
-            )
-        _check_sections(given, wanted, f"{prefix}{name}.")
+            yield f"{prefix}{name}", f"is a section with keys of its own, not {_shown(given)}; set one of them"
+            continue
+        yield from _wrong_sections(given, wanted, f"{prefix}{name}.")
 
 
 def _sections(node: DictConfig) -> list[tuple[str, DictConfig]]:
@@ -323,12 +360,30 @@ def _sections(node: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(name, own) for name, own in nodes if isinstance(own, DictConfig) and not own._is_interpolation()]
 
 
-def _values(config: DictConfig) -> dict[str, Any]:
-    """All values with interpolations followed; ConfigError where one leads nowhere."""
-    try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {first_line(error)}") from None
+def _followed(config: DictConfig, found: Problems, usual: Usual | None) -> dict[str, Any]:
+    """All values with interpolations followed; of one that leads nowhere, the usual value.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere, and no other value helps.
+    """
+    while True:
+        try:
+            return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        except OmegaConfBaseException as error:
+            key = str(error.full_key)
+            told = ConfigError(f"{key}: {first_line(error)}", (key,))
+            if usual is None or found.doubts(key):
+                raise told from None
+            found.add(told)
+            _put(config, key, usual)
+
+
+def _by_rule(values: dict[str, Any], rules: dict[str, Rule]) -> Iterator[tuple[str, str]]:
+    """Keys that have a rule and do not keep it."""
+    for key, rule in rules.items():
+        value = _find(values, key)
+        if value is not _MISSING and (problem := rule.problem(value)):
+            yield key, problem
 
 
 def _find(values: dict[str, Any], key: str) -> Any:
@@ -341,7 +396,7 @@ def _find(values: dict[str, Any], key: str) -> Any:
     return _MISSING if found == "???" else found
 
 
-def _check_types(values: dict[str, Any], defaults: DictConfig, rules: dict[str, Rule]) -> None:
+def _by_type(values: dict[str, Any], defaults: DictConfig, rules: dict[str, Rule]) -> Iterator[tuple[str, str]]:
     """A key without a rule must hold what verl's default is; what follows another key is told there."""
     pending = [("", defaults)]
     while pending:
@@ -353,7 +408,7 @@ def _check_types(values: dict[str, Any], defaults: DictConfig, rules: dict[str, 
                 continue
             rule, given = _of_type(own), _find(values, key)
             if rule is not None and given is not _MISSING and (problem := rule.problem(given)):
-                raise ConfigError(f"{key}: {problem}")
+                yield key, problem
 
 
 def _of_type(default: Any) -> Rule | None:
@@ -366,10 +421,10 @@ def _of_type(default: Any) -> Rule | None:
     return Rule("number", null=True) if isinstance(value, int | float) else None
 
 
-def _check_finite(values: dict[str, Any], prefix: str) -> None:
+def _not_finite(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """No nan and no infinity anywhere: each makes a run that computes nothing."""
     for name, value in values.items():
         if isinstance(value, dict):
-            _check_finite(value, f"{prefix}{name}.")
+            yield from _not_finite(value, f"{prefix}{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{prefix}{name}: {value} is not a finite number")
+            yield f"{prefix}{name}", f"{value} is not a finite number"

@@ -37,6 +37,7 @@ class Counter(Protocol):
 
     tokenizer_name: str
     prompt_set: str
+    injector_format: str
     limit: int | None
 
     def prompts(self, text: str, error_text: str | None) -> list[Any]:
@@ -78,6 +79,7 @@ def data_stats(path: Path, counter: Counter) -> dict[str, Any]:
         "path": str(path),
         "tokenizer": counter.tokenizer_name,
         "prompt_set": counter.prompt_set,
+        "injector_format": counter.injector_format,
         "max_prompt_length": counter.limit,
         "files": {file.name: _file_stats(file, counter) for file in data_files(path)},
     }
@@ -165,7 +167,8 @@ def stats_table(stats: dict[str, Any]) -> str:
     shown = limit if limit is not None else "not given"
     lines = [
         f"tokenizer  {stats['tokenizer']}",
-        f"prompts    {stats['prompt_set']}; limit (data.max_prompt_length) {shown}",
+        f"prompts    {stats['prompt_set']}, replies in the format {stats['injector_format']}",
+        f"limit      {shown} (data.max_prompt_length)",
     ]
     for name, file in stats["files"].items():
         lines += ["", f"{name}: {file['rows']} texts of {file['notes']} notes, {file['dropped_rows']} rows dropped"]

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.data.records import LabelledExample
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems
 from medserl.evaluation import engine
 from medserl.evaluation.kept import kept_beside
-from medserl.evaluation.model import check_files, model_directory, model_sha256
-from medserl.evaluation.run import Request, check_request, engine_config, token_limit
+from medserl.evaluation.model import model_sha256
+from medserl.evaluation.run import Request, looked_at, token_limit
 from medserl.evaluation.votes import Vote, majority
 from medserl.files import read_json, write_atomically
 from medserl.game.labels import Label
-from medserl.game.prompts import load_prompt_set
 from medserl.run.checkpoint import EXPORT_RECORD
 
 if TYPE_CHECKING:
@@ -122,28 +121,24 @@ def check_notes(notes: Path, out: Path, request: Request) -> tuple[list[Finding]
         UserError: notes, a model or a setting that cannot work; nothing was started then.
     """
     from medserl.data import read_labelled
-    from medserl.ward.language import is_ward_model
 
-    temperature = check_request(request)
-    check_place(out)
-    examples = read_labelled(notes)
-    directory = model_directory(request.model)
-    check_files(directory, f"--model {request.model}")
-    config = engine_config(request)
-    ward = is_ward_model(directory)
-    prompts = load_prompt_set(request.prompt_set or ("ward" if ward else config.medserl.prompt_set))
+    problems, examples = Problems(), list[LabelledExample]()
+    with problems.noted():
+        check_place(out)
+    with problems.noted():
+        examples = read_labelled(notes)
+    ready = looked_at(request, problems)
+    directory, config, prompts = ready.directory, ready.config, ready.prompts
     output_format = "full" if prompts.has_full else "flag"
-    thinking = request.thinking if request.thinking is not None else config.medserl.thinking and not ward
     decoding = engine.Decoding(
         output_format=output_format,
         samples=request.samples,
-        temperature=temperature,
+        temperature=ready.temperature,
         max_tokens=request.max_tokens or token_limit(config, output_format),
         seed=request.seed,
-        thinking=bool(thinking),
+        thinking=ready.thinking,
         verdict_alone=True,
     )
-    engine.prepare_device(config)
     chats = [_chat(prompts, output_format, example) for example in examples]
     counts = [len(example.sentences) for example in examples]
     options = engine.engine_options(config)

@@ -135,7 +135,7 @@ class Chat:
     def __init__(
         self, model: Path, options: dict[str, Any], decoding: Decoding, expected: Sequence[Sequence[Message]]
     ) -> None:
-        self._tokenizer, self._decoding, self._asked = _tokenizer(model, decoding.thinking), decoding, 0
+        self._tokenizer, self._decoding, self._asked = load_tokenizer(model, decoding.thinking), decoding, 0
         settings = text_config(model, f"--model {model}")
         lengths = [len(_prompt_ids(self._tokenizer, chat, decoding.thinking)) for chat in expected]
         limit = int(settings.get("max_position_embeddings") or 2**31)
@@ -169,7 +169,7 @@ def assess(
     that does not fit the model gets replies that do not parse, with the reason `TOO_LONG`. Raises ConfigError where
     none fits, and for a model directory without a usable tokenizer or chat template, or that vLLM refuses.
     """
-    tokenizer = _tokenizer(model, decoding.thinking)
+    tokenizer = load_tokenizer(model, decoding.thinking)
     settings = text_config(model, f"--model {model}")
     prompts = [_prompt_ids(tokenizer, chat, decoding.thinking) for chat in chats]
     opened = [opens_thinking(tokenizer.decode(ids[-PROMPT_TAIL:])) for ids in prompts]
@@ -218,7 +218,8 @@ def that_fit(lengths: Sequence[int], max_tokens: int, limit: int) -> list[int]:
     return found
 
 
-def _tokenizer(model: Path, thinking: bool) -> Any:
+def load_tokenizer(model: Path, thinking: bool) -> Any:
+    """The tokenizer of a model's directory; ConfigError where it, or its chat template, cannot be used."""
     from transformers import AutoTokenizer
 
     try:

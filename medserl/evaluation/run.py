@@ -6,15 +6,15 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medserl.config.values import MAX_SEED
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 from medserl.evaluation import engine
-from medserl.evaluation.data import EvaluationData, load_examples
+from medserl.evaluation.data import EvaluationData
 from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import check_files, model_directory, model_sha256
 from medserl.evaluation.votes import FORMATS, majority
@@ -53,23 +53,29 @@ class Request:
 
 
 def check_request(request: Request) -> float:
-    """The temperature (greedy for one reply, 1.0 for several); ConfigError for what contradicts itself."""
-    if request.output_format not in FORMATS:
-        raise ConfigError(f"--format {request.output_format}: is not one of {', '.join(FORMATS)}")
-    if not 1 <= request.samples <= MOST_SAMPLES:
-        raise ConfigError(f"--samples: {request.samples} is not between 1 and {MOST_SAMPLES}")
-    if not 0 <= request.seed <= MAX_SEED:
-        raise ConfigError(f"--seed: {request.seed} is not between 0 and {MAX_SEED}")
-    if request.max_tokens is not None and request.max_tokens < 1:
-        raise ConfigError(f"--max-tokens: {request.max_tokens} is less than 1")
+    """The temperature (greedy for one reply, 1.0 for several); UserError for all that contradicts itself."""
     temperature = request.temperature
     if temperature is None:
         temperature = 0.0 if request.samples == 1 else 1.0
-    if not 0.0 <= temperature <= 5.0:
-        raise ConfigError(f"--temperature: {temperature} is not between 0 and 5")
-    if request.samples > 1 and temperature == 0:
-        raise ConfigError("--temperature: 0 gives the same reply every time; leave --samples out or raise it")
+    with all_told() as found:
+        for sentence in _contradictions(request, temperature):
+            found.add(ConfigError(sentence))
     return temperature
+
+
+def _contradictions(request: Request, temperature: float) -> Iterator[str]:
+    if request.output_format not in FORMATS:
+        yield f"--format {request.output_format}: is not one of {', '.join(FORMATS)}"
+    if not 1 <= request.samples <= MOST_SAMPLES:
+        yield f"--samples: {request.samples} is not between 1 and {MOST_SAMPLES}"
+    if not 0 <= request.seed <= MAX_SEED:
+        yield f"--seed: {request.seed} is not between 0 and {MAX_SEED}"
+    if request.max_tokens is not None and request.max_tokens < 1:
+        yield f"--max-tokens: {request.max_tokens} is less than 1"
+    if not 0.0 <= temperature <= 5.0:
+        yield f"--temperature: {temperature} is not between 0 and 5"
+    if request.samples > 1 and temperature == 0:
+        yield "--temperature: 0 gives the same reply every time; leave --samples out or raise it"
 
 
 def default_config(model: str | None = None) -> str:
@@ -82,7 +88,7 @@ def default_config(model: str | None = None) -> str:
     return _CPU_CONFIG if model is None or of_the_ward(model) else _REAL_CONFIG
 
 
-def engine_config(request: Request) -> DictConfig:
+def engine_config(request: Request, problems: Problems | None = None) -> DictConfig:
     """The training configuration whose engine settings, prompt set and token limit serve as defaults.
 
     Without ``--config``: where there is no GPU, the one for the ward's tiny model or for small real ones; where there
@@ -92,9 +98,9 @@ def engine_config(request: Request) -> DictConfig:
 
     overrides = ["medserl.notes.path=null", "medserl.notes.source=auto", *_model_override(request), *request.overrides]
     if request.config is not None:
-        return load_config(request.config, overrides)
+        return load_config(request.config, overrides, problems=problems)
     alone = "actor_rollout_ref.rollout.tensor_model_parallel_size=1"
-    return load_config(default_config(request.model), [alone, *overrides])
+    return load_config(default_config(request.model), [alone, *overrides], problems=problems)
 
 
 def _model_override(request: Request) -> list[str]:
@@ -105,11 +111,71 @@ def _model_override(request: Request) -> list[str]:
     return [f"actor_rollout_ref.model.path='{quoted}'"]
 
 
-def evaluate(request: Request, command: Sequence[str], kept: KeptAnswers) -> tuple[dict[str, Any], list[Scored]]:
-    """Run it.
+@dataclass(frozen=True)
+class Ready:
+    """A request that was looked at: everything that it names is there."""
+
+    request: Request
+    temperature: float
+    directory: Path
+    """The model's."""
+    config: DictConfig
+    device: str
+    prompt_set: str
+    """Its name, or its folder."""
+    prompts: PromptSet
+    thinking: bool
+
+
+def looked_at(request: Request, problems: Problems) -> Ready:
+    """Look at everything that a request names, and tell what is wrong with it, and what was found before, at once.
 
     Args:
         request: What is asked for.
+        problems: What the caller has found.
+
+    Raises:
+        UserError: all of: a model, prompt set or setting that cannot work.
+    """
+    temperature = directory = prompts = None
+    with problems.noted():
+        temperature = check_request(request)
+    with problems.noted():
+        directory = model_directory(request.model)
+        check_files(directory, f"--model {request.model}")
+    ward_model = directory is not None and is_ward_model(directory)
+    thinking = bool(request.thinking)
+    config, prompt_set, device = None, request.prompt_set or (WARD_PROMPTS if ward_model else None), None
+    with problems.noted():
+        config = engine_config(request, problems)
+        prompt_set = str(prompt_set or config.medserl.prompt_set)
+        if request.thinking is None:
+            thinking = bool(config.medserl.thinking and not ward_model)
+    with problems.noted():
+        if prompt_set is not None:
+            prompts = load_prompt_set(prompt_set)
+            if request.output_format == "full":
+                prompts.assessor_full("", [])
+    with problems.noted():
+        if config is not None:
+            device = engine.prepare_device(config)  # before the tokenizer's library imports torch
+    with problems.noted():
+        if directory is not None and config is not None:
+            engine.load_tokenizer(directory, thinking)
+    problems.tell()
+    assert temperature is not None and directory is not None and config is not None
+    assert device is not None and prompt_set is not None and prompts is not None
+    return Ready(request, temperature, directory, config, device, str(prompt_set), prompts, thinking)
+
+
+def evaluate(
+    ready: Ready, data: EvaluationData, command: Sequence[str], kept: KeptAnswers
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Run it.
+
+    Args:
+        ready: What is asked for.
+        data: The texts.
         command: The command line, for the record.
         kept: Keeps the answers until the caller has written the results.
 
@@ -117,28 +183,19 @@ def evaluate(request: Request, command: Sequence[str], kept: KeptAnswers) -> tup
         What results.json holds, and the scored examples.
 
     Raises:
-        UserError: a model, data set, prompt set or setting that cannot work; nothing was started then.
+        UserError: no text leaves room for a reply, or vLLM refuses the model.
     """
-    temperature = check_request(request)
+    request, config, directory = ready.request, ready.config, ready.directory
     made_by = _provenance(command)
-    directory = model_directory(request.model)
-    check_files(directory, f"--model {request.model}")
-    data = load_examples(request.data, request.count, request.seed)
-    config = engine_config(request)
-    ward_model = is_ward_model(directory)
-    prompt_set = request.prompt_set or (WARD_PROMPTS if ward_model else config.medserl.prompt_set)
-    prompts = load_prompt_set(prompt_set)
-    thinking = request.thinking if request.thinking is not None else config.medserl.thinking and not ward_model
-    chats = [_chat(prompts, request.output_format, example) for example in data.examples]
+    chats = [_chat(ready.prompts, request.output_format, example) for example in data.examples]
     decoding = engine.Decoding(
         output_format=request.output_format,
         samples=request.samples,
-        temperature=temperature,
+        temperature=ready.temperature,
         max_tokens=request.max_tokens or token_limit(config, request.output_format),
         seed=request.seed,
-        thinking=bool(thinking),
+        thinking=ready.thinking,
     )
-    device = engine.prepare_device(config)
     options = engine.engine_options(config)
     model = model_sha256(directory)
     started = time.monotonic()
@@ -151,15 +208,15 @@ def evaluate(request: Request, command: Sequence[str], kept: KeptAnswers) -> tup
     scored = [Scored(e, own, majority(own)) for e, own in zip(data.examples, replies, strict=True)]
     settings = {
         "format": request.output_format,
-        "prompt_set": str(prompt_set),
-        "prompt_sha256": _prompt_sha256(prompts, request.output_format),
+        "prompt_set": ready.prompt_set,
+        "prompt_sha256": _prompt_sha256(ready.prompts, request.output_format),
         "samples": request.samples,
-        "temperature": temperature,
+        "temperature": ready.temperature,
         "max_tokens": decoding.max_tokens,
         "thinking": decoding.thinking,
         "seed": request.seed,
         "bootstrap_seed": request.seed,
-        "device": device,
+        "device": ready.device,
         "config": request.config or default_config(request.model),
         "overrides": list(request.overrides),
         "engine": options,

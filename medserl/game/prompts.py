@@ -12,6 +12,7 @@ error types, ``assessor_full.txt``, which asks for the verdict, the sentence's n
 a line that names the state of the set in a run's records.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -98,20 +99,22 @@ class PromptSet:
                 )
 
     def check_format(self, output_format: str) -> None:
-        """Raise ConfigError where an injector's file does not ask for replies in a format: it has no section of its
-        own for it, and its section for every format says nothing of the format's keys (of ``edit``, which is what most
-        sets are for, it need not: a model may have learnt them)."""
+        """Raise ConfigError where an injector's file does not ask for replies in a format: what it says to that format
+        has no section, lacks the note, or does not name the format's keys. Only files as they are shipped may leave
+        the keys out: the ward's do, as its model has learnt them."""
         for file, sections in self._sections.items():
-            if not file.startswith("injector_") or ("user", output_format) in sections:
+            if not file.startswith("injector_"):
                 continue
-            text = sections.get(("user", None), "")
-            wanted = () if output_format == "edit" else (f"{{{_NEEDED[output_format]}}}", *KEYS[output_format])
-            if not text or not all(word in text for word in wanted):
-                raise ConfigError(
-                    f"prompt set {self.name!r}: {file}.txt does not ask for {' and '.join(KEYS[output_format])}, which "
-                    f"the format {output_format!r} reads; give it a section '=== user {output_format} ===', or choose "
-                    "another medserl.injector_format"
-                )
+            user = _section(sections, "user", output_format) or ""
+            asked = f"{_section(sections, 'system', output_format) or ''} {user}"
+            lacking = [key for key in KEYS[output_format] if key not in asked]
+            if f"{{{_NEEDED[output_format]}}}" in user and (not lacking or _is_shipped(file, sections)):
+                continue
+            raise ConfigError(
+                f"prompt set {self.name!r}: {file}.txt does not ask for {' and '.join(KEYS[output_format])}, which "
+                f"the format {output_format!r} reads; give it a section '=== user {output_format} ===' that names "
+                "them, or choose another medserl.injector_format"
+            )
 
     def judge(self, note_text: str, original: str, edited: str) -> list[Message]:
         """Messages that ask a judge what became of the note when its sentence ``original`` became ``edited``.
@@ -196,6 +199,17 @@ def load_prompt_set(name_or_dir: str | Path) -> PromptSet:
         _check(path, sections[file], _OWN_PLACEHOLDERS.get(file))
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return PromptSet(folder.name, sections, _version(folder / "VERSION"), digest.hexdigest())
+
+
+@functools.cache
+def _shipped_sections(file: str) -> tuple[dict[tuple[str, str | None], str], ...]:
+    paths = (_SHIPPED / name / f"{file}.txt" for name in prompt_set_names())
+    return tuple(_read_sections(path) for path in paths if path.is_file())
+
+
+def _is_shipped(file: str, sections: dict[tuple[str, str | None], str]) -> bool:
+    """Whether an injector's file says the same as one of the shipped ones."""
+    return sections in _shipped_sections(file)
 
 
 def _version(path: Path) -> str:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, all_told
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
 
@@ -195,11 +195,13 @@ def check_divides(shape: Shape, tp: int, pp: int, rollout_tp: int | None, ends: 
         ConfigError: says which number cannot be divided by which, and what can.
     """
     fitting = [str(size) for size in (1, 2, 4, 8, 16) if undivided(shape, size) is None]
-    if (reason := undivided(shape, tp)) is not None:
-        raise ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}")
-    stage_layers(shape, pp, *ends)
-    if rollout_tp is not None and (reason := unserved(shape, rollout_tp)) is not None:
-        raise ConfigError(f"{shape.name}: {reason}; choose another one")
+    with all_told() as found:
+        if (reason := undivided(shape, tp)) is not None:
+            found.add(ConfigError(f"{shape.name}: {reason}; choose one of {', '.join(fitting)}"))
+        with found.noted():
+            stage_layers(shape, pp, *ends)
+        if rollout_tp is not None and (reason := unserved(shape, rollout_tp)) is not None:
+            found.add(ConfigError(f"{shape.name}: {reason}; choose another one"))
 
 
 def _divisors(number: int) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
+from medserl.config.family import NOTES
 from medserl.config.load import game_settings
 from medserl.config.plugins import described, has_validation_notes
-from medserl.config.settings import JUDGE, GameSettings, GameSetup, labelled_per_round, make_setup
+from medserl.config.settings import JUDGE, GameSettings, labelled_per_round, make_setup
 from medserl.data.rounds import check_no_leak, labelled_notes, training_notes, validation_notes
-from medserl.errors import ConfigError, DataError
+from medserl.errors import ConfigError, DataError, Problems
 from medserl.game import Note
 from medserl.planning.job import ends_of
 from medserl.planning.shapes import check_divides, shape_of
@@ -26,8 +27,9 @@ from medserl.preflight.host import check_machine, check_writable
 from medserl.preflight.layout import check_layout
 from medserl.preflight.model_files import (
     MODEL,
+    check_files,
     check_language,
-    check_weights,
+    has_tokenizer,
     model_path,
     read_model_config,
     tell_other_format,
@@ -39,8 +41,8 @@ from medserl.preflight.notes_fit import (
     labelled_extra,
     settle_prompt_length,
 )
-from medserl.preflight.problems import Problems
 from medserl.preflight.prompt_lengths import load_tokenizer
+from medserl.preflight.ray_address import check_ray_address
 from medserl.run.layout import parallel_of
 from medserl.run.run_dir import RunDir
 from medserl.run.trackers import check_trackers
@@ -48,6 +50,7 @@ from medserl.serving.servers import check_servers
 from medserl.words import counted
 
 _log = logging.getLogger("medserl.data")
+RUN_DIR = "medserl.run_dir"
 
 
 @dataclass
@@ -62,7 +65,9 @@ class Seen:
     """Tokens that the longest prompt needs, room for an edit included; 0: none was measured."""
 
 
-def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) -> Seen:
+def check_all(
+    config: DictConfig, run_dir: RunDir, asked: Collection[str] = (), problems: Problems | None = None
+) -> Seen:
     """Check everything, cheapest first, and settle what follows from the notes; what stands on something that failed
     is left out.
 
@@ -71,6 +76,7 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
             it.
         run_dir: The run directory.
         asked: Keys that the user set, and that nothing here changes.
+        problems: What was found wrong before; all is told at the end.
 
     Returns:
         What the notes are.
@@ -79,18 +85,36 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
         UserError: all problems found: sizes that do not divide, an unusable model directory or run directory, an
         unknown prompt set, unusable notes, prompts longer than configured.
     """
-    problems = Problems()
-    with problems.noted():
-        settle_labelled_share(config)
-    settings = game_settings(config)
-    setup: GameSetup | None = None
+    problems = problems or Problems()
     seen = Seen()
+    own_notes = not problems.doubts(NOTES)
     with problems.noted():
-        check_layout(config)
+        if own_notes:
+            settle_labelled_share(config)
+    settings = game_settings(config)
+    playable = _setting_problems(config, settings, problems)
+    model, measured = None, frozenset[Note]()
+    if not problems.doubts(MODEL):
+        model, measured, seen.longest = _model_problems(config, problems, asked if own_notes else {LONGEST_PROMPT})
+    _machine_problems(config, run_dir, problems)
+    if own_notes:
+        settings = game_settings(config)
+        prompts = model is not None and playable
+        _note_problems(config, settings, problems, measured, MODEL in asked, seen if prompts else None)
+        with problems.noted():
+            seen.notes, seen.gold = _counts(settings)
+    problems.tell()
+    return seen
+
+
+def _setting_problems(config: DictConfig, settings: GameSettings, problems: Problems) -> bool:
+    """Check sizes, devices and what is chosen by name; returns whether a game could be played."""
+    playable = False
+    check_layout(config, problems)
+    check_device(config, problems)
     with problems.noted():
-        check_device(config)
-    with problems.noted():
-        setup = make_setup(settings)
+        make_setup(settings)
+        playable = True
     with problems.noted():
         check_servers(settings)
     with problems.noted():
@@ -98,23 +122,20 @@ def check_all(config: DictConfig, run_dir: RunDir, asked: Collection[str] = ()) 
     if JUDGE in (settings.referee.name, settings.second_referee.name):
         with problems.noted():
             check_judge(config)
-    model, measured, seen.longest = _model_problems(config, problems, asked)
+    return playable
+
+
+def _machine_problems(config: DictConfig, run_dir: RunDir, problems: Problems) -> None:
+    """Check Ray, the run directory and the machine."""
+    check_ray(config, problems)
     with problems.noted():
-        check_ray(config)
-    with problems.noted():
-        run_dir.check(config)
-        run_dir.check_checkpoints(content=False)
-        check_writable(run_dir.path)
-    with problems.noted():
-        check_machine(config)
-    with problems.noted():
-        settings = game_settings(config)
-        named = MODEL in asked
-        prompts = model is not None and setup is not None
-        _note_problems(config, settings, problems, measured, named, seen if prompts else None)
-        seen.notes, seen.gold = _counts(settings)
-    problems.tell()
-    return seen
+        check_ray_address(config)
+    if not problems.doubts(RUN_DIR):
+        with problems.noted():
+            run_dir.check(config)
+            run_dir.check_checkpoints(content=False)
+            check_writable(run_dir.path)
+    check_machine(config, problems)
 
 
 def _counts(settings: GameSettings) -> tuple[int, int]:
@@ -132,18 +153,28 @@ def _note_problems(
     seen: Seen | None,
 ) -> None:
     """Check the notes, and, where their prompts can be made, those too; ``seen`` takes how long they are."""
-    notes, held_out = training_notes(settings), []
+    notes, held_out = None, list[Note]()
     model = config.actor_rollout_ref.model.path
     with problems.noted():
-        check_notes(settings, notes)
-    with problems.noted():
-        check_referee_knows(settings, notes)
+        notes = training_notes(settings)
+    if notes is not None:
+        with problems.noted():
+            check_notes(settings, notes)
+        with problems.noted():
+            check_referee_knows(settings, notes)
+    elif settings.notes.labelled_path is not None:
+        with problems.noted():
+            labelled_notes(settings, [])
     with problems.noted():
         held_out = check_validation(config, settings, notes)
-    check_language(settings.notes.path, [note.text for note in notes], model, MODEL, named)
-    if seen is not None:
-        left = [note for note in (*notes, *held_out) if note not in measured]
-        seen.longest = max(seen.longest, check_prompt_lengths(config, settings, left))
+    if notes is None:
+        return
+    if not problems.doubts(MODEL):
+        with problems.noted():
+            check_language(settings.notes.path, [note.text for note in notes], model, MODEL, named)
+            if seen is not None:
+                left = [note for note in (*notes, *held_out) if note not in measured]
+                seen.longest = max(seen.longest, check_prompt_lengths(config, settings, left))
 
 
 def _model_problems(
@@ -155,6 +186,8 @@ def _model_problems(
     path, model, tokenizer = config.actor_rollout_ref.model.path, None, None
     with problems.noted():
         model = read_model_config(model_path(path, MODEL), MODEL)
+    if isinstance(path, str) and path.strip() and Path(path).is_dir():
+        check_files(Path(path), MODEL, model, problems)
     if model is None:
         return None, frozenset(), 0
     measured: frozenset[Note] = frozenset()
@@ -162,10 +195,9 @@ def _model_problems(
     settle_bucket(config, model)
     if not config.medserl.injector_url:
         tell_other_format(Path(path), config.medserl.injector_format)
-    with problems.noted():
-        _check_files(Path(path), MODEL)
-        check_weights(Path(path), MODEL, model)
-        tokenizer = check_tokenizer(config, model)
+    if has_tokenizer(Path(path)):
+        with problems.noted():
+            tokenizer = check_tokenizer(config, model)
     if tokenizer is not None:  # else no prompt can be measured, and a limit that follows from prompts says nothing
         with problems.noted():
             check_thinking(tokenizer, path, MODEL, config.medserl.thinking)
@@ -220,25 +252,6 @@ def settle_bucket(config: DictConfig, model: dict[str, Any]) -> None:
         engine.update_weights_bucket_megabytes = needed
 
 
-def check_model(path: Path, key: str, megatron: DictConfig, rollout_tp: int = 1) -> dict[str, Any]:
-    """The model directory must hold a model of a known family with its tokenizer that a configuration's Megatron
-    section and vLLM can split; returns config.json."""
-    model = read_model_config(path, key)
-    _check_files(path, key)
-    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
-    check_divides(shape_of(model, f"{key}: {path}"), tp, pp, rollout_tp, ends_of(megatron))
-    return model
-
-
-def _check_files(path: Path, key: str) -> None:
-    if not any((path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
-    if not any(file.is_file() for file in path.glob("*.safetensors")):
-        old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
-        old = old or "; copy the whole model again"
-        raise ConfigError(f"{key}: {path} has no weights (*.safetensors){old}")
-
-
 def check_lengths(config: DictConfig, model: dict[str, Any]) -> None:
     """What a game may take must fit the model's context; vLLM would refuse it after minutes."""
     length, longest = config.actor_rollout_ref.rollout.max_model_len, model.get("max_position_embeddings")
@@ -282,8 +295,9 @@ def check_notes(settings: GameSettings, notes: Sequence[Note]) -> None:
         )
 
 
-def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence[Note]) -> list[Note]:
-    """Held-out notes, when the run validates: there must be some, with both classes, and none that trains.
+def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence[Note] | None) -> list[Note]:
+    """Held-out notes, when the run validates: there must be some, with both classes, and none that trains (``notes``;
+    None where those cannot be read).
 
     Returns:
         The held-out notes; empty when the run does not validate, or has none to validate on (the plan says so).
@@ -294,7 +308,8 @@ def check_validation(config: DictConfig, settings: GameSettings, notes: Sequence
     where = settings.validation.path or described(settings.notes)
     if not any(note.error_text is not None for note in held_out):
         raise DataError(f"{where}: no note has an error variant, so there is nothing to find; choose another file")
-    check_no_leak([*notes, *labelled_extra(settings, notes)], held_out, where)
+    if notes is not None:
+        check_no_leak([*notes, *labelled_extra(settings, notes)], held_out, where)
     return held_out
 
 

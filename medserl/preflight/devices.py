@@ -14,7 +14,7 @@ import os
 from omegaconf import DictConfig, OmegaConf
 
 from medserl.cpu.environment import gpus_here, vllm_is_cpu_build
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 from medserl.preflight.nvidia import NoAnswer, cards, cuda_of_driver, driver_problem, guest_problems
 from medserl.run.launch import device_of
 from medserl.words import counted
@@ -28,31 +28,49 @@ _FLASH = ("flash-attn", "flash-attn-3", "flash-attn-4")
 _BACKENDS = ("auto", "fused", "flash", "unfused", "local")
 
 
-def check_device(config: DictConfig) -> None:
+def check_device(config: DictConfig, problems: Problems | None = None) -> None:
     """The device must be the configuration's, and a GPU must be here where this process is to use one.
+
+    Args:
+        config: The run's configuration.
+        problems: Takes what is wrong; None: it is raised.
 
     Raises:
         ConfigError: devices that contradict each other, too few GPUs, packages for CPUs, or an attention backend
         whose package is not installed.
     """
-    if device_of(config) != "cuda":
-        return
-    check_attention(config)
-    if _joins_a_cluster(config):
-        return
+    with all_told(problems) as found:
+        device = None
+        with found.noted():
+            device = device_of(config)
+        if device != "cuda":
+            return
+        with found.noted():
+            check_attention(config)
+        if not joins_a_cluster(config):
+            _check_gpus(config, found)
+
+
+def _check_gpus(config: DictConfig, found: Problems) -> None:
     there, needed = gpus_here(), devices_on_node(config)
     if there < needed:
-        found = counted(there, "GPU")
-        raise ConfigError(
-            f"trainer.n_gpus_per_node: this machine shows {found} (CUDA_VISIBLE_DEVICES counts), the configuration "
-            f"needs {needed}; change it, or choose another --config"
+        shown = counted(there, "GPU")
+        found.add(
+            ConfigError(
+                f"trainer.n_gpus_per_node: this machine shows {shown} (CUDA_VISIBLE_DEVICES counts), the configuration "
+                f"needs {needed}; change it, or choose another --config"
+            )
         )
-    check_driver()
+        return
+    with found.noted():
+        check_driver()
     tell_guests()
     if vllm_is_cpu_build():
-        raise ConfigError(
-            "trainer.device: cuda, but the installed packages are those for CPUs; run `python3 bootstrap.py --device "
-            "cuda setup`, or choose another --config"
+        found.add(
+            ConfigError(
+                "trainer.device: cuda, but the installed packages are those for CPUs; run `python3 bootstrap.py "
+                "--device cuda setup`, or choose another --config"
+            )
         )
 
 
@@ -102,36 +120,47 @@ def check_attention(config: DictConfig) -> None:
             )
 
 
-def check_ray(config: DictConfig) -> None:
+def check_ray(config: DictConfig, problems: Problems | None = None) -> None:
     """A Ray of this run's own must have the devices and CPUs that the workers ask for, or they wait for ever.
+
+    Args:
+        config: The run's configuration.
+        problems: Takes what is wrong; None: it is raised.
 
     Raises:
         ConfigError: names what is too little.
     """
-    if _joins_a_cluster(config):
+    if joins_a_cluster(config):
         return
-    if config.trainer.nnodes > 1:
-        raise ConfigError(
-            f"trainer.nnodes: {config.trainer.nnodes}, but a Ray that this run starts has one node; give "
-            "+ray_kwargs.ray_init.address=HOST:PORT, or start it with `medserl slurm submit`"
-        )
     ray, devices = config.ray_kwargs.ray_init, devices_on_node(config)
-    logical = ray.get("num_gpus")
-    if logical is not None and logical < devices:
-        raise ConfigError(
-            f"ray_kwargs.ray_init.num_gpus: {logical} is less than the {counted(devices, 'worker')} of "
-            "trainer.n_gpus_per_node and the served models; raise it"
-        )
-    cpus, least = ray.get("num_cpus"), CPUS_PER_WORKER * devices + CPUS_BESIDE
+    logical, cpus, least = ray.get("num_gpus"), ray.get("num_cpus"), CPUS_PER_WORKER * devices + CPUS_BESIDE
     there = cpus if cpus is not None else os.cpu_count() or 1
-    if there < least:
-        raise ConfigError(
-            f"ray_kwargs.ray_init.num_cpus: {there} is less than the {least} logical CPUs that a run of "
-            f"{counted(devices, 'worker')} asks Ray for; set ray_kwargs.ray_init.num_cpus={least} or more"
-        )
+    with all_told(problems) as found:
+        if config.trainer.nnodes > 1:
+            found.add(
+                ConfigError(
+                    f"trainer.nnodes: {config.trainer.nnodes}, but a Ray that this run starts has one node; give "
+                    "+ray_kwargs.ray_init.address=HOST:PORT, or start it with `medserl slurm submit`"
+                )
+            )
+        if logical is not None and logical < devices:
+            found.add(
+                ConfigError(
+                    f"ray_kwargs.ray_init.num_gpus: {logical} is less than the {counted(devices, 'worker')} of "
+                    "trainer.n_gpus_per_node and the served models; raise it"
+                )
+            )
+        if there < least:
+            found.add(
+                ConfigError(
+                    f"ray_kwargs.ray_init.num_cpus: {there} is less than the {least} logical CPUs that a run of "
+                    f"{counted(devices, 'worker')} asks Ray for; set ray_kwargs.ray_init.num_cpus={least} or more"
+                )
+            )
 
 
-def _joins_a_cluster(config: DictConfig) -> bool:
+def joins_a_cluster(config: DictConfig) -> bool:
+    """Whether the run joins a Ray that somebody else has started."""
     return bool(OmegaConf.select(config, "ray_kwargs.ray_init.address"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from medserl.cpu.environment import LONGEST_TMPDIR, fits_sockets, socket_environment
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems, all_told
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_WANTED = 2**30
@@ -22,16 +22,26 @@ TEMPORARY_FREE = 64 * MIB
 """Bytes: Ray's logs and sockets, and what is spilled, lie in the temporary folder; one that is full ends Ray."""
 
 
-def check_machine(config: DictConfig) -> None:
+def check_machine(config: DictConfig, problems: Problems | None = None) -> None:
     """Raise where a run would die minutes after its start for want of something that can be seen now.
+
+    Args:
+        config: The run's configuration.
+        problems: Takes what is wanting; None: it is raised.
 
     Raises:
         ConfigError: too little shared memory, no temporary folder that has room and that sockets fit in.
     """
     if config.ray_kwargs.ray_init.get("address"):
         return  # Ray is up already, and its processes may be on other machines
-    if (problem := shared_memory_problem()) is not None:
-        raise ConfigError(f"{SHARED_MEMORY}: {problem}")
+    with all_told(problems) as found:
+        if (problem := shared_memory_problem()) is not None:
+            found.add(ConfigError(f"{SHARED_MEMORY}: {problem}"))
+        with found.noted():
+            _check_temporary()
+
+
+def _check_temporary() -> None:
     try:
         folder = Path(tempfile.gettempdir())
         free = shutil.disk_usage(folder).free

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medserl.config.settings import BUILTIN_MODEL
-from medserl.errors import ConfigError, DataError
+from medserl.errors import ConfigError, DataError, Problems
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
 from medserl.run.run_dir import FINISHED_FILE
@@ -81,14 +81,47 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
     return model
 
 
-def check_weights(path: Path, key: str, model: dict[str, Any]) -> None:
-    """The weights must be there in full and fit config.json.
+def has_tokenizer(path: Path) -> bool:
+    """Whether a model directory holds a tokenizer."""
+    return any((path / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+
+
+def check_files(path: Path, key: str, model: dict[str, Any] | None, found: Problems) -> None:
+    """A model directory must hold a tokenizer and whole weights that fit config.json, where that can be read.
+
+    Args:
+        path: The directory, which is there.
+        key: The key that names it.
+        model: Its config.json.
+        found: Takes what is wrong.
+    """
+    if check_present(path, key, found):
+        with found.noted():
+            check_weights(path, key, model)
+
+
+def check_present(path: Path, key: str, found: Problems) -> bool:
+    """A model directory must hold a tokenizer and weights, whatever is in them; returns whether there are weights."""
+    if not has_tokenizer(path):
+        found.add(
+            ConfigError(f"{key}: {path} has no tokenizer (tokenizer.json); copy the model's tokenizer files there")
+        )
+    if any(file.is_file() for file in path.glob("*.safetensors")):
+        return True
+    old = "; *.bin is not read: save it again with transformers' save_pretrained" if any(path.glob("*.bin")) else ""
+    found.add(ConfigError(f"{key}: {path} has no weights (*.safetensors){old or '; copy the whole model again'}"))
+    return False
+
+
+def check_weights(path: Path, key: str, model: dict[str, Any] | None) -> None:
+    """The weights must be there in full and fit config.json, where that can be read.
 
     Raises:
         ConfigError: says what is damaged, or what does not fit.
     """
     try:
-        reason = misfit(weight_shapes(path), model)
+        shapes = weight_shapes(path)
+        reason = misfit(shapes, model) if model is not None else None
     except DamagedWeights as error:
         raise ConfigError(f"{key}: {path}: {error}; copy the model again") from None
     except OSError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medserl.config.chat_template import check_chat_template
-from medserl.config.load import DEFAULT_CONFIG, game_settings, load_config
+from medserl.config.load import DEFAULT_CONFIG, REAL_CONFIG, game_settings, load_config
+from medserl.config.model_at_hand import MODEL_KEYS, named_model, of_the_ward
 from medserl.config.quoting import literal
 from medserl.errors import ConfigError
 from medserl.game.labels import Mode
@@ -97,6 +98,8 @@ class PromptCounter:
 
     Attributes:
         tokenizer_name: Where the tokenizer comes from.
+        prompt_set: Name of the prompt set.
+        injector_format: Format of the injector's replies that the prompts ask for.
         limit: ``data.max_prompt_length``; None where only a tokenizer was named.
         slack: Tokens by which an edit may lengthen a prompt.
     """
@@ -114,14 +117,14 @@ class PromptCounter:
         key: str = "--model",
     ) -> None:
         self.tokenizer_name, self.limit, self.slack = tokenizer_name, limit, slack
-        self.prompt_set = prompts.name
-        self._tokenizer, self._prompts, self._format = tokenizer, prompts, injector_format
+        self.prompt_set, self.injector_format = prompts.name, injector_format
+        self._tokenizer, self._prompts = tokenizer, prompts
         self._options = {"enable_thinking": False} if template_options is None else dict(template_options)
         check_chat_template(tokenizer, tokenizer_name, key, self._options)
 
     def prompts(self, text: str, error_text: str | None) -> list[Prompt]:
         """See `note_prompts`."""
-        return list(note_prompts(self._prompts, text, error_text, self._format))
+        return list(note_prompts(self._prompts, text, error_text, self.injector_format))
 
     def assessor(self, text: str) -> Prompt:
         """The prompt for a text that nobody edits."""
@@ -138,27 +141,30 @@ def prompt_counter(
 ) -> PromptCounter:
     """The counter for ``medserl data stats``.
 
-    A model alone gives lengths without a limit; otherwise the configuration (by default the embedded one) says
-    tokenizer, prompt set, injector format and limit, and ``model`` replaces the tokenizer.
+    The configuration says tokenizer, prompt set and injector format: the one that is named, or else the one that a run
+    with the model would take by itself. A model alone gives lengths without a limit.
 
     Raises:
         ConfigError: an unknown configuration, key, prompt set or tokenizer.
     """
-    if model is not None and config_name is None and not overrides:
-        prompts = load_prompt_set(prompt_set or "clinical")
-        return PromptCounter(load_tokenizer(model, "--model"), str(model), prompts)
     source = literal("medserl.notes.path", str(notes), "medserl data stats")
-    config = load_config(config_name or DEFAULT_CONFIG, [source, "medserl.notes.source=files", *overrides])
+    given = [literal(MODEL_KEYS[0], str(model), "--model")] if model is not None else []
+    named = str(model) if model is not None else named_model(overrides)
+    by_model = REAL_CONFIG if named is not None and not of_the_ward(named) else DEFAULT_CONFIG
+    config = load_config(config_name or by_model, [source, "medserl.notes.source=files", *given, *overrides])
     settings = game_settings(config)
+    prompts = load_prompt_set(prompt_set or settings.prompt_set)
+    prompts.check_format(settings.injector_format)
     path = str(model or config.actor_rollout_ref.model.path)
+    alone = model is not None and config_name is None and not overrides
     key = "--model" if model else "actor_rollout_ref.model.path"
     return PromptCounter(
         load_tokenizer(path, key),
         path,
-        load_prompt_set(prompt_set or settings.prompt_set),
-        limit=int(config.data.max_prompt_length),
+        prompts,
+        limit=None if alone else int(config.data.max_prompt_length),
         injector_format=settings.injector_format,
-        slack=TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits,
+        slack=0 if alone else TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits,
         template_options=dict(config.data.apply_chat_template_kwargs),
         key=key,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, all_told
 from medserl.files import read_json, write_atomically
 from medserl.run.curves import tag
 from medserl.run.tracker_kinds import KINDS, Kind, Opening, Tracker
@@ -36,17 +36,23 @@ def check_trackers(names: Sequence[str], environ: Mapping[str, str] | None = Non
         ConfigError: names the tracker and what it lacks.
     """
     environ = os.environ if environ is None else environ
-    for name in names:
-        kind = KINDS.get(name)
-        if kind is None:
-            raise ConfigError(f"{KEY}: {name!r} is not one of {', '.join(KINDS)}")
-        if importlib.util.find_spec(kind.module) is None:
-            raise ConfigError(
-                f"{KEY}: {name} is not installed; install the package {kind.package} into this environment, or leave "
-                f"{name} out"
-            )
-        if lacks := kind.lacks(environ):
-            raise ConfigError(f"{KEY}: {name} needs {lacks}")
+    with all_told() as found:
+        for name in names:
+            with found.noted():
+                _check_tracker(name, environ)
+
+
+def _check_tracker(name: str, environ: Mapping[str, str]) -> None:
+    kind = KINDS.get(name)
+    if kind is None:
+        raise ConfigError(f"{KEY}: {name!r} is not one of {', '.join(KINDS)}")
+    if importlib.util.find_spec(kind.module) is None:
+        raise ConfigError(
+            f"{KEY}: {name} is not installed; install the package {kind.package} into this environment, or leave "
+            f"{name} out"
+        )
+    if lacks := kind.lacks(environ):
+        raise ConfigError(f"{KEY}: {name} needs {lacks}")
 
 
 def where_numbers_go(names: Iterable[str], environ: Mapping[str, str] | None = None) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from medserl.config.judge import judge_options
 from medserl.config.servers import api_of, host_of, is_readable_on_the_way
 from medserl.config.settings import JUDGE, GameSettings
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, all_told
 from medserl.serving.openai_server import INJECTOR_KEY, JUDGE_KEY, request_headers
 
 _PROBE_SECONDS = 10.0
@@ -54,16 +54,22 @@ def check_servers(settings: GameSettings) -> None:
         ConfigError: notes would cross a network unencrypted though ``medserl.allow_plain_http`` is not set; a server
             does not answer, or does not serve the model.
     """
-    for server in servers_of(settings):
-        if is_readable_on_the_way(server.api) and not settings.allow_plain_http:
-            raise ConfigError(
-                f"{server.key}: http to {host_of(server.api)} would send notes, and a key, readable over the network; "
-                f"give https://, a server on this machine, or allow it with {PLAIN_HTTP}=true"
-            )
-        names = _models(server)
-        if server.model is not None and server.model not in names:
-            where = server.key.removesuffix("url") + "model"
-            raise ConfigError(f"{where}: {server.api} serves {', '.join(names)}, not {server.model}")
+    with all_told() as found:
+        for server in servers_of(settings):
+            with found.noted():
+                _check_server(server, settings.allow_plain_http)
+
+
+def _check_server(server: Server, plain: bool) -> None:
+    if is_readable_on_the_way(server.api) and not plain:
+        raise ConfigError(
+            f"{server.key}: http to {host_of(server.api)} would send notes, and a key, readable over the network; "
+            f"give https://, a server on this machine, or allow it with {PLAIN_HTTP}=true"
+        )
+    names = _models(server)
+    if server.model is not None and server.model not in names:
+        where = server.key.removesuffix("url") + "model"
+        raise ConfigError(f"{where}: {server.api} serves {', '.join(names)}, not {server.model}")
 
 
 def where_notes_go(settings: GameSettings) -> str:

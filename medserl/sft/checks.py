@@ -9,19 +9,34 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from medserl.errors import ConfigError, DataError
+from medserl.errors import ConfigError, DataError, Problems, all_told
 from medserl.game import Mode, Note
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations
 
 _ROWS = 256  # tokenized at a time
 
 
-def check_layout(config: DictConfig) -> None:
+_LAYOUT = ("trainer.nnodes", "trainer.n_gpus_per_node", "engine.tensor_model_parallel_size",
+           "engine.pipeline_model_parallel_size", "medserl.mixture")  # fmt: skip
+
+
+def check_layout(config: DictConfig, problems: Problems | None = None) -> None:
     """Workers, parallel sizes and batch sizes must divide each other.
+
+    Args:
+        config: The configuration of a warm start.
+        problems: Takes what does not; None: it is raised.
 
     Raises:
         ConfigError: names the two that do not.
     """
+    with all_told(problems) as found:
+        if not found.doubts(*_LAYOUT):
+            _check_sizes(config)
+
+
+def _check_sizes(config: DictConfig) -> None:
+    """Raise ConfigError for the first two that do not divide; each stands on the one before."""
     engine, trainer, data = config.engine, config.trainer, config.data
     tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
     workers = trainer.nnodes * trainer.n_gpus_per_node

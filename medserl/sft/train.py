@@ -18,19 +18,22 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
+from medserl.config.family import NOTES
 from medserl.config.load import load_sft_config, sft_settings
 from medserl.config.mistakes import keys_of
 from medserl.config.model_at_hand import threads_for
 from medserl.config.sft_settings import SftSettings, batch_size, batches_made, of_the_ward
-from medserl.errors import ConfigError, DataError, UserError
+from medserl.errors import ConfigError, DataError, Problems, UserError
 from medserl.files import put_in_place, replace_durably, sync, write_atomically
-from medserl.game import load_notes, load_prompt_set
+from medserl.game import PromptSet, load_notes, load_prompt_set
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations, note_batches
-from medserl.preflight.checks import check_model
+from medserl.planning.job import ends_of
+from medserl.planning.shapes import check_divides, shape_of
+from medserl.preflight.checks import RUN_DIR
 from medserl.preflight.devices import check_device
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_writable
-from medserl.preflight.model_files import check_language, check_weights, model_path
+from medserl.preflight.model_files import check_files, check_language, has_tokenizer, model_path, read_model_config
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
@@ -40,13 +43,13 @@ from medserl.run.trackers import Trackers, check_trackers, numbers_of
 from medserl.sft.checkpoints import check_described, newest
 from medserl.sft.checks import check_layout, check_lengths, of_each_note
 from medserl.sft.launcher import Heard, SftFailed, launch
-from medserl.sft.nodes import FirstNodeAbsent, place_of
+from medserl.sft.nodes import FirstNodeAbsent, Place, place_of
 from medserl.ward import model_dir
 from medserl.words import counted
 
 logger = logging.getLogger("medserl.sft")
 DEMONSTRATIONS = "demonstrations.parquet"
-MODEL_DIR = "model"
+MODEL, MODEL_DIR = "model.path", "model"
 START_DIR = "start"
 RESOLVED = "sft.yaml"  # what the workers of all nodes read
 UNTRAINED_WARD = "untrained:ward"
@@ -67,22 +70,41 @@ class SftRun:
     def __init__(self, config: str | DictConfig, overrides: list[str]) -> None:
         self.name = config if isinstance(config, str) else "(python)"
         self.overrides = overrides
-        self.config = load_sft_config(config, overrides) if isinstance(config, str) else config
+        problems = Problems()
+        self.config = load_sft_config(config, overrides, problems=problems) if isinstance(config, str) else config
         self.settings: SftSettings = sft_settings(self.config)
         self.run_dir = RunDir(Path(self.settings.run_dir))
-        self.run_dir.check(self.config)
-        check_writable(self.run_dir.path)
-        check_described(self.run_dir.checkpoints)
-        check_device(self.config)
-        self.place = place_of(self.config.trainer.nnodes)
-        check_trackers(self.settings.trackers)
-        check_layout(self.config)
-        self.prompts = load_prompt_set(self.settings.prompt_set)
-        self.prompts.check_format(self.settings.injector_format)
+        self.place = Place()
+        self._check_machine(problems)
+        check_layout(self.config, problems)
+        prompts = None
+        with problems.noted():
+            prompts = load_prompt_set(self.settings.prompt_set)
+            prompts.check_format(self.settings.injector_format)
         if not self.model_dir.is_dir():  # else there is nothing left to do
-            self.check_checkpoints(content=False)
+            with problems.noted():
+                self.check_checkpoints(content=False)
             with environment_kept():  # torch and others set variables when the tokenizer's library imports them
-                self._check_demonstrations(self._tokenizer())
+                tokenizer = None if problems.doubts(MODEL) else self._tokenizer(problems)
+                if not problems.doubts(NOTES):
+                    with problems.noted():
+                        self._check_demonstrations(prompts, tokenizer, not problems.doubts(MODEL))
+        problems.tell()
+        assert prompts is not None
+        self.prompts = prompts
+
+    def _check_machine(self, problems: Problems) -> None:
+        """Check the run directory, this machine's device and its place among the nodes."""
+        if not problems.doubts(RUN_DIR):
+            with problems.noted():
+                self.run_dir.check(self.config)
+                check_writable(self.run_dir.path)
+                check_described(self.run_dir.checkpoints)
+        check_device(self.config, problems)
+        with problems.noted():
+            self.place = place_of(self.config.trainer.nnodes)
+        with problems.noted():
+            check_trackers(self.settings.trackers)
 
     _context: int | None = None
     """Positions of the start model, where its config.json says."""
@@ -147,9 +169,8 @@ class SftRun:
 
     # ---------------------------------------------------------------- demonstrations
 
-    def _batches(self) -> Iterator[list[Demonstration]]:
+    def _batches(self, prompts: PromptSet) -> Iterator[list[Demonstration]]:
         settings, mixture = self.settings, self.settings.mixture
-        prompts = self.prompts
         if settings.notes.path is None:
             from medserl.ward.demonstrations import Late, Mixture, demonstration_batches
             from medserl.ward.generator import ward_cases
@@ -165,51 +186,70 @@ class SftRun:
             form = settings.injector_format
             yield from demonstration_batches(table, cases, prompts, own, settings.seed, late, form)
             return
-        maker = self._maker()
+        maker = self._maker(prompts)
         notes = load_notes(Path(settings.notes.path))
         pairs, turns = mixture.assessor_pairs, mixture.injector_turns
         yield from note_batches(notes, maker, assessor_pairs=pairs, injector_turns=turns, seed=settings.seed)
 
-    def _tokenizer(self) -> Any:
-        """The start model's; the model is looked at first."""
+    def _tokenizer(self, problems: Problems) -> Any:
+        """The start model's, the model looked at first; None where ``problems`` took that it cannot be used."""
         if self.config.model.path == UNTRAINED_WARD:
-            return load_tokenizer(model_dir(), "model.path")  # the same as the one that is made
-        start = model_path(self.config.model.path, "model.path")
-        model = check_model(start, "model.path", self.config.engine)
-        self._context = model.get("max_position_embeddings")
-        check_memory(self.config, model, str(start), keys_of(self.overrides))
-        check_weights(start, "model.path", model)
-        tokenizer = load_tokenizer(start, "model.path")
-        check_chat_template(tokenizer, start, "model.path", {"enable_thinking": False})
-        check_thinking(tokenizer, start, "model.path", thinking=False)
-        check_vocabulary(tokenizer, start, "model.path", model)
+            return load_tokenizer(model_dir(), MODEL)  # the same as the one that is made
+        engine, start = self.config.engine, None
+        tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
+        with problems.noted():
+            start = model_path(self.config.model.path, MODEL)
+        if start is None:
+            return None
+        model, tokenizer = None, None
+        with problems.noted():
+            model = read_model_config(start, MODEL)
+        if start.is_dir():
+            check_files(start, MODEL, model, problems)
+        if model is not None:
+            self._context = model.get("max_position_embeddings")
+            with problems.noted():
+                check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1, ends_of(engine))
+                check_memory(self.config, model, str(start), keys_of(self.overrides))
+        if has_tokenizer(start):
+            with problems.noted():
+                tokenizer = load_tokenizer(start, MODEL)
+                check_chat_template(tokenizer, start, MODEL, {"enable_thinking": False})
+                check_thinking(tokenizer, start, MODEL, thinking=False)
+                if model is not None:
+                    check_vocabulary(tokenizer, start, MODEL, model)
         return tokenizer
 
-    def _check_demonstrations(self, tokenizer: Any) -> None:
+    def _check_demonstrations(self, prompts: PromptSet | None, tokenizer: Any, known_model: bool) -> None:
         """Notes that offer none, or too long ones, are refused before anything is written. Of the ward, whose notes
-        are all of a kind, the first batches are made; of a file every note is looked at."""
+        are all of a kind, the first batches are made; of a file every note is looked at. Without prompts or a
+        tokenizer, the file is read all the same."""
+        path, mixture = self.settings.notes.path, self.settings.mixture
+        notes = [] if path is None else load_notes(Path(path))
+        if prompts is None:
+            return
         try:
-            first = next(self._batches(), [])
+            first = next(self._batches(prompts), [])
         except UserError:
             raise
         except ValueError as error:
             raise self._refused(error) from None
         found: Iterator[tuple[str, Demonstration]] = ((f"demonstration {i}", demo) for i, demo in enumerate(first))
-        path, mixture = self.settings.notes.path, self.settings.mixture
         if path is not None:
-            notes = load_notes(Path(path))
             toy = model_dir() if self.config.model.path == UNTRAINED_WARD else self.config.model.path
-            check_language(path, [note.text for note in notes], toy, "model.path")
-            found = of_each_note(notes, self._maker(), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
-        check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
+            if known_model:
+                check_language(path, [note.text for note in notes], toy, MODEL)
+            found = of_each_note(notes, self._maker(prompts), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
+        if tokenizer is not None:
+            check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
 
     def _refused(self, error: ValueError) -> DataError:
         return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}, or set that part of medserl.mixture to 0")
 
-    def _maker(self) -> NoteDemonstrations:
+    def _maker(self, prompts: PromptSet) -> NoteDemonstrations:
         settings, mixture = self.settings, self.settings.mixture
         shares = mixture.label_noise, mixture.thinking, mixture.proved_errors, mixture.habit
-        return NoteDemonstrations(self.prompts, settings.injector_format, *shares)
+        return NoteDemonstrations(prompts, settings.injector_format, *shares)
 
     def _write_demonstrations(self) -> None:
         path = self.run_dir.path / DEMONSTRATIONS
@@ -218,7 +258,7 @@ class SftRun:
         from medserl.sft.data import LossWeights, write_demonstrations
 
         settings = self.settings
-        batches = islice(self._batches(), batches_made(settings))
+        batches = islice(self._batches(self.prompts), batches_made(settings))
         temporary = path.with_name(f".{path.name}")
         temporary.unlink(missing_ok=True)
         try:

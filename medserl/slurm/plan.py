@@ -11,12 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, all_told
 from medserl.planning.fits import check_fits, check_served
-from medserl.planning.job import Job, job_of
+from medserl.planning.job import Job, ends_of, job_of
 from medserl.planning.memory import GIB, UPDATE, Need, need_of, size_text
 from medserl.planning.shapes import Shape as Model
-from medserl.planning.shapes import shape_of
+from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.devices import CPUS_PER_WORKER
 from medserl.report.terminal import Table
 from medserl.words import counted
@@ -221,7 +221,7 @@ def _look_for(plan: Plan, path: str, what: str, shape: Shape) -> bool:
 
 
 def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Model | None:
-    from medserl.preflight.checks import check_model
+    from medserl.preflight.model_files import check_present, read_model_config
 
     key, path = "actor_rollout_ref.model.path", str(config.actor_rollout_ref.model.path)
     plan.model = path
@@ -229,8 +229,13 @@ def _check_model(plan: Plan, config: DictConfig, shape: Shape) -> Model | None:
     if shape.in_container and not outside.is_dir():
         _look_for(plan, path, "model", shape)
         return None
-    rollout = config.actor_rollout_ref.rollout
-    model = check_model(outside, key, config.actor_rollout_ref.actor.megatron, rollout.tensor_model_parallel_size)
+    actor = config.actor_rollout_ref.actor.megatron
+    tp, pp = actor.tensor_model_parallel_size, actor.pipeline_model_parallel_size
+    with all_told() as found:
+        model = read_model_config(outside, key)
+        check_present(outside, key, found)
+        served = config.actor_rollout_ref.rollout.tensor_model_parallel_size
+        check_divides(shape_of(model, f"{key}: {outside}"), tp, pp, served, ends_of(actor))
     return shape_of(model, path)
 
 

@@ -19,7 +19,7 @@ from medserl.config.mistakes import keys_of
 from medserl.config.model_at_hand import threads_for
 from medserl.config.plugins import has_validation_notes
 from medserl.data.rounds import Round, planned_rounds
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, Problems
 from medserl.game import load_prompt_set
 from medserl.game.referee.instruction import unchecked_labels
 from medserl.gamelog.log import GameLog
@@ -84,12 +84,14 @@ class MedSeRLTrainer:
         self.verbose = verbose
         self.config_name = config if isinstance(config, str) else "(python)"
         self.overrides = list(overrides)
-        self.config = load_config(config, overrides) if isinstance(config, str) else config
+        problems, deadline = Problems(), None
+        self.config = load_config(config, overrides, problems=problems) if isinstance(config, str) else config
         self.settings = game_settings(self.config)
         self.run_dir = RunDir(Path(self.settings.run_dir))
-        deadline = read_deadline(os.environ, time.time())
+        with problems.noted():
+            deadline = read_deadline(os.environ, time.time())
         with environment_kept():  # torch and others set variables when the tokenizer's library imports them
-            self.seen = check_all(self.config, self.run_dir, keys_of(self.overrides))
+            self.seen = check_all(self.config, self.run_dir, keys_of(self.overrides), problems)
         self.settings = game_settings(self.config)  # without gold errors the check sets the labelled share to 0
         self._deadline = Deadline(deadline, self.settings.deadline_margin, time.time)
         self._out_of_time: str | None = None

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from medserl.config import family
 from medserl.config.load import available_configs, configs_dir, game_settings, is_sft_config, load_config
 from medserl.config.settings import GameSettings, RewardSettings, labelled_per_round, make_setup
-from medserl.errors import ConfigError
+from medserl.errors import ConfigError, UserError
 from medserl.game import RewardConfig
 from medserl.preflight.layout import check_layout
 
@@ -141,7 +141,7 @@ def test_sizes_that_do_not_divide_are_refused(overrides: list[str], told: str) -
 def test_error_types_need_a_prompt_each() -> None:
     types = "medserl.error_types=[diagnosis,causalorganism]"
     make_setup(game_settings(load_config("embedded", ["medserl.prompt_set=clinical", types])))
-    with pytest.raises(ConfigError, match=r"'ward' has no injector_error_diagnosis\.txt"):
+    with pytest.raises(UserError, match=r"'ward' has no injector_error_diagnosis\.txt.*\n.*error_causalorganism"):
         make_setup(game_settings(load_config("embedded", [types])))
     with pytest.raises(ConfigError, match="'dose' is not known"):
         make_setup(game_settings(load_config("embedded", ["medserl.error_types=[dose]"])))

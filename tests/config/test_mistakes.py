@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medserl.config.family import TRAIN, compose, config_path, configs_dir
 from medserl.config.load import load_config, load_sft_config
-from medserl.config.mistakes import check_overrides, quoted, verl_defaults
+from medserl.config.mistakes import check_override, quoted, verl_defaults
 from medserl.config.refused import TRAIN_ONLY, TRAIN_WITHOUT_EFFECT, check_effects, check_supported
 from medserl.errors import ConfigError
 
@@ -62,7 +62,7 @@ def test_the_quotes_that_it_names_are_right(value: str) -> None:
     if value.strip("\"'") != value or "\\" in value or "${" in value:
         return
     (word,) = shlex.split(quoted("medserl.run_dir", value))
-    check_overrides([word])
+    check_override(word)
 
 
 @pytest.mark.parametrize("word", ["+=1", "=1", "++=x", "~=1", "..=1", "medserl..seed=1", "medserl.=1"])

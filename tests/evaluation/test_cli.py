@@ -20,9 +20,12 @@ ROLLOUT = "actor_rollout_ref.rollout"
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "--model: say which model"),
-        (["--model", "/no/such/model"], "/no/such/model: is not a directory"),
-        (["--model", "nobody/nothing-9b"], "nobody/nothing-9b: is not a directory, and no model of that name is in"),
+        (["--data", "ward:test"], "--model: say which model"),
+        (["--data", "ward:test", "--model", "/no/such/model"], "/no/such/model: is not a directory"),
+        (
+            ["--data", "ward:test", "--model", "nobody/nothing-9b"],
+            "nobody/nothing-9b: is not a directory, and no model of that name is in",
+        ),
         (["--model", BUILTIN_MODEL], "--data: say what to evaluate on"),
         (["--model", BUILTIN_MODEL, "--data", "nothing.csv"], "nothing.csv: no such file"),
         (["--model", BUILTIN_MODEL, "--data", "ward:none"], "no such split"),

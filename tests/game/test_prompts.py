@@ -1,11 +1,13 @@
 """Prompt sets as files."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from medserl.errors import ConfigError
+from medserl.game import prompts as prompts_module
 from medserl.game.labels import ERROR_TYPES, Mode
 from medserl.game.parse import parse_edit
 from medserl.game.prompts import FORMATS, load_prompt_set, numbered_sentences, prompt_set_names
@@ -140,24 +142,39 @@ def test_a_set_without_the_asked_format(folder: Path) -> None:
         load_prompt_set(folder).injector("A.", Mode.ERROR, "note")
 
 
+def refused_formats(folder: Path) -> dict[str, str]:
+    """By format, the file that does not ask for it."""
+    found = {}
+    for format_ in FORMATS:
+        try:
+            load_prompt_set(folder).check_format(format_)
+        except ConfigError as error:
+            assert f"'=== user {format_} ===' that names them" in str(error)
+            found[format_] = str(error).partition(": ")[2].partition(".txt")[0]
+    return found
+
+
 def test_a_set_that_does_not_ask_for_a_format_is_told_what_it_lacks(folder: Path) -> None:
     """Also where its one section for all formats would be taken, which asks for another."""
-    error = folder / "injector_error.txt"
-    for format_, told in (("edit", None), ("phrase", "benign"), ("note", "benign")):
-        prompts = load_prompt_set(folder)  # its benign file has one section, {sentences} and {note} in it
-        if told is None:
-            prompts.check_format(format_)
-            continue
-        with pytest.raises(ConfigError, match=rf"injector_{told}\.txt does not ask for .*'=== user {format_} ==='"):
-            prompts.check_format(format_)
-    every = "{sentences} {note} sentence_id: new_sentence: old_phrase: new_phrase:"
-    (folder / "injector_benign.txt").write_text(every)
-    error.write_text("=== user phrase ===\n{note}")
-    prompts = load_prompt_set(folder)
-    prompts.check_format("phrase")
-    for format_, file in (("edit", "error"), ("note", "benign")):
-        with pytest.raises(ConfigError, match=rf"injector_{file}\.txt does not ask"):
-            prompts.check_format(format_)
+    benign, error = folder / "injector_benign.txt", folder / "injector_error.txt"
+    assert refused_formats(folder) == dict.fromkeys(FORMATS, "injector_benign")
+    benign.write_text("{sentences} {note} sentence_id: new_sentence: old_phrase: new_phrase:")
+    assert refused_formats(folder) == {"edit": "injector_error", "note": "injector_benign", "phrase": "injector_error"}
+    error.write_text("=== user phrase ===\n{note} Say old_phrase and new_phrase.")
+    assert refused_formats(folder) == {"edit": "injector_error", "note": "injector_benign"}
+    error.write_text("=== system ===\nSay old_phrase, new_phrase.\n=== user phrase ===\n{note}")
+    assert "phrase" not in refused_formats(folder)
+    error.write_text("=== user phrase ===\n{note} Say old_phrase.")
+    assert refused_formats(folder)["phrase"] == "injector_error"
+
+
+def test_a_section_is_not_taken_on_trust_unless_it_is_the_wards(tmp_path: Path) -> None:
+    """The ward's model has learnt its short prompts; whoever writes others must say what is to be answered."""
+    copy = Path(shutil.copytree(prompts_module._SHIPPED / "ward", tmp_path / "mine"))
+    assert refused_formats(copy) == {}
+    file = copy / "injector_error.txt"
+    file.write_text(file.read_text().replace("INJECT", "CHANGE"))
+    assert refused_formats(copy) == dict.fromkeys(FORMATS, "injector_error")
 
 
 @pytest.mark.parametrize("name", ["clinical", "ward"])

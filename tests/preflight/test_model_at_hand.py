@@ -14,15 +14,14 @@ from medserl.cli.arguments import chosen_config
 from medserl.cli.main import build_parser, main
 from medserl.config.load import game_settings, load_config, load_sft_config
 from medserl.config.model_at_hand import named_model, prompts_for
-from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError
+from medserl.errors import EXIT_OK, EXIT_USAGE, ConfigError, DataError, Problems
 from medserl.evaluation.engine import Decoding, assess
 from medserl.evaluation.kept import KeptAnswers
 from medserl.evaluation.model import check_files, model_directory
 from medserl.evaluation.run import Request, engine_config
 from medserl.preflight.model_files import read_model_config
 from medserl.preflight.notes_fit import check_referee_knows
-from medserl.preflight.problems import Problems
-from medserl.preflight.prompt_lengths import load_tokenizer
+from medserl.preflight.prompt_lengths import load_tokenizer, prompt_counter
 from medserl.run.weights import stranger
 from medserl.ward import MODEL_DIR, ward_notes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
@@ -97,6 +96,42 @@ def test_all_problems_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     assert "4 things stand in the way" in error and len(error.split("stand in the way")[1].splitlines()) == 5
 
 
+def without_a_shard(model: Path) -> Path:
+    (model / "model.safetensors").rename(model / "model-1.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-1.safetensors", "x": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return model
+
+
+def test_a_wrong_word_hides_neither_a_shard_nor_a_file_nor_ray(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command tells what is wrong with the settings and with what they name in one list."""
+    model = str(without_a_shard(make_model(tmp_path / "model")))
+    monkeypatch.setattr("medserl.evaluation.engine.prepare_device", lambda config: "cpu")
+    monkeypatch.setenv("MEDSERL_DEADLINE", "soon")
+    out, wrong = str(tmp_path / "out"), ("medserl.seed=many", "trainer.nope=1")
+    shard, word, key = "lacks model-2.safetensors", "medserl.seed takes a whole number", "has a key trainer.nope"
+    absent = "absent.jsonl: no such file"
+    ray = "+ray_kwargs.ray_init.address=head"
+    commands = (
+        (
+            ["train", "--prompt-data", "absent.jsonl", "--max-epochs", "two", "--run-dir", out, "--dry-run", ray],
+            ("trainer.total_epochs: 'two'", "'head' is not an address of a Ray", "MEDSERL_DEADLINE: 'soon'"),
+        ),
+        (["sft", "--data", "absent.jsonl", "--run-dir", out, "--dry-run", "--steps", "-1"], ("medserl.steps: -1",)),
+        (["evaluate", "--data", "absent.jsonl", "--out", out, "--samples", "0"], ("--samples: 0",)),
+        (["check", "absent.jsonl", "--out", out, "--prompt-set", "nope"], ("prompt set 'nope'",)),
+    )
+    for command, more in commands:
+        assert main([*command, "--model", model, *wrong]) == EXIT_USAGE
+        error = capsys.readouterr().err
+        told = (shard, word, key, absent, *more)
+        assert f"{len(told)} things stand in the way" in error, error
+        assert [sentence for sentence in told if sentence not in error] == []
+    assert not Path(out).exists()
+
+
 def test_a_problem_is_told_once_and_alone_as_it_is() -> None:
     problems = Problems()
     problems.tell()
@@ -152,6 +187,26 @@ def test_the_configuration_follows_the_model(tmp_path: Path, monkeypatch: pytest
     assert chosen_config(parsed("train"), []) == "embedded"
     with pytest.raises(ConfigError, match="this machine has a GPU; name a configuration"):
         chosen_config(parsed("train"), [f"{path}={real}"])
+
+
+def test_statistics_measure_what_a_run_with_the_model_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real, notes = make_model(tmp_path / "real"), real_notes(tmp_path / "notes.jsonl", 2)
+    for model, config, overrides, expected in (
+        (real, None, [], ("clinical", "phrase", None)),
+        (MODEL_DIR, None, [], ("ward", "edit", None)),
+        (None, None, [f"actor_rollout_ref.model.path={real}"], ("clinical", "phrase", 1024)),
+        (real, "embedded", [], ("clinical", "edit", 192)),
+        (real, None, ["medserl.injector_format=note"], ("clinical", "note", 1024)),
+    ):
+        counter = prompt_counter(config, model, overrides, notes)
+        assert (counter.prompt_set, counter.injector_format, counter.limit) == expected
+    lengths = {}
+    for format_ in ("phrase", "edit"):
+        counter = prompt_counter(None, real, [f"medserl.injector_format={format_}"], notes)
+        lengths[format_] = counter.needed(counter.prompts("He is well. He goes.", None))[0]
+    assert lengths["phrase"] != lengths["edit"]
+    assert main(["data", "stats", str(notes), "--model", str(real)]) == EXIT_OK
+    assert "prompts    clinical, replies in the format phrase" in capsys.readouterr().out
 
 
 def test_an_evaluation_asks_a_real_model_in_clinical_words(tmp_path: Path) -> None:
@@ -315,10 +370,7 @@ def test_templates_that_can_do_what_is_asked_pass(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_is_told_by_training_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = make_model(tmp_path / "model")
-    (model / "model.safetensors").rename(model / "model-1.safetensors")
-    index = {"weight_map": {"model.norm.weight": "model-1.safetensors", "x": "model-2.safetensors"}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = without_a_shard(make_model(tmp_path / "model"))
     assert start(tmp_path, "--model", str(model)) == EXIT_USAGE
     assert "lacks model-2.safetensors" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"lacks model-2\.safetensors"):

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
 from medserl.config.load import load_config
-from medserl.errors import ConfigError
-from medserl.preflight.checks import check_lengths, check_model
-from medserl.preflight.model_files import check_weights
+from medserl.errors import ConfigError, all_told
+from medserl.planning.shapes import check_divides, shape_of
+from medserl.preflight.checks import check_lengths
+from medserl.preflight.model_files import check_files, read_model_config
 from medserl.ward import model_dir
 
 KEY = "actor_rollout_ref.model.path"
@@ -24,9 +24,10 @@ def model(tmp_path: Path) -> Path:
 
 
 def look(path: Path, tp: int = 1) -> dict[str, Any]:
-    split = {"tensor_model_parallel_size": tp, "pipeline_model_parallel_size": 1}
-    config = check_model(path, KEY, OmegaConf.create(split))
-    check_weights(path, KEY, config)
+    with all_told() as found:
+        config = read_model_config(path, KEY)
+        check_files(path, KEY, config, found)
+        check_divides(shape_of(config, KEY), tp, 1, 1)
     check_lengths(load_config("embedded"), config)
     return config
 
