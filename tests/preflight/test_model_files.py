@@ -16,6 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medserl.cli.main import main
+from medserl.config.load import load_config
+from medserl.errors import Problems, UserError
+from medserl.preflight.checks import _model_problems
 from medserl.preflight.model_files import NUMBERS
 from medserl.run.weights import DamagedWeights, header, misfit, weight_shapes
 from medserl.ward import MODEL_DIR
@@ -97,7 +100,22 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+BY_COMMAND = ("null", "no heads", "short context", "cut weights", "tokenizer empty")
+"""Of each kind one; the others are looked at without a whole dry run."""
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name not in BY_COMMAND])
+def test_what_cannot_be_trained_is_a_problem(name: str, model: Path) -> None:
+    damage, told = DAMAGES[name]
+    damage(model)
+    problems = Problems()
+    _model_problems(load_config("embedded", [*SMALL, f"actor_rollout_ref.model.path={model}"]), problems, ())
+    with pytest.raises(UserError) as error:
+        problems.tell()
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize("name", BY_COMMAND)
 def test_what_cannot_be_trained_is_refused(name: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage, told = DAMAGES[name]
     damage(model)
