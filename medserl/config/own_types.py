@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
@@ -67,12 +68,18 @@ def mistakes_in_file(settings: type, section: Any, prefix: Sequence[str] = ()) -
             yield path, f"{told}, not {_shown(value)}" if " takes " in told else told
 
 
+@functools.cache
+def _hints(settings: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; to work them out takes a millisecond, and every key asks."""
+    return get_type_hints(settings)
+
+
 def _kinds(settings: Any, path: Sequence[str]) -> tuple[Any, ...] | None:
     """The types that a key may have; None where there is no such key."""
     kinds: tuple[Any, ...] = (settings,)
     for name in path:
-        own = next((kind for kind in kinds if is_dataclass(kind)), None)
-        hints = get_type_hints(own) if own is not None else {}
+        own: Any = next((kind for kind in kinds if is_dataclass(kind)), None)
+        hints = _hints(own) if own is not None else {}
         if name not in hints:
             return None
         kinds = _alternatives(hints[name])
@@ -83,10 +90,10 @@ def _mistake(settings: Any, path: Sequence[str], value: Any) -> str | None:
     kinds: tuple[Any, ...] = (settings,)
     known = "medserl"
     for name in path:
-        own = next((kind for kind in kinds if is_dataclass(kind)), None)
+        own: Any = next((kind for kind in kinds if is_dataclass(kind)), None)
         if own is None:
             return None if _is(kinds, dict) else f"{known} has no keys below it: it takes {_taken(kinds)}"
-        hints = get_type_hints(own)
+        hints = _hints(own)
         if name not in hints:
             return None
         kinds, known = _alternatives(hints[name]), f"{known}.{name}"
