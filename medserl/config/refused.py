@@ -60,11 +60,7 @@ _TRAIN: Only = (
     ("actor_rollout_ref.rollout.data_parallel_size", 1, _VLLM),
     ("actor_rollout_ref.rollout.pipeline_model_parallel_size", 1, _VLLM),
     ("actor_rollout_ref.rollout.expert_parallel_size", 1, _DENSE),
-    (
-        "actor_rollout_ref.rollout.enable_rollout_routing_replay",
-        False,
-        _DENSE,
-    ),
+    ("actor_rollout_ref.rollout.enable_rollout_routing_replay", False, _DENSE),
     ("actor_rollout_ref.rollout.quantization", None, "new weights go to vLLM as they are"),
     ("actor_rollout_ref.rollout.multi_turn.enable", False, "the game has turns of its own (medserl.max_attempts)"),
     ("actor_rollout_ref.rollout.checkpoint_engine.backend", "naive", "others were not tested here"),
@@ -98,11 +94,7 @@ _MEGATRON: Only = (
     *((f"{part}.megatron.{key}", *rest) for part in _POLICY for key, *rest in _SPLITS),
     ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
     ("actor_rollout_ref.actor.megatron.dynamic_context_parallel", False, "context parallelism was not tested here"),
-    (
-        "actor_rollout_ref.actor.megatron.router_replay.mode",
-        "disabled",
-        _DENSE,
-    ),
+    ("actor_rollout_ref.actor.megatron.router_replay.mode", "disabled", _DENSE),
 )
 _FSDP: Only = (
     ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),

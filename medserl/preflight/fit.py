@@ -66,23 +66,16 @@ def fit_host_alone(config: DictConfig, shape: Shape, memory: float, told: str, a
         ConfigError: what it needs, a row at a time.
     """
     room = memory * (1.0 if "engine" in config else MEMORY_SHARE) - BASE
-    for changes in ({}, *_with_one_worker(config, asked)):
-        trial = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{key}={value}" for key, value in changes.items()]))
-        assert isinstance(trial, DictConfig)
-        job = job_of(trial)
-        for tokens in _smaller(trial, job)[
-            -1 if changes else 0 :
-        ]:  # one worker is for want of memory: as little as can be
-            parts = bytes_on_cpus(job.with_training(tokens=tokens), shape)
-            if sum(parts.values()) <= room:
-                for key, value in changes.items():
-                    for following in (key, *(_FOLLOW.get(key, []) if "engine" not in config else [])):
-                        OmegaConf.update(config, following, value)
-                if changes:
-                    _log.warning("one worker trains: %s (%s of memory)", ", ".join(_told(changes)), size_text(memory))
-                if tokens < job.training.tokens:
-                    _set_tokens(config, tokens, job.training.tokens, f"{told} {size_text(memory)}")
-                return
+    before = job_of(config).training.tokens
+    for changes, job in _ways(config, asked):
+        parts = bytes_on_cpus(job, shape)
+        if sum(parts.values()) <= room:
+            _apply(config, changes)
+            if changes:
+                _log.warning("one worker trains: %s (%s of memory)", ", ".join(_told(changes)), size_text(memory))
+            if job.training.tokens < before:
+                _set_tokens(config, job.training.tokens, before, f"{told} {size_text(memory)}")
+            return
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     most = ", ".join(f"{part} {size_text(size)}" for part, size in ordered[:4])
     raise ConfigError(
@@ -123,14 +116,34 @@ ONE_SUPERVISED = {
 }
 
 
-def _with_one_worker(config: DictConfig, asked: Collection[str]) -> Iterator[dict[str, Any]]:
+def _ways(config: DictConfig, asked: Collection[str]) -> Iterator[tuple[dict[str, Any], Job]]:
+    """What may be tried, with what it changes: micro-batches of fewer and fewer tokens, then one worker, which is for
+    want of memory and so takes the fewest."""
+    job = job_of(config)
+    for tokens in _smaller(config, job):
+        yield {}, job.with_training(tokens=tokens)
+    if changes := _for_one_worker(config, asked):
+        trial = config.copy()
+        _apply(trial, changes)
+        job = job_of(trial)
+        yield changes, job.with_training(tokens=_smaller(trial, job)[-1])
+
+
+def _for_one_worker(config: DictConfig, asked: Collection[str]) -> dict[str, Any]:
     """What one worker instead of several would change; nothing where the user wants what it changes."""
-    changes = dict(ONE_SUPERVISED if "engine" in config else ONE_WORKER)
-    wanted = {key: value for key, value in changes.items() if OmegaConf.select(config, key) != value}
-    workers = config.trainer.n_gpus_per_node
-    alone = "engine" in config or OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus") in (None, workers)
-    if workers > 1 and config.trainer.nnodes == 1 and alone and not set(wanted) & set(asked):
-        yield wanted
+    supervised, workers = "engine" in config, config.trainer.n_gpus_per_node
+    usual = ONE_SUPERVISED if supervised else ONE_WORKER
+    wanted = {key: value for key, value in usual.items() if OmegaConf.select(config, key) != value}
+    alone = supervised or OmegaConf.select(config, "ray_kwargs.ray_init.num_gpus") in (None, workers)
+    possible = workers > 1 and config.trainer.nnodes == 1 and alone and not set(wanted) & set(asked)
+    return wanted if possible else {}
+
+
+def _apply(config: DictConfig, changes: Mapping[str, Any]) -> None:
+    """Set keys, and those that follow them."""
+    for key, value in changes.items():
+        for name in (key, *(() if "engine" in config else _FOLLOW.get(key, ()))):
+            OmegaConf.update(config, name, value)
 
 
 def _told(changes: Mapping[str, Any]) -> list[str]:
