@@ -37,15 +37,6 @@ def configurations() -> dict[str, Callable[[], Any]]:
     }
 
 
-NAMES = (
-    "qwen3_untied",
-    "qwen2_tied",
-    "qwen2_untied",
-    "llama_tied",
-    "llama_untied_llama3",
-    "llama_tied_linear",
-    "mistral_untied",
-)
 SHARDED = "llama_tied"
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_families import NAMES
 from engine_reference import (
     BETAS,
     CLIP,
@@ -37,6 +36,7 @@ from engine_reference import (
     loss_masks,
     sequences,
 )
+from family_models import NAMES
 
 ALL_CONTENTS = ("model", "optimizer", "extra")
 ADAM_KEYS = ("master", "exp_avg", "exp_avg_sq")

@@ -22,18 +22,10 @@ from typing import Any
 import pytest
 
 from medserl.cpu.environment import cpu_environment
+from tests.cpu.family_models import NAMES as FAMILY_MODELS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1100)]
 
-FAMILY_MODELS = (
-    "qwen3_untied",
-    "qwen2_tied",
-    "qwen2_untied",
-    "llama_tied",
-    "llama_untied_llama3",
-    "llama_tied_linear",
-    "mistral_untied",
-)  # of engine_families.py, which imports torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LAYOUTS = ((1, 1), (2, 1), (1, 2), (2, 2))
