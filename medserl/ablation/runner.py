@@ -17,7 +17,7 @@ from medserl.ablation.notes import check_all_notes
 from medserl.config.load import is_sft_config
 from medserl.errors import ConfigError
 from medserl.files import PRIVATE_FOLDER, open_private, read_json
-from medserl.run.stop_signals import handled, leave
+from medserl.run.stop_signals import handled, held, leave
 
 logger = logging.getLogger("medserl.ablation")
 RESULT = "result.json"
@@ -63,7 +63,8 @@ class Bench:
                     while waiting and len(running) < self.jobs:
                         cell = waiting.pop(0)
                         logger.info("%s begins", cell.name)
-                        running[self._start(cell)] = (cell, time.monotonic())
+                        with held():
+                            running[self._start(cell)] = (cell, time.monotonic())
                     for process in [p for p in running if p.poll() is not None]:
                         cell, began = running.pop(process)
                         if process.returncode != 0:

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from medserl.bringup.checks import CPU, FAILED, LEFT_OUT, NOT_RUN, Check
 from medserl.bringup.machine import missing
+from medserl.run.stop_signals import held
 
 LAST_WORDS = 3
 """Lines of a dead child's output that its answer quotes."""
@@ -156,7 +157,8 @@ class Runner:
         if self._child is None or not self._child.usable or check.fresh or check.group != self._group:
             self._close()
             try:
-                self._child = Child(self.device, folder, self.environment)
+                with held():  # it is in a session of its own and has the GPU: it must not be lost
+                    self._child = Child(self.device, folder, self.environment)
             except OSError as error:  # no memory for a process, no file left to open
                 return {"status": FAILED, "why": f"no process could be started ({error.strerror})"}
         limit, left = check.limit(self.device), self._left()

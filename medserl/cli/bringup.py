@@ -6,11 +6,10 @@ import argparse
 import json
 import math
 import os
-import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +19,7 @@ from medserl.bringup.runner import Runner
 from medserl.bringup.table import listing, summary
 from medserl.errors import EXIT_FAILURE, EXIT_OK, ConfigError
 from medserl.files import open_private
+from medserl.run.stop_signals import handled, leave
 
 
 def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> int:
@@ -33,7 +33,8 @@ def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> in
         print(listing(picked, device))
         return EXIT_OK
     out = Path(options.out) if options.out else None
-    with open_private(out) if out else nullcontext(sys.stdout) as file, ended_by_sigterm():
+    # SIGTERM, which `timeout` sends, ends the check under way too: it is in a session of its own and has the GPU.
+    with open_private(out) if out else nullcontext(sys.stdout) as file, handled(leave):
         machine = first_line(device) | {"checks": [check.key for check in picked], "until_minutes": minutes}
         write = writer(file)
         write(machine)
@@ -61,20 +62,6 @@ class Report:
             self.write(line)
         except OSError as error:
             self.error = self.error or error
-
-
-@contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM, which `timeout` sends, ends the check under way too: it is in a session of its own and has the GPU."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def writer(file: TextIO) -> Callable[[dict[str, Any]], None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -168,8 +167,7 @@ def _train(run_dir: Path, rounds: int, device: str, gpus: int, overrides: list[s
     if device == "cuda" and gpus > 1:  # the layout of the CPU test, where there is a second GPU for it
         command += ["trainer.n_gpus_per_node=2"]
         command += [f"actor_rollout_ref.{key}.tensor_model_parallel_size=2" for key in ("actor.megatron", "rollout")]
-    process = subprocess.Popen([*command, *overrides])
-    with passed_on(process):
+    with passed_on([*command, *overrides]) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:  # the terminal has told the child too

@@ -6,7 +6,6 @@ import ctypes
 import json
 import logging
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -289,8 +288,8 @@ def _medserl(*arguments: str) -> None:
     def end_with_this_process() -> None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
-    process = subprocess.Popen([sys.executable, "-m", "medserl", *arguments], preexec_fn=end_with_this_process)
-    with passed_on(process):
+    command = [sys.executable, "-m", "medserl", *arguments]
+    with passed_on(command, preexec_fn=end_with_this_process) as process:
         try:
             code = process.wait()
         except BaseException:  # Ctrl-C reaches the command too: let it end by itself

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -104,17 +103,16 @@ class Proof:
                 return stage
         logger.info("%s: %s", name, shown)
         began = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-P", *arguments])
-        peak = Peak(process.pid)
-        try:
-            with passed_on(process):
+        with passed_on([sys.executable, "-P", *arguments]) as process:
+            peak = Peak(process.pid)
+            try:
                 code = process.wait()
-        except BaseException:  # Ctrl-C reaches the command too: let it end by itself
-            process.terminate()
-            process.wait()
-            raise
-        finally:
-            most = peak.stop()
+            except BaseException:  # Ctrl-C reaches the command too: let it end by itself
+                process.terminate()
+                process.wait()
+                raise
+            finally:
+                most = peak.stop()
         if code == EXIT_USAGE:
             raise StageFailed(f"{name} was refused; see above")
         if code != 0:

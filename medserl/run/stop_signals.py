@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -33,14 +34,35 @@ def leave(number: int, _: FrameType | None) -> None:
 
 
 @contextmanager
-def passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """What tells this process to stop inside tells ``process``, whose end then ends what waits for it."""
+def held() -> Iterator[None]:
+    """What asks to stop inside is asked again afterwards. For the start of a process: what a handler raises in there
+    loses the process before anybody knows it, and Python itself drops it where it is raised in a hook of a fork."""
+    came: list[int] = []
+    with handled(lambda number, _: came.append(number)):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def passed_on(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process. What tells this one to stop inside, the start included, tells that one, whose end then ends
+    what waits for it.
+
+    Args:
+        command: What to run.
+        **options: As ``subprocess.Popen`` takes them.
+    """
+    process: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        process.send_signal(number)
+        if process is not None:
+            process.send_signal(number)
 
     with handled(pass_on):
-        yield
+        with held():
+            process = subprocess.Popen(command, **options)
+        yield process
 
 
 class StopSignals:

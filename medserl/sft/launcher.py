@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from medserl.files import PRIVATE_FILE
 from medserl.run.causes import first_raised
 from medserl.run.leftovers import RUN_TOKEN, Guard
-from medserl.run.stop_signals import handled, leave
+from medserl.run.stop_signals import handled, held, leave
 from medserl.sft.nodes import Place
 from medserl.sft.step_lines import STEP, figures, step_line
 
@@ -54,17 +55,13 @@ def launch(
         *(f"--nproc-per-node={workers}", "-m", "medserl.sft.worker", str(resolved)),
     ]
     with open(os.open(log, os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as output:
-        process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=output, stderr=subprocess.STDOUT)
-        guard = Guard(variables[RUN_TOKEN], None, log.parent)
-        try:
-            with handled(leave):
-                _follow(process, log, max(1, steps // _LINES), heard)
-        except BaseException:
-            process.terminate()  # torch's launcher ends its workers
-            process.wait()
-            raise
-        finally:
-            guard.dismiss()
+        environment = {**os.environ, **variables}
+        with handled(leave), ExitStack() as ends:
+            with held():
+                ends.callback(Guard(variables[RUN_TOKEN], None, log.parent).dismiss)
+                process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+                ends.callback(_end, process)
+            _follow(process, log, max(1, steps // _LINES), heard)
     if process.returncode != 0:
         said = first_raised(log.read_text(encoding="utf-8", errors="replace"))
         raise SftFailed(
@@ -90,6 +87,12 @@ def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Hear
                 logger.info("%s", step_line(match))
         if ended:
             return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Where it has not ended by itself; torch's launcher ends its workers."""
+    process.terminate()
+    process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes]) -> bool:
