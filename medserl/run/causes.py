@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 from medserl.run import checkpoint
@@ -12,6 +13,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:: .*)?$")
 # Ray 2.60, src/ray/raylet: what its memory monitor says of workers that it killed.
 _LOW_ON_MEMORY = re.compile(r"^.*due to the node running low on memory.*$", re.MULTILINE)
+# torch 2.11, distributed/elastic: what its launcher says of the first process that a signal ended.
+_SIGNALLED = re.compile(r"^\s*exitcode\s*: -(\d+) \(pid", re.MULTILINE)
 _LONGEST = 500
 
 
@@ -50,6 +53,15 @@ def first_raised(output: str) -> str | None:
         elif inside and text.strip() and not text[0].isspace() and _RAISED.match(text.strip()):
             return text.strip()[:_LONGEST]
     return None
+
+
+def first_signal(output: str) -> str | None:
+    """The signal that ended the process whose end torch's launcher tells of, and what that often means; None: none."""
+    if (found := _SIGNALLED.search(_COLOUR.sub("", output))) is None:
+        return None
+    number = int(found[1])
+    name = signal.Signals(number).name if number in {*signal.Signals} else f"signal {number}"
+    return name + (", which Linux sends where memory runs out" if number == signal.SIGKILL else "")
 
 
 def how_to_go_on(checkpoints: Path, finished: int | None, saved: int = 0) -> str:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from medserl.files import PRIVATE_FILE
-from medserl.run.causes import first_raised
+from medserl.run.causes import first_raised, first_signal
 from medserl.run.leftovers import RUN_TOKEN, Guard
 from medserl.run.stop_signals import handled, held, leave
 from medserl.sft.nodes import Place
@@ -63,10 +63,10 @@ def launch(
                 ends.callback(_end, process)
             _follow(process, log, max(1, steps // _LINES), heard)
     if process.returncode != 0:
-        said = first_raised(log.read_text(encoding="utf-8", errors="replace"))
+        output = log.read_text(encoding="utf-8", errors="replace")
+        said = first_raised(output) or _ended(output, process.returncode)
         raise SftFailed(
-            f"{said or f'a training process ended with code {process.returncode}'}; everything that was printed is "
-            f"in {log}; the same command continues after the last checkpoint"
+            f"{said}; everything that was printed is in {log}; the same command continues after the last checkpoint"
         )
 
 
@@ -87,6 +87,12 @@ def _follow(process: subprocess.Popen[bytes], log: Path, every: int, heard: Hear
                 logger.info("%s", step_line(match))
         if ended:
             return
+
+
+def _ended(output: str, code: int) -> str:
+    """Of a process that raised nothing."""
+    by_signal = first_signal(output)
+    return f"a training process was ended by {by_signal}" if by_signal else f"a training process ended with code {code}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

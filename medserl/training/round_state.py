@@ -22,4 +22,6 @@ class RoundState:
     roles: dict[str, str] = field(default_factory=dict)
     advantages: dict[str, float] = field(default_factory=dict)
     """Mean over a trajectory's tokens, by key."""
+    unused: list[str] = field(default_factory=list)
+    """Keys of trajectories that do not train; they leave the queue with the others: each call takes its time."""
     nothing_trains: bool = False

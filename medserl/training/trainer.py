@@ -112,7 +112,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
             global_steps=self.global_steps,
             epoch=(self.global_steps - 1) // self.steps_per_epoch,
         )
-        tq.kv_clear(keys=batch.keys, partition_id=batch.partition_id)
+        tq.kv_clear(keys=[*batch.keys, *self.round.unused], partition_id=batch.partition_id)
         edits = accepted_edits(self.round.tasks, self.round.games)
         if self.settings.replay_batch_size:
             self.replay.see(edits)
@@ -202,9 +202,7 @@ class SelfPlayTrainer(CheckpointedTrainer):
             )
             chosen = sorted(rows)
         kept = set(chosen)
-        dropped = [key for key in batch.keys if key not in kept]
-        if dropped:
-            tq.kv_clear(keys=dropped, partition_id=batch.partition_id)
+        self.round.unused = [key for key in batch.keys if key not in kept]
         tags = dict(zip(batch.keys, batch.tags, strict=True))
         self.round.roles = {key: rows[key].role.value for key in chosen}
         metrics["medserl/trained_trajectories"] = 0 if self.round.nothing_trains else len(chosen)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medserl.run import checkpoint
-from medserl.run.causes import first_raised, how_to_go_on, innermost
+from medserl.run.causes import first_raised, first_signal, how_to_go_on, innermost
 
 RAY = """\x1b[36mray::WorkerDict.actor_rollout_init_model()\x1b[39m (pid=71, ip=10.0.0.1, repr=<WorkerDict object>)
   File "/x/verl/workers/engine.py", line 7, in init_model
@@ -83,6 +83,25 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
 def test_of_all_tracebacks_of_a_launcher_the_first_is_the_cause() -> None:
     assert first_raised(LAUNCHED) == "ValueError: demonstration 3 has 300 tokens, data.max_length is 256"
     assert first_raised("Epoch 1/2\nKilled\n") is None and first_raised("") is None
+
+
+SIGNALLED = """torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+medserl.sft.worker FAILED
+Root Cause (first observed failure):
+[0]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : {code} (pid: 24208)
+  traceback : Signal 11 (SIGSEGV) received by PID 24208
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(-11, "SIGSEGV"), (-9, "SIGKILL, which Linux sends where memory runs out"), (-99, "signal 99"), (1, None)],
+)
+def test_a_process_that_a_signal_ended_is_told_by_its_name(code: int, told: str | None) -> None:
+    assert first_signal(SIGNALLED.format(code=code)) == told
+    assert first_signal("") is None
 
 
 def publish(root: Path, step: int) -> Path:

@@ -453,7 +453,8 @@ def test_what_cannot_start_is_told_before_anything_is_written(
             )
         )
     rows("long.jsonl", more=" Denies fever." * 150)
-    asked = ["medserl.late_mixture=null", "medserl.run_dir=run", *overrides]
+    few = [] if any("notes.path" in override for override in overrides) else ["medserl.notes.count=64"]
+    asked = ["medserl.late_mixture=null", "medserl.run_dir=run", *few, *overrides]
     if "medserl.run_dir=old" in overrides:
         earlier = RunDir(Path("old"))
         earlier.open(load_sft_config("sft_embedded", asked), "sft_embedded", [])

@@ -80,7 +80,7 @@ def test_attempts_before_the_accepted_one_do_not_train_and_leave_the_queue(made:
     assert {key for key in real(trainer, batch) if key.startswith("r000001n00000")} == {
         "r000001n00000_2_0", "r000001n00000_3_0"
     }  # fmt: skip
-    assert "r000001n00000_0_0" not in queue.rows
+    assert {"r000001n00000_0_0", "r000001n00000_1_0"} <= set(trainer.round.unused) < set(queue.rows)
 
 
 def test_a_game_whose_attempts_were_all_rejected_trains_them(made: Any, queue: Any) -> None:
@@ -561,3 +561,22 @@ def test_verl_calls_the_verbs_of_a_round_in_this_order(made: Any, monkeypatch: p
         "_compute_old_log_prob", "_compute_ref_log_prob", "_compute_advantage", "_update_actor", "on_step_end",
         "_compute_metrics", "kv_clear",
     ]  # fmt: skip
+
+
+def test_what_does_not_train_leaves_the_queue_with_the_round(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    trainer = made.made_trainer()
+    cleared: list[list[str]] = []
+
+    def played(*_: Any) -> Any:
+        trainer.round.unused = ["rejected"]
+        return SimpleNamespace(keys=["trained"], partition_id="train")
+
+    for name in ("_tasks", "on_step_end", "_compute_metrics"):
+        monkeypatch.setattr(trainer, name, lambda *_, **__: {}, raising=False)
+    monkeypatch.setattr(trainer, "step", played, raising=False)
+    trainer.steps_per_epoch = 30
+    monkeypatch.setattr(made.module.tq, "kv_clear", lambda keys, partition_id: cleared.append(keys))
+    trainer.training_step(None)
+    assert cleared == [["trained", "rejected"]]
