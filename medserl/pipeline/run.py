@@ -238,7 +238,7 @@ class Pipeline:
         return {"model": "run/model"}
 
     def _train(self) -> dict[str, Any]:
-        from medserl.report.run_report import best_sentence, write_report
+        from medserl.report.run_report import best_sentence, label_sentence, write_report
         from medserl.training.export import export_checkpoint, find_checkpoint
 
         run, model = self.folders.train_run, self.folders.trained_model
@@ -252,7 +252,7 @@ class Pipeline:
             "model": "model",
             "checkpoint": chosen.name,
             "rounds": report["rounds"],
-            "sentences": [*verdicts, best_sentence(report)],
+            "sentences": [*filter(None, [label_sentence(report)]), *verdicts, best_sentence(report)],
         }
 
     def _evaluate(self) -> dict[str, Any]:

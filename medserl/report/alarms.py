@@ -23,6 +23,8 @@ REWARDS = ("mean_reward/assessor", "mean_reward/injector")
 HELD_OUT = "val/greedy/balanced_accuracy"
 DECIDED, ENOUGH = "games_decisive", 20
 """Decided games of a round; so many of them in all make a share that says something."""
+EARLIER = 2
+"""Validations that the last ones are compared with, at least: the embedded default has seven in all."""
 
 Row = Mapping[str, Any]
 
@@ -219,7 +221,7 @@ def _hollow(rows: Sequence[Row], settings: AlarmSettings) -> str | None:
     """A reward that rose over the last validations, none of which was better than the best before them."""
     gain = settings.min_reward_gain
     judged = [row for row in rows if math.isfinite(row.get(HELD_OUT, math.nan))]
-    if gain is None or len(judged) < 2 * settings.validations:
+    if gain is None or len(judged) < settings.validations + EARLIER:
         return None
     earlier, later = judged[: -settings.validations], judged[-settings.validations :]
     best, now = max(_values(earlier, HELD_OUT)), max(_values(later, HELD_OUT))

@@ -15,7 +15,7 @@ from medserl.files import write_atomically
 from medserl.report.held_out import chance, name_of
 from medserl.report.pages import BASE, render
 from medserl.report.plots import line_plot
-from medserl.report.run_report import make_report
+from medserl.report.run_report import label_sentence, make_report
 from medserl.report.terminal import Table
 from medserl.words import counted
 
@@ -61,7 +61,7 @@ def compare_runs(run_dirs: Sequence[Path], out: Path) -> Table:
         size=_SIZE,
         bands={group.name: spread(group.curves()) for group in groups if len(group.runs) > 1},
     )
-    rows, sentences = [_row(group) for group in groups], paired_tests(groups)
+    rows, sentences = [_row(group) for group in groups], [*paired_tests(groups), *_unchecked(groups)]
     write_atomically(
         out,
         render(BASE, "comparison.html", metric=metric, plot=drawing, head=_HEAD, rows=rows, sentences=sentences),
@@ -116,6 +116,12 @@ def _name(key: tuple[str, ...], path: Path, found: Mapping[tuple[str, ...], Any]
     common = set.intersection(*(set(other) for other in found)) if len(found) > 1 else set()
     own = [part for part in key if part not in common]
     return " ".join(own) if own and len(found) > 1 else path.absolute().name
+
+
+def _unchecked(groups: Sequence[Group]) -> list[str]:
+    """A sentence for every group in whose runs nobody checked the labels."""
+    said = ((group.name, label_sentence(run)) for group in groups for run in group.runs.values())
+    return list(dict.fromkeys(f"{name}: {sentence}" for name, sentence in said if sentence))
 
 
 def spread(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[float, float, float]]:

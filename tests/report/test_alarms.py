@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from medserl.config.load import game_settings, load_config
+from medserl.data.rounds import planned_rounds
 from medserl.report.alarms import PREFIX, RULES, Alarms, AlarmSettings, as_metrics, past, raised
 
 DEFAULT = AlarmSettings()
@@ -147,10 +149,24 @@ def test_a_reward_that_rises_without_a_held_out_gain_is_hollow() -> None:
     assert names(validated(flat, rising)) == ["reward_without_gain"]
     assert names(validated([*flat[:7], 0.76], rising)) == [], "there is a gain"
     assert names(validated(flat, [0.1] * 8)) == [], "nothing is rewarded more"
-    assert names(validated(flat[:7], rising[:7])) == [], "too few validations to say"
-    assert names(validated(flat[:7], rising[:7]), replace(DEFAULT, validations=3)) == ["reward_without_gain"]
+    late = [0.70, 0.76, 0.74, 0.75, 0.74, 0.75]
+    assert names(validated(late, [0.1, 0.1, 0.3, 0.3, 0.4, 0.5])) == ["reward_without_gain"]
+    assert names(validated(late[:5], [0.1, 0.3, 0.3, 0.4, 0.5])) == [], "too few validations to say"
+    assert names(validated(late[:5], [0.1, 0.1, 0.3, 0.4, 0.5]), replace(DEFAULT, validations=3)) == [
+        "reward_without_gain"
+    ]
     assert names(validated(flat, rising), replace(DEFAULT, min_reward_gain=0.9)) == []
     assert names(validated(flat, rising), replace(DEFAULT, min_reward_gain=None)) == []
+
+
+@pytest.mark.parametrize("name", ["embedded", "explored"])
+def test_a_run_of_the_shipped_configurations_has_validations_enough_for_it(name: str) -> None:
+    config = load_config(name)
+    settings = game_settings(config)
+    rounds = planned_rounds(config, settings)
+    held_out = [0.6, *([0.7] * (rounds // config.trainer.test_freq))]
+    rows = validated(held_out, [-1.0] * 3 + [1.0] * len(held_out))
+    assert names(rows) == ["reward_without_gain"]
 
 
 def test_a_run_is_told_at_the_first_round_of_an_alarm_and_again_after_it_was_over() -> None:

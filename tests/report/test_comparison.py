@@ -18,9 +18,11 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def run(name: str, seed: int, values: list[float], *overrides: str, texts: int = 100) -> Path:
+    def run(
+        name: str, seed: int, values: list[float], *overrides: str, texts: int = 100, referee: str = "oracle"
+    ) -> Path:
         owner = RunDir(tmp_path / name)
-        owner.open(OmegaConf.create({"medserl": {"seed": seed}}), "embedded", [f"medserl.seed={seed}", *overrides])
+        owner.open(OmegaConf.create({"medserl": {"seed": seed, "referee": {"name": referee}}}), "embedded", [f"medserl.seed={seed}", *overrides])
         owner.close()
         rows = [
             {
@@ -60,6 +62,17 @@ def test_the_command_writes_a_private_page_beside_the_runs(
     assert page.stat().st_mode & 0o077 == 0
     text = page.read_text()
     assert "0.650 ± 0.071" in text and "<i>" not in text and "<script" not in text
+
+
+def test_labels_that_nobody_checked_are_told_of(
+    make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = "medserl.referee.name=instruction"
+    runs = [make("a", 1, [0.5, 0.6]), *(make(f"b{i}", i, [0.5, 0.7], asked, referee="instruction") for i in (1, 2))]
+    assert main(["report", *map(str, runs)]) == 0
+    told = f"{asked}: Labels are what the injector was asked for and were not checked"
+    for text in (capsys.readouterr().out, (tmp_path / "comparison.html").read_text()):
+        assert text.count("were not checked") == text.count(told) == 1
 
 
 def test_what_cannot_be_compared_is_refused(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

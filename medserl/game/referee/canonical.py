@@ -40,7 +40,7 @@ class Lexicon:
             for dimension, units in data["units"].items()
             for unit, factor in units.items()
         }
-        self._rates = frozenset(data["rate_denominators"])
+        self._rates: dict[str, str | int] = data["rate_denominators"]  # its name, nothing, or its seconds
         self._labs = frozenset(data["lab_denominators"])
         self._numbers: dict[str, int] = data["number_words"]
         self._phrases: dict[str, list[tuple[tuple[str, ...], Token]]] = {}
@@ -76,7 +76,7 @@ class Lexicon:
         tokens: list[Token] = []
         i = 0
         while i < len(words):
-            if i and words[i] in ("a", "iv") and words[i - 1] in LETTERED:  # "hepatitis A" has no article
+            if _means_something_else(words, i):
                 token, used = Token(f"={words[i]}"), 1
             else:
                 token, used = self._quantity(words, i) or self._phrase(words, i) or (Token(words[i]), 1)
@@ -116,14 +116,19 @@ class Lexicon:
             return Token("", "number", "", value), 1
         dimension, factor = self._units[following]
         kind, used = ("time" if dimension == "time" else "dose"), 2
+        per: list[str] = []
         while i + used + 1 < len(words) and words[i + used] == "/":
             denominator = words[i + used + 1]
-            if denominator not in self._rates | self._labs:
+            if denominator not in self._rates and denominator not in self._labs:
                 break
             # "mg/dL" is a laboratory value; "mg/kg/day" a dose.
             kind = kind if denominator in self._rates and denominator not in self._labs else "lab"
-            dimension += "/" + denominator
+            over = self._rates.get(denominator, denominator)
+            if isinstance(over, int):  # "mL/hr" is "mL/h", and a rate an hour can be said a day
+                factor, over = factor / over, "time"
+            per += [over] if over else []  # "mg/kg/dose" is "mg/kg"
             used += 2
+        dimension = "/".join([dimension, *sorted(per)])
         if kind == "time" and i + used < len(words) and words[i + used] == "old":
             kind, used = "age", used + 1
         return Token("", kind, dimension, float(f"{value * factor:.6g}")), used
@@ -144,6 +149,22 @@ class Lexicon:
 
     def _texts(self, words: Iterable[str]) -> frozenset[str]:
         return frozenset(self._text(word) for word in words)
+
+
+def _means_something_else(words: list[str], i: int) -> bool:
+    """Whether a word is not what the lists take it for: "hepatitis A" has no article, "cranial nerve IV" no vein, "ASA
+    class" no aspirin, an "ER positive" tumor no emergency room."""
+    word = words[i]
+    before, after = (words[i - 1] if i else ""), (words[i + 1] if i + 1 < len(words) else "")
+    if word in ("a", "iv"):
+        return before in LETTERED or before in ("nerve", "nerves", "cn", "cns")
+    if word == "er":
+        return before not in ("the", "an", "our", "local", "to", "in", "from", "via", "at", "through")
+    return (word == "asa" and after in _SCORED) or (word in ("sc", "im") and after in _ANATOMY)
+
+
+_SCORED = frozenset("class classification grade physical ps score status i ii iii iv v".split())
+_ANATOMY = frozenset("joint joints dislocation nail nails nailing rod rods vein".split())
 
 
 def _split(text: str) -> list[str]:
