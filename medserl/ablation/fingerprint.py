@@ -15,6 +15,7 @@ from medserl.ablation.grid import Arm, Cell
 from medserl.config.load import is_sft_config, load_config, load_sft_config
 from medserl.errors import ConfigError
 from medserl.files import sha256_of
+from medserl.game import load_prompt_set
 from medserl.provenance import git_changes, git_commit
 
 FINGERPRINT = "made_with"
@@ -23,8 +24,8 @@ _PLACES = (("medserl", "run_dir"), ("trainer", "default_local_dir"), ("trainer",
 
 
 def fingerprint(cell: Cell, patients: int) -> dict[str, Any]:
-    """``configuration``, ``weights`` and ``note_files`` as SHA-256, ``seed``, ``commit`` (None outside a checkout; with
-    a hash of what differs from it), and on how many test ``patients`` the model is judged.
+    """``configuration``, ``model``, ``prompts`` and ``note_files`` as SHA-256, ``seed``, ``commit`` (None outside a
+    checkout; with a hash of what differs from it), and on how many test ``patients`` the model is judged.
 
     Raises:
         ConfigError: the arm's configuration cannot be composed; the sentence names the arm.
@@ -34,7 +35,8 @@ def fingerprint(cell: Cell, patients: int) -> dict[str, Any]:
     return {
         "configuration": configuration,
         "seed": cell.seed,
-        "weights": _weights(model),
+        "model": _model(model),
+        "prompts": load_prompt_set(composed(cell.arm).medserl.prompt_set).sha256,
         "note_files": _note_files(cell.arm),
         "commit": f"{commit}+changes-{changes}" if commit and changes else commit,
         "patients": patients,
@@ -83,8 +85,9 @@ def _note_files(arm: Arm) -> list[str]:
 
 
 @functools.cache
-def _weights(model: str) -> str | None:
-    """SHA-256 over a model directory's weights; None where it has none, as an untrained ward model."""
-    files = sorted(Path(model).glob("*.safetensors"))
+def _model(folder: str) -> str | None:
+    """SHA-256 over a model directory's files, tokenizer and template among them; None where it has none, as an
+    untrained ward model."""
+    files = sorted(path for path in Path(folder).glob("*") if path.is_file())
     whole = "".join(f"{path.name} {sha256_of(path)}\n" for path in files)
     return hashlib.sha256(whole.encode()).hexdigest() if files else None

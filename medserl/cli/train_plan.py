@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 WARD_SECONDS = 0.15
 """Of a note of a round and, WARD_START, of a start, with the ward's tiny model on two idle cores (README.md)."""
 WARD_START = 75.0
+WARD_AGAIN = 0.01
+"""Seconds of a question that is asked again: a few tokens, and no injector."""
 
 
 def plan(trainer: MedSeRLTrainer) -> str:
@@ -105,7 +107,9 @@ def time_line(trainer: MedSeRLTrainer) -> str:
         return f"about {_minutes(left * seconds)} for the {to_go} to go, as this run's last rounds took"
     if str(trainer.config.actor_rollout_ref.model.path) != str(model_dir()) or trainer.config.trainer.device != "cpu":
         return "not known before the first rounds; each round's line says how much is left"
-    seconds = WARD_START + left * WARD_SECONDS * trainer.config.data.train_batch_size
+    again = trainer.settings.replay_batch_size
+    notes = trainer.config.data.train_batch_size - again
+    seconds = WARD_START + left * (WARD_SECONDS * notes + WARD_AGAIN * again)
     return f"about {_minutes(seconds)} on two idle cores"
 
 

@@ -13,8 +13,8 @@ from medserl.game.align import Alignment
 
 # Letters of other alphabets that a reader takes for Latin ones (a part of Unicode's confusables), small and capital.
 _LOOK_ALIKE = str.maketrans(
-    "авекмнорстухіјѕԁԛԝһӏгпьүαβγεικνορτυχωμηϲϳօսհոզցɑɡıɩʏᴠᴡᴏᴄᴢ",
-    "abekmhopctyxijsdqwhlrnbyabyeikvoptuxwuncjouhnqgagiiyvwocz",
+    "авекмнорстухіјѕԁԛԝһӏгпьүαβγεικνορτυχωμηϲϳօսհոզցɑɡıɩʏᴠᴡᴏᴄᴢᴀʙᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴘʀꜱᴛᴜ",
+    "abekmhopctyxijsdqwhlrnbyabyeikvoptuxwuncjouhnqgagiiyvwoczabdefghijklmnprstu",
 )
 _CAPITALS = str.maketrans(
     "АВЕКМНОРСТУХІЈЅԚԜӀҮЬΑΒΕΖΗΙΚΜΝΟΡΤΥΧϹՕՍՏԼ",
@@ -28,7 +28,8 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("º˚", "°"),
         **dict.fromkeys("⁄∕", "/"),
         **dict.fromkeys("·∙⋅", "."),
-        **{"∶": ":", "×": "x", "⩽": "≤", "⩾": "≥", "ß": "ss", "→": "->", "≈": "~"},
+        **dict.fromkeys("™®©", ""),
+        **{"٫": ".", "٬": ",", "∶": ":", "×": "x", "⩽": "≤", "⩾": "≥", "ß": "ss", "→": "->", "≈": "~"},
         **{
             "ø": "o",
             "Ø": "O",
@@ -50,7 +51,7 @@ _FRACTION = re.compile("[¼-¾⅐-⅞↉]")
 _LETTER = r"[^\W\d_]"
 _ONE = re.compile(rf"(?<!{_LETTER})[lI](?=[.,]?\d)|(?<=\d)[lI](?=\d)")
 _ZERO = re.compile(rf"(?<=\d)[Oo]+(?!{_LETTER})|(?<!{_LETTER})[Oo](?=[.,]?\d)")
-_IN_WORD = re.compile(rf"(?<={_LETTER})[01](?={_LETTER})|(?<={_LETTER}{{5}})[01]\b")
+_IN_WORD = re.compile(rf"(?<={_LETTER})[01|](?={_LETTER})|(?<={_LETTER}{{5}})(?:[01]\b|\|(?!\S))")
 # Zeros that say nothing of a number's value, but in dates, times, codes and versions: "5.0", "05".
 _TAIL = re.compile(r"(?<![\w.,:/'-])(\d+)(?:\.0+|(\.\d*[1-9])0+)(?!\d|[.,:/-]\d)")
 _HEAD = re.compile(r"(?<![\w.,:/'-])0+(?=[1-9]\d*(?!\d|[.,:/-]\d))")
@@ -67,6 +68,8 @@ _UNIT_GAP = re.compile(rf"(?<=\d) (?={_LETTER})|(?<={_LETTER}) (?=\d)")
 _INSIDE = re.compile(r"(?<=\d)(?:[.,:'^-](?=\d)|-(?=[a-z]{1,2}\d))")
 # Deletes what could be written otherwise: punctuation, and what looks like "l", "o", "m", "w" or "and".
 _NOT_FIRM = {code: None for code in range(128) if chr(code) not in "bcefghjkpqstuxyz23456789"}
+_WORD = re.compile(f"{_LETTER}+")
+_FIRM_LETTERS = 3
 _EDGES = ".,;:!?()[]{}\"'*_…«»‹›"
 
 
@@ -89,9 +92,20 @@ def same_words(a: str, b: str) -> bool:
         return False  # nearly every edit: cheaper by far
     # "follow-up" is "followup", and it is "follow up". A capital I may stand for a small l.
     for old, new in ((_written(a), _written(b)), (_written(a.replace("I", "l")), _written(b.replace("I", "l")))):
-        if old == new or any(_bare(old, filler) == _bare(new, filler) for filler in ("", " ")):
+        if any(_looks_like(_bare(old, filler), _bare(new, filler)) for filler in ("", " ")):
             return True
     return False
+
+
+def _looks_like(old: str, new: str) -> bool:
+    """Equal, but for letters of whatever other alphabet in words that have three Latin ones besides."""
+    if old == new or len(old) != len(new) or (old.isascii() and new.isascii()):
+        return old == new
+    places = {i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b}
+    if not all(old[i].isalpha() and new[i].isalpha() and old[i].isascii() != new[i].isascii() for i in places):
+        return False
+    words = (set(range(*match.span())) for match in _WORD.finditer(old))
+    return all(len(word - places) >= _FIRM_LETTERS for word in words if word & places)
 
 
 def _written(text: str) -> str:
@@ -105,7 +119,7 @@ def _written(text: str) -> str:
         )
     text = _ZERO.sub(lambda m: "0" * len(m.group()), _ONE.sub("1", text)).casefold()
     text = text if text.isascii() else text.translate(_LOOK_ALIKE)
-    text = _IN_WORD.sub(lambda m: "l" if m.group() == "1" else "o", text).replace("rn", "m").replace("vv", "w")
+    text = _IN_WORD.sub(lambda m: "o" if m.group() == "0" else "l", text).replace("rn", "m").replace("vv", "w")
     text = _RANGE.sub(lambda m: m.group(1) or m.group(2), _AMPERSAND.sub("and", text))
     text = _SPELT_SIGN.sub(lambda m: {"+": "±", "<": "≤", ">": "≥"}[m.group()[0]], _UNIT_OF_TWO.sub(r"\1", text))
     text = _HEAD.sub("", _TAIL.sub(lambda m: m.group(1) + (m.group(2) or ""), text))

@@ -38,9 +38,12 @@ _DOTTED = re.compile(r"(?:[A-Za-z]{1,2}\.){2,}$")
 _ENUMERATOR = re.compile(r"\d{1,2}\.$")
 _ITEM = re.compile(r"(\(?)(\d{1,2})([.)])\)?$")
 _WORD = re.compile(r"\S+")
+# Control characters, and what Unicode has fonts show nothing for (Default_Ignorable_Code_Point): some of these are
+# letters to Python, and printable.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e00ff]"
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 
@@ -61,14 +64,14 @@ class LineBreak(NamedTuple):
 
 def visible(text: str) -> str:
     """The text without control and format characters that a reader cannot see; white space stays."""
-    return text if text.isprintable() else _INVISIBLE.sub("", text)
+    return text if text.isascii() and text.isprintable() else _INVISIBLE.sub("", text)
 
 
 def visible_words(text: str) -> list[str]:
     """The text's words, without what a reader cannot see."""
     words = text.split()
     joined = " ".join(words)
-    return words if joined.isprintable() else _INVISIBLE.sub("", joined).split()
+    return words if joined.isascii() and joined.isprintable() else _INVISIBLE.sub("", joined).split()
 
 
 def visible_lines(text: str) -> tuple[list[str], list[LineBreak]]:

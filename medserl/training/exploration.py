@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def explored_by(settings: GameSettings) -> Explored:
-    """A record of what is tried: on the ward against the facts of its table."""
-    if settings.notes.source != WARD:
+    """A record of what is tried: on the ward against the facts of its table, where anything is played."""
+    if settings.notes.source != WARD or not settings.rollout_batch_size:
         return Explored()
     from medserl.ward.coverage import facts_made, wrong_facts
 

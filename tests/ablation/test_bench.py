@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -17,6 +18,8 @@ from medserl.ablation.report import write_report
 from medserl.ablation.runner import RESULT, Bench
 from medserl.cli.main import main
 from medserl.errors import ConfigError
+from medserl.game import prompts as game_prompts
+from medserl.ward import MODEL_DIR
 
 LIMIT = "medserl.max_rounds=1"
 NOTE = '{"note_id": "a", "text": "He is well."}\n'
@@ -114,7 +117,7 @@ def test_another_arm_under_the_same_name_is_refused(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"weights": "0" * 64}, "other weights"),
+        ({"model": "0" * 64}, "other model"),
         ({"commit": "0" * 40}, "other commit"),
         ({"commit": "0" * 40, "configuration": ""}, "other configuration and commit"),
     ],
@@ -145,6 +148,23 @@ def test_another_number_of_patients_or_other_notes_are_refused(tmp_path: Path, m
     made._note_files.cache_clear()
     with pytest.raises(ConfigError, match="other note files;"):
         bench.finished(the_cell(bench))
+
+
+def test_another_tokenizer_or_prompt_is_another_start(tmp_path: Path) -> None:
+    model, prompts = tmp_path / "model", tmp_path / "prompts"
+    shutil.copytree(MODEL_DIR, model)
+    shutil.copytree(Path(game_prompts.__file__).with_name("prompt_sets") / "clinical", prompts)
+    bench = bench_of(tmp_path, f"actor_rollout_ref.model.path={model}", f"medserl.prompt_set={prompts}")
+    for changed, what in ((model / "tokenizer.json", "model"), (prompts / "assessor.txt", "prompts")):
+        shutil.rmtree(bench.out, ignore_errors=True)
+        finish(bench)
+        made._model.cache_clear()
+        assert bench.finished(the_cell(bench))
+        changed.chmod(0o600)
+        changed.write_text(changed.read_text() + " ")
+        made._model.cache_clear()
+        with pytest.raises(ConfigError, match=f"was made with other {what};"):
+            bench.finished(the_cell(bench))
 
 
 def test_two_changes_of_one_commit_are_two(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,12 @@ SAME_WORDS = [
     ("+/- 2", "\u00b12"),
     ("oedema", "\u0153dema"),
     ("low dose", "\u0142\u00f8w \u0111ose"),
+    ("normal", "n\u2c9frmal"),  # Coptic
+    ("normal", "n\U0001042crmal"),  # Deseret
+    ("normal", "\u0274o\u0280\u1d0da\u029f"),  # small capitals
+    ("normal", "norma|"),
+    ("paracetamol", "paracetamol\u2122"),
+    ("11.2", "11\u066b2"),
 ]
 OTHER_WORDS = [
     ("1.5", "15"),
@@ -206,6 +212,9 @@ OTHER_WORDS = [
     ("mg/kg", "mg"),
     ("\u03bcg", "mg"),
     ("\u03b1", "\u03b2"),
+    ("\u03bb chain", "k chain"),
+    ("\u03b4 wave", "\u03b8 wave"),
+    ("\u03bcmol", "mmol"),
     ("atypical", "a typical"),
     ("notable", "no table"),
     ("fall", "fail"),
@@ -222,6 +231,13 @@ OTHER_WORDS = [
     ("5 milligrams", "5 mg"),
     ("anaemia", "anemia"),
 ]
+
+
+@pytest.mark.parametrize("code", [0xAD, 0x34F, 0x115F, 0x180E, 0x200B, 0x3164, 0xFE0F, 0xFFA0, 0xE0041, 0xE0101])
+def test_what_no_font_shows_is_no_edit(code: int) -> None:
+    for changed in (f"no r{chr(code)}ash", f"no {chr(code)} rash", f"{chr(code)}no rash"):
+        verdict = apply_vcf(NOTE, NOTE.replace("no rash", changed))
+        assert verdict.reason is Reason.IDENTICAL
 
 
 @pytest.mark.parametrize(("old", "new"), [*SAME_WORDS, *((b, a) for a, b in SAME_WORDS)])

@@ -22,7 +22,11 @@ def make(tmp_path: Path) -> Make:
         name: str, seed: int, values: list[float], *overrides: str, texts: int = 100, referee: str = "oracle"
     ) -> Path:
         owner = RunDir(tmp_path / name)
-        owner.open(OmegaConf.create({"medserl": {"seed": seed, "referee": {"name": referee}}}), "embedded", [f"medserl.seed={seed}", *overrides])
+        owner.open(
+            OmegaConf.create({"medserl": {"seed": seed, "referee": {"name": referee}}}),
+            "embedded",
+            [f"medserl.seed={seed}", *overrides],
+        )
         owner.close()
         rows = [
             {
@@ -64,9 +68,7 @@ def test_the_command_writes_a_private_page_beside_the_runs(
     assert "0.650 ± 0.071" in text and "<i>" not in text and "<script" not in text
 
 
-def test_labels_that_nobody_checked_are_told_of(
-    make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_labels_that_nobody_checked_are_told_of(make: Make, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     asked = "medserl.referee.name=instruction"
     runs = [make("a", 1, [0.5, 0.6]), *(make(f"b{i}", i, [0.5, 0.7], asked, referee="instruction") for i in (1, 2))]
     assert main(["report", *map(str, runs)]) == 0

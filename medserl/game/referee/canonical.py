@@ -163,8 +163,10 @@ def _means_something_else(words: list[str], i: int) -> bool:
     return (word == "asa" and after in _SCORED) or (word in ("sc", "im") and after in _ANATOMY)
 
 
-_SCORED = frozenset("class classification grade physical ps score status i ii iii iv v".split())
-_ANATOMY = frozenset("joint joints dislocation nail nails nailing rod rods vein".split())
+_SCORED = frozenset(
+    ["class", "classification", "grade", "physical", "ps", "score", "status", "i", "ii", "iii", "iv", "v"]
+)
+_ANATOMY = frozenset(["joint", "joints", "dislocation", "nail", "nails", "nailing", "rod", "rods", "vein"])
 
 
 def _split(text: str) -> list[str]:
