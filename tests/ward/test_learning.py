@@ -12,7 +12,7 @@ import pytest
 
 from medserl.game import Label, LabelledNote
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # set-up on a loaded machine takes minutes
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]  # set-up on a loaded machine takes minutes
 
 BENCH = Path(__file__).parents[2] / "benchmarks/ward_learning.py"
 
@@ -70,7 +70,6 @@ def test_questions_are_notes_with_their_own_edits(bench: ModuleType) -> None:
     assert taken == [(["a", "a!", "a."], [0.0, 1.0, 0.0]), (["b", "b!"], [0.0, 1.0])]
 
 
-@pytest.mark.nightly
 def test_play_without_a_gold_label_teaches_the_assessor_to_tell_more_notes_apart(
     bench: ModuleType, tmp_path: Path
 ) -> None:
@@ -83,6 +82,6 @@ def test_play_without_a_gold_label_teaches_the_assessor_to_tell_more_notes_apart
     assessor, asked = bench.learn(games, options)
     after = bench.judged(assessor, tmp_path / "after", ["test"])["test"]
     assert asked > 10_000
-    assert after["auc"] > before["auc"] + 0.005
-    assert after["greedy"] > before["greedy"] + 0.12
-    assert after["sampled"] > before["sampled"] + 0.15
+    assert after["auc"] > before["auc"] + 0.006
+    assert after["greedy"] > before["greedy"] + 0.14
+    assert after["sampled"] > before["sampled"] + 0.18
