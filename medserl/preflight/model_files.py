@@ -11,7 +11,7 @@ from medserl.errors import ConfigError, DataError, Problems
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
 from medserl.run.run_dir import FINISHED_FILE
-from medserl.run.weights import DamagedWeights, misfit, stranger, weight_shapes
+from medserl.run.weights import DamagedWeights, index_misfit, indexed, misfit, stranger, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
 _log = logging.getLogger("medserl.data")
@@ -122,6 +122,8 @@ def check_weights(path: Path, key: str, model: dict[str, Any] | None) -> None:
     try:
         shapes = weight_shapes(path)
         reason = misfit(shapes, model) if model is not None else None
+        if model is not None and reason is None and (told := index_misfit(indexed(path), model)) is not None:
+            raise DamagedWeights(told)
     except DamagedWeights as error:
         raise ConfigError(f"{key}: {path}: {error}; copy the model again") from None
     except OSError as error:

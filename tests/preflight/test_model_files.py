@@ -22,6 +22,7 @@ from medserl.preflight.checks import _model_problems
 from medserl.preflight.model_files import NUMBERS
 from medserl.run.weights import DamagedWeights, header, misfit, weight_shapes
 from medserl.ward import MODEL_DIR
+from tests.preflight.models import split_weights, write_index
 
 SMALL = ("medserl.notes.count=64", "medserl.validation.count=4")
 WEIGHTS = "model.safetensors"
@@ -53,6 +54,14 @@ def with_index(model: Path) -> None:
     (model / WEIGHTS).rename(model / "model-00001-of-00002.safetensors")
     names = {"model.embed_tokens.weight": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"}
     (model / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+
+def elsewhere(model: Path) -> None:
+    """Weights beside the folder, where the first checkpoint would be written over them."""
+    files = split_weights(model)
+    second = max(files.values())
+    (model / second).rename(model.parent / "stray.safetensors")
+    write_index(model, {tensor: "../stray.safetensors" if at == second else at for tensor, at in files.items()})
 
 
 def as_directory(model: Path) -> None:
@@ -92,6 +101,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a pointer": (with_file(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n"), "git lfs pull"),
     "a directory": (as_directory, "has no weights"),
     "a shard is gone": (with_index, "lacks model-00002-of-00002.safetensors"),
+    "a shard is elsewhere": (elsewhere, "names '../stray.safetensors', which is no .safetensors file right in"),
     "only bin": (as_bin, "*.bin is not read"),
     "tokenizer empty": (with_file("tokenizer.json", b"{}"), "no usable tokenizer"),
     "template broken": (with_file("chat_template.jinja", b"{% for x in %}"), "chat template does not render"),
@@ -100,7 +110,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-BY_COMMAND = ("null", "no heads", "short context", "cut weights", "tokenizer empty")
+BY_COMMAND = ("null", "no heads", "short context", "cut weights", "a shard is elsewhere", "tokenizer empty")
 """Of each kind one; the others are looked at without a whole dry run."""
 
 
@@ -135,11 +145,19 @@ def test_what_is_no_path_is_refused(value: str, capsys: pytest.CaptureFixture[st
     assert "actor_rollout_ref.model.path" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cut weights", "a shard is gone", "tokenizer empty"])
+@pytest.mark.parametrize("name", ["cut weights", "a shard is gone", "a shard is elsewhere", "tokenizer empty"])
 def test_a_warm_start_refuses_the_same(name: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage, told = DAMAGES[name]
     damage(model)
-    asked = ["sft", "--dry-run", "--model", str(model), "--run-dir", str(model.parent / "run"), "medserl.notes.count=64"]
+    asked = [
+        "sft",
+        "--dry-run",
+        "--model",
+        str(model),
+        "--run-dir",
+        str(model.parent / "run"),
+        "medserl.notes.count=64",
+    ]
     assert main(asked) == 2
     assert told in capsys.readouterr().err
 
