@@ -14,7 +14,7 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary, rendered
 from medserl.config.model_at_hand import threads_for
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import VerdictPlace, dressed_place, probability_incorrect
@@ -241,9 +241,7 @@ def load_tokenizer(model: Path, thinking: bool) -> Any:
 
 
 def _prompt_ids(tokenizer: Any, chat: Sequence[Message], thinking: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(
-        list(chat), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-    )
+    text = rendered(tokenizer, chat, f"--model: {tokenizer.name_or_path}", {"enable_thinking": thinking})
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 

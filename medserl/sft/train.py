@@ -213,8 +213,9 @@ class SftRun:
                 check_memory(self.config, model, str(start), keys_of(self.overrides))
         if has_tokenizer(start):
             with problems.noted():
-                tokenizer = load_tokenizer(start, MODEL)
-                check_chat_template(tokenizer, start, MODEL, {"enable_thinking": False})
+                loaded = load_tokenizer(start, MODEL)
+                check_chat_template(loaded, start, MODEL, {"enable_thinking": False})
+                tokenizer = loaded  # one whose template does not render measures no demonstration
                 check_thinking(tokenizer, start, MODEL, thinking=False)
                 if model is not None:
                     check_vocabulary(tokenizer, start, MODEL, model)
@@ -241,7 +242,8 @@ class SftRun:
                 check_language(path, [note.text for note in notes], toy, MODEL)
             found = of_each_note(notes, self._maker(prompts), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
         if tokenizer is not None:
-            check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
+            limit, model = int(self.config.data.max_length), f"{MODEL}: {self.config.model.path}"
+            check_lengths(found, tokenizer, limit, path or WARD_NOTES, self._context, model)
 
     def _refused(self, error: ValueError) -> DataError:
         return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}, or set that part of medserl.mixture to 0")

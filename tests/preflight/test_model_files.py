@@ -22,7 +22,7 @@ from medserl.preflight.checks import _model_problems
 from medserl.preflight.model_files import NUMBERS
 from medserl.run.weights import DamagedWeights, header, misfit, weight_shapes
 from medserl.ward import MODEL_DIR
-from tests.preflight.models import split_weights, write_index
+from tests.preflight.models import real_notes, split_weights, write_index
 
 SMALL = ("medserl.notes.count=64", "medserl.validation.count=4")
 WEIGHTS = "model.safetensors"
@@ -106,6 +106,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "tokenizer empty": (with_file("tokenizer.json", b"{}"), "no usable tokenizer"),
     "template broken": (with_file("chat_template.jinja", b"{% for x in %}"), "chat template does not render"),
     "template refuses": (with_file("chat_template.jinja", b"{{ raise_exception('no') }}"), "chat template does not"),
+    "template refuses a system": (
+        with_file("chat_template.jinja", b"{% if messages[0].role == 'system' %}{{ raise_exception('') }}{% endif %}"),
+        "chat template does not render",
+    ),
+    "template reads what is not there": (
+        with_file("chat_template.jinja", b"{% for m in messages %}{{ m.content.some.thing }}{% endfor %}"),
+        "chat template does not render",
+    ),
     "template constant": (with_file("chat_template.jinja", b"hello"), "drops the system and the user message"),
 }
 
@@ -145,21 +153,40 @@ def test_what_is_no_path_is_refused(value: str, capsys: pytest.CaptureFixture[st
     assert "actor_rollout_ref.model.path" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cut weights", "a shard is gone", "a shard is elsewhere", "tokenizer empty"])
+AS_WARM_START = ("cut weights", "a shard is gone", "a shard is elsewhere", "tokenizer empty")
+
+
+@pytest.mark.parametrize("name", [*AS_WARM_START, *(name for name in DAMAGES if name.startswith("template"))])
 def test_a_warm_start_refuses_the_same(name: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage, told = DAMAGES[name]
     damage(model)
-    asked = [
-        "sft",
-        "--dry-run",
-        "--model",
-        str(model),
-        "--run-dir",
-        str(model.parent / "run"),
-        "medserl.notes.count=64",
-    ]
-    assert main(asked) == 2
-    assert told in capsys.readouterr().err
+    assert main(warm_start(model)) == 2
+    error = capsys.readouterr().err
+    assert told in error and len(error.splitlines()) == 1
+
+
+def warm_start(model: Path) -> list[str]:
+    return ["sft", "--dry-run", "--model", str(model), "--run-dir", f"{model}-run", "medserl.notes.count=64"]
+
+
+LONG = b"{% for m in messages %}{{ m.content if m.content|length < 30 else raise_exception('too long') }}{% endfor %}"
+"""Renders every probe, and no note."""
+
+
+@pytest.mark.parametrize("command", ["train", "sft", "stats"])
+def test_a_template_that_refuses_long_content_is_told(
+    command: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "chat_template.jinja").write_bytes(LONG)
+    notes = real_notes(model.parent / "notes.jsonl", 2)
+    asked = {
+        "train": ["train", "--dry-run", "--run-dir", f"{model}-run", *SMALL, f"actor_rollout_ref.model.path={model}"],
+        "sft": warm_start(model),
+        "stats": ["data", "stats", str(notes), "--model", str(model)],
+    }
+    assert main(asked[command]) == 2
+    error = capsys.readouterr().err
+    assert "does not render the game's messages (too long)" in error and len(error.splitlines()) == 1
 
 
 def test_the_shipped_model_fits_itself() -> None:
