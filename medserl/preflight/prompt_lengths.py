@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from medserl.config.chat_template import check_chat_template, rendered
 from medserl.config.load import DEFAULT_CONFIG, REAL_CONFIG, game_settings, load_config
+from medserl.config.loadable import tokenizer_fault
 from medserl.config.model_at_hand import MODEL_KEYS, named_model, of_the_ward
 from medserl.config.quoting import literal
 from medserl.errors import ConfigError
@@ -42,10 +43,7 @@ def load_tokenizer(path: str | Path, key: str = "actor_rollout_ref.model.path") 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"{key}: {path} has no usable tokenizer ({first}); copy the model's tokenizer files"
-        ) from None
+        raise ConfigError(f"{key}: {path}: {tokenizer_fault(path, error)}") from None
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{key}: {path}: its tokenizer has no chat template; use an instruction-tuned model, or put its "

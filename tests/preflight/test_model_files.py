@@ -74,6 +74,10 @@ def as_bin(model: Path) -> None:
     (model / "pytorch_model.bin").write_bytes(b"x")
 
 
+def as_gguf(model: Path) -> None:
+    (model / WEIGHTS).rename(model / "model.gguf")
+
+
 def cut(model: Path) -> None:
     os.truncate(model / WEIGHTS, 100_000)
 
@@ -91,9 +95,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "heads true": (with_config(num_attention_heads=True), "num_attention_heads is True"),
     "no layers": (with_config(num_hidden_layers=0), "num_hidden_layers is 0"),
     "hidden 97": (with_config(hidden_size=97), "by config.json"),
-    "40 layers": (with_config(num_hidden_layers=40), "4 layers, config.json says num_hidden_layers 40"),
+    "40 layers": (
+        with_config(num_hidden_layers=40, layer_types=...),
+        "4 layers, config.json says",
+    ),
     "intermediate 254": (with_config(intermediate_size=254), "by config.json"),
     "intermediate 255": (with_config(intermediate_size=255), "intermediate_size 255 cannot be divided"),
+    "layers of 4 types": (with_config(num_hidden_layers=3), "cannot be loaded (`num_hidden_layers` (3) must be equal"),
+    "no model type": (with_config(model_type=...), "model_type is missing"),
+    "norm as text": (with_config(rms_norm_eps="x"), "cannot be loaded (Field 'rms_norm_eps' expected float"),
+    "tied null": (with_config(tie_word_embeddings=None), "cannot be loaded (Field 'tie_word_embeddings' expected bool"),
+    "head as text": (with_config(head_dim="16"), "config.json: head_dim is '16', a whole number above 0 is needed"),
+    "positions as list": (with_config(rope_parameters=[1]), "rope_parameters is not a mapping"),
+    "only GGUF": (as_gguf, "holds a GGUF file and no other weights"),
     "short context": (with_config(max_position_embeddings=64), "more than the model's max_position_embeddings 64"),
     "empty weights": (with_file(WEIGHTS, b""), "is empty, cut off or no safetensors file"),
     "cut weights": (cut, "bytes of weights instead of"),
@@ -131,6 +145,8 @@ def test_what_cannot_be_trained_is_a_problem(name: str, model: Path) -> None:
     with pytest.raises(UserError) as error:
         problems.tell()
     assert told in str(error.value)
+    if "config.json:" in str(error.value) or "be loaded" in told or "GGUF" in told:  # nothing follows from it
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", BY_COMMAND)
@@ -153,7 +169,10 @@ def test_what_is_no_path_is_refused(value: str, capsys: pytest.CaptureFixture[st
     assert "actor_rollout_ref.model.path" in capsys.readouterr().err
 
 
-AS_WARM_START = ("cut weights", "a shard is gone", "a shard is elsewhere", "tokenizer empty")
+AS_WARM_START = (
+    *("cut weights", "a shard is gone", "a shard is elsewhere", "tokenizer empty", "norm as text", "tied null"),
+    *("head as text", "layers of 4 types", "only GGUF"),
+)
 
 
 @pytest.mark.parametrize("name", [*AS_WARM_START, *(name for name in DAMAGES if name.startswith("template"))])
