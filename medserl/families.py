@@ -59,9 +59,11 @@ def head_width(model: Model) -> int:
 def rope(model: Model) -> tuple[str, dict[str, Any]]:
     """How positions are scaled: a name of transformers' (``default``: not at all) and its parameters.
 
-    config.json has said so in ``rope_scaling`` beside ``rope_theta``, and says so in ``rope_parameters`` today.
+    config.json has said so in ``rope_scaling`` beside ``rope_theta``, and says so in ``rope_parameters`` today. Where
+    it has both, as a new file to which the lines of a model card were added, the former takes the latter's place
+    (transformers 5.10, modeling_rope_utils.py, convert_rope_params_to_dict).
     """
-    found = {**(model.get("rope_scaling") or {}), **(model.get("rope_parameters") or {})}
+    found = dict(model.get("rope_scaling") or model.get("rope_parameters") or {})
     name = found.get("rope_type") or found.get("type") or "default"
     return str(name), found
 
@@ -115,19 +117,30 @@ def _rope_obstacle(model: Model) -> str | None:
         if not isinstance(model.get(key) or {}, dict):
             return f"{key} is not a mapping"
     name, found = rope(model)
+    if nested := next((key for key, value in found.items() if isinstance(value, dict)), None):
+        return f"rotary positions that differ by layer ({nested}) are not supported in training"
+    if not _positive(theta := found.get("rope_theta", model.get("rope_theta", 1.0))):  # 1: the family's own is taken
+        return f"rope_theta {theta!r} is not a number above 0"
     if name not in ("default", "linear", "llama3"):
         return f"rotary positions of type {name!r} are not supported in training (default, linear and llama3 are)"
     if name != "default" and not _positive(found.get("factor")):
         return f"rotary positions of type {name!r} need a factor above 0"
     if name == "llama3":
         for key, wanted in LLAMA3_ROPE.items():
-            if found.get(key, wanted) != wanted:
-                return f"llama3 rotary positions with {key} {found[key]!r} are not supported ({wanted:g} is)"
+            if (told := _llama3(model, found, key)) not in (None, wanted):
+                return f"llama3 rotary positions with {key} {told!r} are not supported ({wanted:g} is)"
     for key in ("partial_rotary_factor",):
         if found.get(key, model.get(key)) not in (None, 1, 1.0):
             return f"{key} {found.get(key, model.get(key))!r} is not supported in training"
     return None
 
 
+def _llama3(model: Model, found: Mapping[str, Any], key: str) -> Any:
+    """A parameter of llama3's positions; the length of pretraining is the context where nothing says otherwise."""
+    if key != "original_max_position_embeddings":
+        return found.get(key)
+    return model.get(key, found.get(key, model.get("max_position_embeddings")))
+
+
 def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

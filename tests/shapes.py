@@ -4,6 +4,7 @@ from typing import Any
 
 QWEN3_4B: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
     "hidden_size": 2560,
     "num_hidden_layers": 36,
     "intermediate_size": 9728,

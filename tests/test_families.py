@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medserl.errors import ConfigError
-from medserl.families import FAMILIES, family_of, obstacle
+from medserl.families import FAMILIES, family_of, obstacle, rope
 from medserl.planning.shapes import shape_of
 from medserl.preflight.model_files import read_model_config
 from medserl.run.weights import expected, misfit
@@ -25,6 +25,7 @@ SIZES = {
     "vocab_size": 512,
 }
 KEY = "actor_rollout_ref.model.path"
+DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
@@ -70,6 +71,15 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
         ({"rope_scaling": {**LLAMA3, "low_freq_factor": 2.0}}, "low_freq_factor 2.0"),
         ({"rope_scaling": {**LLAMA3, "original_max_position_embeddings": 4096}}, "embeddings 4096"),
         ({"rope_scaling": [1]}, "not a mapping"),
+        *(
+            ({"rope_scaling": {"type": name, "factor": 4.0}, "rope_parameters": DEFAULT}, f"'{name}'")
+            for name in ("yarn", "dynamic", "longrope", "mrope")
+        ),
+        ({"rope_scaling": LLAMA3, "max_position_embeddings": 131072}, "embeddings 131072"),
+        ({"rope_parameters": {"full_attention": DEFAULT}}, "differ by layer (full_attention)"),
+        ({"rope_parameters": {**DEFAULT, "rope_theta": "big"}}, "rope_theta 'big' is not a number"),
+        ({"rope_theta": True}, "rope_theta True is not a number"),
+        ({"rope_theta": 0}, "rope_theta 0 is not a number"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"mlp_bias": True}, "mlp_bias True"),
@@ -84,6 +94,19 @@ def test_another_familys_weights_are_a_misfit(architecture: str) -> None:
 def test_what_megatron_would_not_do_is_an_obstacle(change: dict[str, Any], told: str) -> None:
     reason = obstacle(model("LlamaForCausalLM", **change))
     assert reason is not None and told in reason
+
+
+def test_positions_of_both_kinds_are_those_that_transformers_takes() -> None:
+    from transformers import LlamaConfig
+
+    linear = {"type": "linear", "factor": 2.0}
+    for told in (
+        {"rope_scaling": linear, "rope_parameters": DEFAULT},
+        {"rope_scaling": {}, "rope_parameters": DEFAULT},
+    ):
+        name, found = rope(told)
+        taken = LlamaConfig(**told).rope_parameters
+        assert (name, found.get("factor")) == (taken["rope_type"], taken.get("factor"))
 
 
 def test_a_sliding_window_is_an_obstacle() -> None:

@@ -3,6 +3,7 @@ is given."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def check_thinking(tokenizer: Any, path: Path | str, key: str, thinking: bool) -
             opens a thought all the same.
     """
     messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    on, off = (_rendered(tokenizer, messages, path, key, {"enable_thinking": value}) for value in (True, False))
+    on, off = (rendered(tokenizer, messages, f"{key}: {path}", {"enable_thinking": value}) for value in (True, False))
     if thinking and on == off and not opens_thinking(on):
         raise ConfigError(
             f"{key}: {path}: its chat template has no enable_thinking, so that the model does not think when asked to; "
@@ -40,23 +41,32 @@ def check_chat_template(tokenizer: Any, path: Path | str, key: str, options: dic
     """
     words = {"system": "first-probe", "user": "second-probe"}
     messages = [{"role": role, "content": word} for role, word in words.items()]
-    text = _rendered(tokenizer, messages, path, key, options)
+    text = rendered(tokenizer, messages, f"{key}: {path}", options)
     if lost := [role for role, word in words.items() if word not in text]:
         raise ConfigError(
             f"{key}: {path}: its chat template drops the {' and the '.join(lost)} message; use another model"
         )
 
 
-def _rendered(
-    tokenizer: Any, messages: list[dict[str, str]], path: Path | str, key: str, options: dict[str, Any]
-) -> str:
+def rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]], where: str, options: Mapping[str, Any]) -> str:
+    """The prompt that a chat template makes of messages.
+
+    Args:
+        tokenizer: Has the template.
+        messages: The conversation so far.
+        where: The key that names the model, and its directory, for the sentence.
+        options: The template's own.
+
+    Raises:
+        ConfigError: it cannot; some refuse only what is long, or what a probe does not hold.
+    """
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **options))
     except Exception as error:  # jinja2's errors, and any that the template's own expressions raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"{key}: {path}: its chat template does not render the game's messages ({first}); use a model whose "
-            "template takes a system and a user message"
+            f"{where}: its chat template does not render the game's messages ({first}); use a model whose template "
+            "takes a system and a user message"
         ) from None
 
 

@@ -14,7 +14,8 @@ from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary
+from medserl.config.chat_template import check_chat_template, check_thinking, check_vocabulary, rendered
+from medserl.config.loadable import tokenizer_fault
 from medserl.config.model_at_hand import threads_for
 from medserl.errors import ConfigError
 from medserl.evaluation.calibration import VerdictPlace, dressed_place, probability_incorrect
@@ -222,13 +223,11 @@ def load_tokenizer(model: Path, thinking: bool) -> Any:
     """The tokenizer of a model's directory; ConfigError where it, or its chat template, cannot be used."""
     from transformers import AutoTokenizer
 
+    settings = text_config(model, f"--model {model}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"--model {model}: has no usable tokenizer ({first}); copy the model's tokenizer files"
-        ) from None
+        raise ConfigError(f"--model {model}: {tokenizer_fault(model, error)}") from None
     if not tokenizer.chat_template:
         raise ConfigError(
             f"--model {model}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
@@ -236,14 +235,12 @@ def load_tokenizer(model: Path, thinking: bool) -> Any:
         )
     check_chat_template(tokenizer, model, "--model", {"enable_thinking": thinking})
     check_thinking(tokenizer, model, "--model", thinking)
-    check_vocabulary(tokenizer, model, "--model", text_config(model, f"--model {model}"))
+    check_vocabulary(tokenizer, model, "--model", settings)
     return tokenizer
 
 
 def _prompt_ids(tokenizer: Any, chat: Sequence[Message], thinking: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(
-        list(chat), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-    )
+    text = rendered(tokenizer, chat, f"--model: {tokenizer.name_or_path}", {"enable_thinking": thinking})
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 

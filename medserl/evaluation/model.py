@@ -79,10 +79,13 @@ def text_config(directory: Path, name: str) -> dict[str, Any]:
         int(found.get("max_position_embeddings") or 0)
         if not isinstance(found, dict):
             raise TypeError("no object")
+        kind = settings.get("model_type")
     except OSError as error:
         raise ConfigError(f"{name}: {file.name} cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError, OverflowError):
         raise ConfigError(f"{name}: {file.name} is not a model's configuration; copy the model again") from None
+    if not isinstance(kind, str):
+        raise ConfigError(f"{name}: {file.name} has no model_type; copy the model's own file")
     return found
 
 

@@ -27,11 +27,9 @@ from medserl.preflight.host import check_machine, check_writable
 from medserl.preflight.layout import check_layout
 from medserl.preflight.model_files import (
     MODEL,
-    check_files,
     check_language,
     has_tokenizer,
-    model_path,
-    read_model_config,
+    look_at_model,
     tell_other_format,
 )
 from medserl.preflight.notes_fit import (
@@ -183,11 +181,8 @@ def _model_problems(
     """Check the model directory; its config.json, or None where no prompt can be made for it, the notes whose prompts
     were measured, and how long those are."""
     parallel, rollout = parallel_of(config), config.actor_rollout_ref.rollout
-    path, model, tokenizer = config.actor_rollout_ref.model.path, None, None
-    with problems.noted():
-        model = read_model_config(model_path(path, MODEL), MODEL)
-    if isinstance(path, str) and path.strip() and Path(path).is_dir():
-        check_files(Path(path), MODEL, model, problems)
+    path, tokenizer = config.actor_rollout_ref.model.path, None
+    model = look_at_model(path, MODEL, problems)
     if model is None:
         return None, frozenset(), 0
     measured: frozenset[Note] = frozenset()

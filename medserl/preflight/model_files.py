@@ -6,12 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from medserl.config.loadable import config_fault
 from medserl.config.settings import BUILTIN_MODEL
 from medserl.errors import ConfigError, DataError, Problems
 from medserl.families import FAMILIES, family_of, obstacle
 from medserl.files import read_json
+from medserl.planning.shapes import shape_of
 from medserl.run.run_dir import FINISHED_FILE
-from medserl.run.weights import DamagedWeights, misfit, stranger, weight_shapes
+from medserl.run.weights import DamagedWeights, index_misfit, indexed, misfit, stranger, weight_shapes
 from medserl.ward.language import LEAST_KNOWN, is_ward_model, known_share
 
 _log = logging.getLogger("medserl.data")
@@ -76,8 +78,35 @@ def read_model_config(path: Path, key: str) -> dict[str, Any]:
             raise ConfigError(
                 f"{key}: {file}: {name} {told}, a whole number above 0 is needed; copy the model's own file"
             )
+    if not isinstance(model.get("model_type"), str):
+        raise ConfigError(f"{key}: {file}: model_type is missing; copy the model's own file")
     if reason := obstacle(model):
         raise ConfigError(f"{key}: {file}: {reason}; use another model")
+    return model
+
+
+def look_at_model(value: Any, key: str, found: Problems) -> dict[str, Any] | None:
+    """config.json of a model directory that a start names, the directory's files looked at.
+
+    Args:
+        value: What stands in the configuration.
+        key: The key that names it.
+        found: Takes what is wrong.
+
+    Returns:
+        Its content; None where it cannot be used, so that nothing can be said of weights, layout and tokenizer, which
+        transformers loads with it.
+    """
+    path, model = None, None
+    with found.noted():
+        path = model_path(value, key)
+        described = read_model_config(path, key)
+        shape_of(described, f"{key}: {path / 'config.json'}")
+        if (fault := config_fault(path)) is not None:
+            raise ConfigError(f"{key}: {path}: {fault}")
+        model = described
+    if path is not None and path.is_dir() and stranger(path) is None:
+        check_files(path, key, model, found)
     return model
 
 
@@ -122,6 +151,8 @@ def check_weights(path: Path, key: str, model: dict[str, Any] | None) -> None:
     try:
         shapes = weight_shapes(path)
         reason = misfit(shapes, model) if model is not None else None
+        if model is not None and reason is None and (told := index_misfit(indexed(path), model)) is not None:
+            raise DamagedWeights(told)
     except DamagedWeights as error:
         raise ConfigError(f"{key}: {path}: {error}; copy the model again") from None
     except OSError as error:

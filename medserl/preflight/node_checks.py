@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from medserl import __version__
-from medserl.files import read_json
 from medserl.preflight import nvidia
 from medserl.preflight.fit import host_memory
 from medserl.preflight.host import shared_memory_problem
+from medserl.run.weights import DamagedWeights, indexed
 from medserl.words import counted
 
 GIB = 2**30
@@ -195,14 +195,11 @@ def model_problem(name: str) -> str | None:
         return f"{path} has no config.json"
     if not any((path / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         return f"{path} has no tokenizer"
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            wanted = set(map(str, read_json(index)["weight_map"].values()))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return f"{path} has a damaged {index.name}"
-    else:
-        wanted = {file.name for file in (*path.glob("*.safetensors"), *path.glob("*.bin"))}
+    try:
+        wanted = set(indexed(path))
+    except DamagedWeights as error:
+        return f"{path}: {error}"
+    wanted = wanted or {file.name for file in (*path.glob("*.safetensors"), *path.glob("*.bin"))}
     if not wanted:
         return f"{path} has no weights"
     missing = sorted(file for file in wanted if not (path / file).is_file())

@@ -25,6 +25,7 @@ from medserl.preflight.prompt_lengths import (
     token_lengths,
 )
 
+MODEL = "actor_rollout_ref.model.path"
 LONGEST_PROMPT = "data.max_prompt_length"
 _log = logging.getLogger("medserl.data")
 
@@ -74,15 +75,17 @@ def check_prompt_lengths(
 
     Raises:
         DataError: names the first note that does not fit.
+        ConfigError: the chat template does not render a prompt.
     """
-    tokenizer = load_tokenizer(config.actor_rollout_ref.model.path)
+    path = config.actor_rollout_ref.model.path
+    tokenizer = load_tokenizer(path)
     every = [*notes, *labelled_extra(settings, notes)]
     check_special_tokens(settings, tokenizer, every)
     limit, longest = room or config.data.max_prompt_length, 0
     slack = TOKENS_PER_EDITED_WORD * settings.vcf.max_word_edits
     options = dict(config.data.apply_chat_template_kwargs)
     for chunk in _chunks(_prompts(settings, every), 512):
-        lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options)
+        lengths = token_lengths(tokenizer, [prompt.messages for _, prompt in chunk], options, f"{MODEL}: {path}")
         for (note, prompt), length in zip(chunk, lengths, strict=True):
             needed = length + (slack if prompt.grows else 0)
             longest = max(longest, needed)

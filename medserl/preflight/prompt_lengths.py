@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medserl.config.chat_template import check_chat_template
+from medserl.config.chat_template import check_chat_template, rendered
 from medserl.config.load import DEFAULT_CONFIG, REAL_CONFIG, game_settings, load_config
+from medserl.config.loadable import tokenizer_fault
 from medserl.config.model_at_hand import MODEL_KEYS, named_model, of_the_ward
 from medserl.config.quoting import literal
 from medserl.errors import ConfigError
@@ -42,10 +43,7 @@ def load_tokenizer(path: str | Path, key: str = "actor_rollout_ref.model.path") 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise what they like for a damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"{key}: {path} has no usable tokenizer ({first}); copy the model's tokenizer files"
-        ) from None
+        raise ConfigError(f"{key}: {path}: {tokenizer_fault(path, error)}") from None
     if not tokenizer.chat_template:
         raise ConfigError(
             f"{key}: {path}: its tokenizer has no chat template; use an instruction-tuned model, or put its "
@@ -66,13 +64,10 @@ def _cached(name: str) -> bool:
 
 
 def token_lengths(
-    tokenizer: Any, prompts: Sequence[Sequence[Message]], template_options: Mapping[str, Any]
+    tokenizer: Any, prompts: Sequence[Sequence[Message]], template_options: Mapping[str, Any], where: str
 ) -> list[int]:
-    """Number of tokens of each prompt, the generation prompt included."""
-    texts = [
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template_options)
-        for messages in prompts
-    ]
+    """Number of tokens of each prompt, the generation prompt included; ``where`` is for `rendered`, which may raise."""
+    texts = [rendered(tokenizer, messages, where, template_options) for messages in prompts]
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
@@ -119,6 +114,7 @@ class PromptCounter:
         self.tokenizer_name, self.limit, self.slack = tokenizer_name, limit, slack
         self.prompt_set, self.injector_format = prompts.name, injector_format
         self._tokenizer, self._prompts = tokenizer, prompts
+        self._where = f"{key}: {tokenizer_name}"
         self._options = {"enable_thinking": False} if template_options is None else dict(template_options)
         check_chat_template(tokenizer, tokenizer_name, key, self._options)
 
@@ -132,7 +128,7 @@ class PromptCounter:
 
     def needed(self, prompts: Sequence[Prompt]) -> list[int]:
         """Tokens that each prompt needs, room for an edit included where it can grow."""
-        lengths = token_lengths(self._tokenizer, [prompt.messages for prompt in prompts], self._options)
+        lengths = token_lengths(self._tokenizer, [prompt.messages for prompt in prompts], self._options, self._where)
         return [length + (self.slack if prompt.grows else 0) for length, prompt in zip(lengths, prompts, strict=True)]
 
 

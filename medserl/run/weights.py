@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from medserl.families import FAMILIES, family_of, head_width
 from medserl.files import read_json
 
 INDEX = "model.safetensors.index.json"
+HEAD = "lm_head.weight"
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own library
 _LFS = b"version https://git-lfs"
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.")
 
 Shapes = dict[str, tuple[int, ...]]
@@ -71,30 +73,64 @@ def weight_shapes(folder: Path) -> Shapes:
     """Shape of every tensor of a model directory by its name.
 
     Raises:
-        DamagedWeights: no weights, a shard that the index names is missing, a file that is cut, empty, a directory, a
-            pointer of git-lfs, or none of this format.
+        DamagedWeights: no weights, an index that `indexed` refuses or that is gone, a shard that it names is missing or
+            lacks a tensor, a file that is cut, empty, a directory, a pointer of git-lfs, or none of this format.
     """
-    files = _files(folder)
+    promised = indexed(folder)
     shapes: Shapes = {}
-    for file in files:
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header(file).items()}
+    lacking = []
+    for file in _files(folder, promised):
+        own = {name: tuple(entry["shape"]) for name, entry in header(file).items()}
+        lacking += [(file, name) for name in sorted(promised.get(file.name, set()) - own.keys())]
+        shapes |= own
+    for file, name in lacking:
+        if name != HEAD or name in shapes:  # a tied model's index may name a head that is nowhere: `misfit` knows
+            raise DamagedWeights(not_in_shard(file, name))
     return shapes
 
 
-def _files(folder: Path) -> list[Path]:
+def indexed(folder: Path) -> dict[str, set[str]]:
+    """Names of the tensors of each file that the index lists; empty where there is no index.
+
+    Raises:
+        DamagedWeights: an index that lists nothing, or another thing than files right in the folder: checkpoints are
+            written under the names of the index, and would go to where such a name leads.
+    """
     index = folder / INDEX
-    if not index.is_file():
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise DamagedWeights("has no weights (*.safetensors)")
-        return files
+    if not index.exists():
+        return {}
+    found: dict[str, set[str]] = {}
     try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        places = list(read_json(index)["weight_map"].items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise DamagedWeights(f"its {INDEX} is damaged") from None
-    if missing := [name for name in names if not (folder / str(name)).is_file()]:
-        raise DamagedWeights(f"lacks {', '.join(map(str, missing[:3]))}, which {INDEX} names")
-    return [folder / name for name in names]
+    for tensor, name in places:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise DamagedWeights(f"its {INDEX} names {name!r}, which is no .safetensors file right in the folder")
+        found.setdefault(name, set()).add(tensor)
+    if not found:
+        raise DamagedWeights(f"its {INDEX} names no weights")
+    return found
+
+
+def not_in_shard(file: Path, tensor: str) -> str:
+    """A phrase for a tensor that is not where the index says."""
+    return f"{file.name} lacks {tensor}, which {INDEX} promises"
+
+
+def _files(folder: Path, promised: Collection[str]) -> list[Path]:
+    if promised:
+        if missing := sorted(name for name in promised if not (folder / name).is_file()):
+            raise DamagedWeights(f"lacks {', '.join(missing[:3])}, which {INDEX} names")
+        return [folder / name for name in sorted(promised)]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise DamagedWeights("has no weights (*.safetensors)")
+    if all(file.name.startswith("consolidated") for file in files):
+        raise DamagedWeights(f"holds {files[0].name}, which is in Mistral's own format, and no model*.safetensors")
+    if shard := next((file for file in files if _SHARD.search(file.name)), None):
+        raise DamagedWeights(f"holds {shard.name}, one of several files, and no {INDEX}, which names them")
+    return files
 
 
 def header(file: Path) -> dict[str, Any]:
@@ -145,6 +181,29 @@ def misfit(shapes: Shapes, config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def index_misfit(promised: Mapping[str, Collection[str]], config: Mapping[str, Any]) -> str | None:
+    """Where an index does not name the tensors of the model that config.json describes, in a phrase; else None.
+
+    What it does not name is not found in a start. A file of which it names a tensor too many is left out of every
+    checkpoint, which waits for all of them (mbridge 0.15.1, core/safetensor_io.py, save_hf_weight).
+
+    Args:
+        promised: Of `indexed`.
+        config: Content of config.json, its numbers checked.
+    """
+    if not promised:
+        return None
+    named, wanted = {tensor for tensors in promised.values() for tensor in tensors}, expected(config).keys()
+    if lacking := sorted(wanted - named):
+        return f"its {INDEX} does not name {lacking[0]}"
+    if strange := sorted(named - wanted - {HEAD}):
+        return (
+            f"its {INDEX} names {strange[0]}, which the model that config.json describes has not (transformers' "
+            "from_pretrained and save_pretrained write the model without it)"
+        )
+    return None
+
+
 def expected(config: Mapping[str, Any]) -> Shapes:
     """Names and shapes of the tensors of a model of a known family, as transformers names them."""
     family = family_of(config) or FAMILIES["Qwen3ForCausalLM"]
@@ -153,7 +212,7 @@ def expected(config: Mapping[str, Any]) -> Shapes:
     head = head_width(config)
     shapes: Shapes = {"model.embed_tokens.weight": (words, hidden), "model.norm.weight": (hidden,)}
     if not config.get("tie_word_embeddings"):
-        shapes["lm_head.weight"] = (words, hidden)
+        shapes[HEAD] = (words, hidden)
     for layer in range(config["num_hidden_layers"]):
         for name, shape in (
             ("input_layernorm", (hidden,)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from medserl.config.chat_template import rendered
 from medserl.errors import ConfigError, DataError, Problems, all_told
 from medserl.game import Mode, Note
 from medserl.game.demonstrations import Demonstration, NoteDemonstrations
@@ -74,7 +75,12 @@ def of_each_note(
 
 
 def check_lengths(
-    found: Iterable[tuple[str, Demonstration]], tokenizer: Any, limit: int, source: str, context: int | None = None
+    found: Iterable[tuple[str, Demonstration]],
+    tokenizer: Any,
+    limit: int,
+    source: str,
+    context: int | None = None,
+    model: str = "model.path",
 ) -> None:
     """No demonstration may have more tokens than ``data.max_length``, or than the model has positions.
 
@@ -84,12 +90,14 @@ def check_lengths(
         limit: ``data.max_length``.
         source: Where they come from, for the sentence.
         context: The model's ``max_position_embeddings``; None where it is not known.
+        model: The key that names the model, and its directory, for the sentence.
 
     Raises:
         DataError: names the first that is longer.
+        ConfigError: the chat template does not render one.
     """
     for rows in batched(found, _ROWS):
-        for (what, demo), tokens in zip(rows, _tokens([demo for _, demo in rows], tokenizer), strict=True):
+        for (what, demo), tokens in zip(rows, _tokens([demo for _, demo in rows], tokenizer, model), strict=True):
             if context is not None and tokens > context:
                 raise DataError(
                     f"{source}: {what}: a demonstration of the {demo.role} has {tokens} tokens, the model's "
@@ -102,15 +110,9 @@ def check_lengths(
                 )
 
 
-def _tokens(demos: Sequence[Demonstration], tokenizer: Any) -> list[int]:
+def _tokens(demos: Sequence[Demonstration], tokenizer: Any, model: str) -> list[int]:
     """As many as `medserl.sft.data.DemonstrationDataset` makes of each: prompt, reply and end."""
-    prompts = [
-        tokenizer.apply_chat_template(
-            list(demo.messages), tokenize=False, add_generation_prompt=True,
-            enable_thinking=demo.thinking,
-        )
-        for demo in demos
-    ]  # fmt: skip
+    prompts = [rendered(tokenizer, demo.messages, model, {"enable_thinking": demo.thinking}) for demo in demos]
     counts = [
         [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
         for texts in (prompts, [demo.reply for demo in demos])

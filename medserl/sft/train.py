@@ -33,7 +33,7 @@ from medserl.preflight.checks import RUN_DIR
 from medserl.preflight.devices import check_device
 from medserl.preflight.fit import check_memory
 from medserl.preflight.host import check_writable
-from medserl.preflight.model_files import check_files, check_language, has_tokenizer, model_path, read_model_config
+from medserl.preflight.model_files import check_language, has_tokenizer, look_at_model
 from medserl.preflight.prompt_lengths import load_tokenizer
 from medserl.run import checkpoint
 from medserl.run.launch import prepare_environment
@@ -195,29 +195,23 @@ class SftRun:
         """The start model's, the model looked at first; None where ``problems`` took that it cannot be used."""
         if self.config.model.path == UNTRAINED_WARD:
             return load_tokenizer(model_dir(), MODEL)  # the same as the one that is made
-        engine, start = self.config.engine, None
+        engine, tokenizer = self.config.engine, None
         tp, pp = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
-        with problems.noted():
-            start = model_path(self.config.model.path, MODEL)
-        if start is None:
+        model = look_at_model(self.config.model.path, MODEL, problems)
+        if model is None:
             return None
-        model, tokenizer = None, None
+        start = Path(self.config.model.path)
+        self._context = model.get("max_position_embeddings")
         with problems.noted():
-            model = read_model_config(start, MODEL)
-        if start.is_dir():
-            check_files(start, MODEL, model, problems)
-        if model is not None:
-            self._context = model.get("max_position_embeddings")
-            with problems.noted():
-                check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1, ends_of(engine))
-                check_memory(self.config, model, str(start), keys_of(self.overrides))
+            check_divides(shape_of(model, f"{MODEL}: {start}"), tp, pp, 1, ends_of(engine))
+            check_memory(self.config, model, str(start), keys_of(self.overrides))
         if has_tokenizer(start):
             with problems.noted():
-                tokenizer = load_tokenizer(start, MODEL)
-                check_chat_template(tokenizer, start, MODEL, {"enable_thinking": False})
+                loaded = load_tokenizer(start, MODEL)
+                check_chat_template(loaded, start, MODEL, {"enable_thinking": False})
+                tokenizer = loaded  # one whose template does not render measures no demonstration
                 check_thinking(tokenizer, start, MODEL, thinking=False)
-                if model is not None:
-                    check_vocabulary(tokenizer, start, MODEL, model)
+                check_vocabulary(tokenizer, start, MODEL, model)
         return tokenizer
 
     def _check_demonstrations(self, prompts: PromptSet | None, tokenizer: Any, known_model: bool) -> None:
@@ -241,7 +235,8 @@ class SftRun:
                 check_language(path, [note.text for note in notes], toy, MODEL)
             found = of_each_note(notes, self._maker(prompts), mixture.assessor_pairs > 0, mixture.injector_turns > 0)
         if tokenizer is not None:
-            check_lengths(found, tokenizer, int(self.config.data.max_length), path or WARD_NOTES, self._context)
+            limit, model = int(self.config.data.max_length), f"{MODEL}: {self.config.model.path}"
+            check_lengths(found, tokenizer, limit, path or WARD_NOTES, self._context, model)
 
     def _refused(self, error: ValueError) -> DataError:
         return DataError(f"{self.settings.notes.path or WARD_NOTES}: {error}, or set that part of medserl.mixture to 0")

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from medserl import __version__
 from medserl.errors import ConfigError
-from medserl.files import check_new_folder, read_json, whole_folder, write_atomically
+from medserl.files import check_new_folder, whole_folder, write_atomically
 from medserl.run import checkpoint
 from medserl.run.run_log import METRICS_FILE, read_metrics
-from medserl.run.weights import DamagedWeights, WrongLength, header
+from medserl.run.weights import DamagedWeights, WrongLength, header, indexed, not_in_shard
 
 RECORD = checkpoint.EXPORT_RECORD
-INDEX = "model.safetensors.index.json"
 PUBLIC_FILE, PUBLIC_FOLDER = 0o666, 0o777  # without what the umask takes away
 NEEDED = ("config.json", "tokenizer.json")
 _JUDGED = "val/greedy/"
@@ -150,7 +149,10 @@ def _check(folder: Path, source: Path) -> None:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         missing.append("*.safetensors")
-    promised = _promised(folder / INDEX, where)
+    try:
+        promised = indexed(folder)
+    except DamagedWeights as error:
+        raise ConfigError(f"{where}: {error}; choose another one") from None
     missing += sorted(name for name in promised if not (folder / name).is_file())
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -163,17 +165,4 @@ def _check(folder: Path, source: Path) -> None:
         except DamagedWeights:
             raise ConfigError(f"{where}: {file.name} is not a whole .safetensors file; choose another one") from None
         if lacking := sorted(promised.get(file.name, set()) - tensors.keys()):
-            raise ConfigError(f"{where}: {file.name} lacks {lacking[0]}, which {INDEX} promises; choose another one")
-
-
-def _promised(index: Path, where: str) -> dict[str, set[str]]:
-    """Names of the tensors of each file that an index lists; empty where there is none."""
-    if not index.is_file():
-        return {}
-    promised: dict[str, set[str]] = {}
-    try:
-        for tensor, name in read_json(index)["weight_map"].items():
-            promised.setdefault(str(name), set()).add(tensor)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{where}: {index.name} cannot be read ({type(error).__name__})") from None
-    return promised
+            raise ConfigError(f"{where}: {not_in_shard(file, lacking[0])}; choose another one")

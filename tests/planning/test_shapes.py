@@ -52,14 +52,15 @@ def test_a_config_json_describes_the_same_shape(tmp_path: Path) -> None:
 
 def test_families_differ_in_biases_and_norms() -> None:
     qwen3 = shape_of(CONFIG, "x")
-    qwen2 = shape_of({**CONFIG, "architectures": ["Qwen2ForCausalLM"]}, "x")
-    llama = shape_of({**CONFIG, "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}, "x")
+    qwen2 = shape_of({**CONFIG, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, "x")
+    untied = {**CONFIG, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
+    llama = shape_of(untied, "x")
     assert qwen3.layer(1) - qwen3.matrices == 2 * 2560 + 2 * 128
     assert qwen2.layer(1) - qwen2.matrices == 2 * 2560 + (32 + 16) * 128
     assert llama.layer(1) - llama.matrices == 2 * 2560
     assert llama.parameters - qwen3.parameters == 151936 * 2560 - 36 * 2 * 128
-    old = {key: value for key, value in CONFIG.items() if key not in ("num_key_value_heads", "head_dim")}
-    assert shape_of({**old, "architectures": ["LlamaForCausalLM"]}, "x").groups == 32
+    old = {key: value for key, value in untied.items() if key not in ("num_key_value_heads", "head_dim")}
+    assert shape_of(old, "x").groups == 32
 
 
 @pytest.mark.parametrize(

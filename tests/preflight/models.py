@@ -59,6 +59,33 @@ def make_model(
     return folder
 
 
+def split_weights(folder: Path) -> dict[str, str]:
+    """Have two numbered files and their index in the place of a model's weights; returns which tensor is in which."""
+    whole = (folder / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = json.loads(whole[8 : 8 + length])
+    header.pop("__metadata__", None)
+    names, files = sorted(header), dict[str, str]()
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        own, data = {}, b""
+        for name in part:
+            begin, end = header[name]["data_offsets"]
+            piece = whole[8 + length + begin : 8 + length + end]
+            own[name] = {**header[name], "data_offsets": [len(data), len(data) + len(piece)]}
+            data += piece
+            files[name] = f"model-0000{number}-of-00002.safetensors"
+        text = json.dumps(own).encode()
+        (folder / files[part[0]]).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (folder / "model.safetensors").unlink()
+    write_index(folder, files)
+    return files
+
+
+def write_index(folder: Path, files: dict[str, Any]) -> None:
+    """The index of weights in several files."""
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
 def real_notes(path: Path, count: int = 12, gold: bool = True) -> Path:
     """Notes as people write them, none of them anybody's; with a gold error where ``gold``."""
     text = (

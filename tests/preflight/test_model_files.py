@@ -22,6 +22,7 @@ from medserl.preflight.checks import _model_problems
 from medserl.preflight.model_files import NUMBERS
 from medserl.run.weights import DamagedWeights, header, misfit, weight_shapes
 from medserl.ward import MODEL_DIR
+from tests.preflight.models import real_notes, split_weights, write_index
 
 SMALL = ("medserl.notes.count=64", "medserl.validation.count=4")
 WEIGHTS = "model.safetensors"
@@ -55,6 +56,14 @@ def with_index(model: Path) -> None:
     (model / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
 
 
+def elsewhere(model: Path) -> None:
+    """Weights beside the folder, where the first checkpoint would be written over them."""
+    files = split_weights(model)
+    second = max(files.values())
+    (model / second).rename(model.parent / "stray.safetensors")
+    write_index(model, {tensor: "../stray.safetensors" if at == second else at for tensor, at in files.items()})
+
+
 def as_directory(model: Path) -> None:
     (model / WEIGHTS).unlink()
     (model / WEIGHTS).mkdir()
@@ -63,6 +72,10 @@ def as_directory(model: Path) -> None:
 def as_bin(model: Path) -> None:
     (model / WEIGHTS).unlink()
     (model / "pytorch_model.bin").write_bytes(b"x")
+
+
+def as_gguf(model: Path) -> None:
+    (model / WEIGHTS).rename(model / "model.gguf")
 
 
 def cut(model: Path) -> None:
@@ -82,9 +95,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "heads true": (with_config(num_attention_heads=True), "num_attention_heads is True"),
     "no layers": (with_config(num_hidden_layers=0), "num_hidden_layers is 0"),
     "hidden 97": (with_config(hidden_size=97), "by config.json"),
-    "40 layers": (with_config(num_hidden_layers=40), "4 layers, config.json says num_hidden_layers 40"),
+    "40 layers": (
+        with_config(num_hidden_layers=40, layer_types=...),
+        "4 layers, config.json says",
+    ),
     "intermediate 254": (with_config(intermediate_size=254), "by config.json"),
     "intermediate 255": (with_config(intermediate_size=255), "intermediate_size 255 cannot be divided"),
+    "layers of 4 types": (with_config(num_hidden_layers=3), "cannot be loaded (`num_hidden_layers` (3) must be equal"),
+    "no model type": (with_config(model_type=...), "model_type is missing"),
+    "norm as text": (with_config(rms_norm_eps="x"), "cannot be loaded (Field 'rms_norm_eps' expected float"),
+    "tied null": (with_config(tie_word_embeddings=None), "cannot be loaded (Field 'tie_word_embeddings' expected bool"),
+    "head as text": (with_config(head_dim="16"), "config.json: head_dim is '16', a whole number above 0 is needed"),
+    "positions as list": (with_config(rope_parameters=[1]), "rope_parameters is not a mapping"),
+    "only GGUF": (as_gguf, "holds a GGUF file and no other weights"),
     "short context": (with_config(max_position_embeddings=64), "more than the model's max_position_embeddings 64"),
     "empty weights": (with_file(WEIGHTS, b""), "is empty, cut off or no safetensors file"),
     "cut weights": (cut, "bytes of weights instead of"),
@@ -92,15 +115,24 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a pointer": (with_file(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n"), "git lfs pull"),
     "a directory": (as_directory, "has no weights"),
     "a shard is gone": (with_index, "lacks model-00002-of-00002.safetensors"),
+    "a shard is elsewhere": (elsewhere, "names '../stray.safetensors', which is no .safetensors file right in"),
     "only bin": (as_bin, "*.bin is not read"),
     "tokenizer empty": (with_file("tokenizer.json", b"{}"), "no usable tokenizer"),
     "template broken": (with_file("chat_template.jinja", b"{% for x in %}"), "chat template does not render"),
     "template refuses": (with_file("chat_template.jinja", b"{{ raise_exception('no') }}"), "chat template does not"),
+    "template refuses a system": (
+        with_file("chat_template.jinja", b"{% if messages[0].role == 'system' %}{{ raise_exception('') }}{% endif %}"),
+        "chat template does not render",
+    ),
+    "template reads what is not there": (
+        with_file("chat_template.jinja", b"{% for m in messages %}{{ m.content.some.thing }}{% endfor %}"),
+        "chat template does not render",
+    ),
     "template constant": (with_file("chat_template.jinja", b"hello"), "drops the system and the user message"),
 }
 
 
-BY_COMMAND = ("null", "no heads", "short context", "cut weights", "tokenizer empty")
+BY_COMMAND = ("null", "no heads", "short context", "cut weights", "a shard is elsewhere", "tokenizer empty")
 """Of each kind one; the others are looked at without a whole dry run."""
 
 
@@ -113,6 +145,8 @@ def test_what_cannot_be_trained_is_a_problem(name: str, model: Path) -> None:
     with pytest.raises(UserError) as error:
         problems.tell()
     assert told in str(error.value)
+    if "config.json:" in str(error.value) or "be loaded" in told or "GGUF" in told:  # nothing follows from it
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", BY_COMMAND)
@@ -135,21 +169,43 @@ def test_what_is_no_path_is_refused(value: str, capsys: pytest.CaptureFixture[st
     assert "actor_rollout_ref.model.path" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["cut weights", "a shard is gone", "tokenizer empty"])
+AS_WARM_START = (
+    *("cut weights", "a shard is gone", "a shard is elsewhere", "tokenizer empty", "norm as text", "tied null"),
+    *("head as text", "layers of 4 types", "only GGUF"),
+)
+
+
+@pytest.mark.parametrize("name", [*AS_WARM_START, *(name for name in DAMAGES if name.startswith("template"))])
 def test_a_warm_start_refuses_the_same(name: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage, told = DAMAGES[name]
     damage(model)
-    asked = [
-        "sft",
-        "--dry-run",
-        "--model",
-        str(model),
-        "--run-dir",
-        str(model.parent / "run"),
-        "medserl.notes.count=64",
-    ]
-    assert main(asked) == 2
-    assert told in capsys.readouterr().err
+    assert main(warm_start(model)) == 2
+    error = capsys.readouterr().err
+    assert told in error and len(error.splitlines()) == 1
+
+
+def warm_start(model: Path) -> list[str]:
+    return ["sft", "--dry-run", "--model", str(model), "--run-dir", f"{model}-run", "medserl.notes.count=64"]
+
+
+LONG = b"{% for m in messages %}{{ m.content if m.content|length < 30 else raise_exception('too long') }}{% endfor %}"
+"""Renders every probe, and no note."""
+
+
+@pytest.mark.parametrize("command", ["train", "sft", "stats"])
+def test_a_template_that_refuses_long_content_is_told(
+    command: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "chat_template.jinja").write_bytes(LONG)
+    notes = real_notes(model.parent / "notes.jsonl", 2)
+    asked = {
+        "train": ["train", "--dry-run", "--run-dir", f"{model}-run", *SMALL, f"actor_rollout_ref.model.path={model}"],
+        "sft": warm_start(model),
+        "stats": ["data", "stats", str(notes), "--model", str(model)],
+    }
+    assert main(asked[command]) == 2
+    error = capsys.readouterr().err
+    assert "does not render the game's messages (too long)" in error and len(error.splitlines()) == 1
 
 
 def test_the_shipped_model_fits_itself() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from medserl.planning.shapes import check_divides, shape_of
 from medserl.preflight.checks import check_lengths
 from medserl.preflight.model_files import check_files, read_model_config
 from medserl.ward import model_dir
+from tests.preflight.models import split_weights, write_index
 
 KEY = "actor_rollout_ref.model.path"
 WEIGHTS = "model.safetensors"
@@ -81,25 +83,66 @@ def test_any_cut_is_seen(model: Path) -> None:
 
 
 def test_weights_in_several_files(model: Path) -> None:
-    import struct
-
-    whole = (model / WEIGHTS).read_bytes()
-    (length,) = struct.unpack("<Q", whole[:8])
-    header = json.loads(whole[8 : 8 + length])
-    header.pop("__metadata__", None)
-    (model / WEIGHTS).unlink()
-    names, files = sorted(header), {}
-    for number, part in enumerate((names[::2], names[1::2])):
-        own, data = {}, b""
-        for name in part:
-            begin, end = header[name]["data_offsets"]
-            piece = whole[8 + length + begin : 8 + length + end]
-            own[name] = {**header[name], "data_offsets": [len(data), len(data) + len(piece)]}
-            data += piece
-            files[name] = f"model-{number}.safetensors"
-        text = json.dumps(own).encode()
-        (model / f"model-{number}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    (model / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": files}))
+    files = split_weights(model)
     look(model)
-    (model / "model-1.safetensors").unlink()
-    assert "lacks model-1.safetensors" in refused(model)
+    for file in set(files.values()):  # as in the cache of Hugging Face's hub
+        (model / file).rename(model / f"blob-{file}")
+        (model / file).symlink_to(f"blob-{file}")
+    look(model)
+    (model / max(files.values())).unlink()
+    assert f"lacks {max(files.values())}" in refused(model)
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({NORM: None}, f"does not name {NORM}"),
+        ({NORM: "other"}, f"lacks {NORM}, which model.safetensors.index.json promises"),
+        ({"model.rotary_emb.inv_freq": "more"}, "names model.rotary_emb.inv_freq, which the model"),
+        ({NORM: 1}, "names 1, which is no .safetensors file right in the folder"),
+        *(
+            ({NORM: name}, f"names {name!r}, which is no .safetensors file right in the folder")
+            for name in ("", ".", "..", "../m.safetensors", "/m.safetensors", "below/m.safetensors", "./m.safetensors",
+                         "m.safetensors/", "config.json")
+        ),
+    ],
+)  # fmt: skip
+def test_an_index_that_is_not_of_its_files(model: Path, change: dict[str, Any], told: str) -> None:
+    files: dict[str, Any] = split_weights(model)
+    for tensor, name in change.items():
+        if name == "other":
+            name = next(file for file in files.values() if file != files[tensor])
+        if name == "more":  # a tensor that is in its file too
+            name = files[NORM]
+            with_tensor(model / name, tensor)
+        files[tensor] = name
+    write_index(model, {tensor: name for tensor, name in files.items() if name is not None})
+    assert told in refused(model)
+
+
+def with_tensor(file: Path, name: str) -> None:
+    whole = file.read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    end = len(whole) - 8 - length
+    header = {**json.loads(whole[8 : 8 + length]), name: {"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}}
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + length :] + bytes(4))
+
+
+def test_a_tied_models_index_may_name_a_head_that_is_nowhere(model: Path) -> None:
+    files = split_weights(model)
+    write_index(model, {**files, "lm_head.weight": files[NORM]})
+    look(model)
+
+
+def test_files_that_are_not_the_whole_model(model: Path) -> None:
+    split_weights(model)
+    (model / f"{WEIGHTS}.index.json").unlink()
+    assert "model-00001-of-00002.safetensors, one of several files, and no model.safetensors.index" in refused(model)
+    for file in model.glob("*.safetensors"):
+        file.unlink()
+    shutil.copy(model_dir() / WEIGHTS, model / "consolidated.safetensors")
+    assert "Mistral's own format" in refused(model)

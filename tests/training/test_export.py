@@ -106,9 +106,10 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
     [
         ({"model.embed_tokens.weight": FIRST, "model.norm.weight": SECOND}, f"lacks {SECOND}"),
         ({"model.embed_tokens.weight": FIRST, "model.gone.weight": FIRST}, "lacks model.gone.weight, which model.safe"),
-        ("{", "cannot be read"),
-        ("[]", "cannot be read"),
-        ('{"weight_map": 3}', "cannot be read"),
+        ("{", "index.json is damaged"),
+        ("[]", "index.json is damaged"),
+        ('{"weight_map": 3}', "index.json is damaged"),
+        ({"model.embed_tokens.weight": f"../{FIRST}"}, "no .safetensors file right in the folder"),
         ({"model.embed_tokens.weight": FIRST}, ""),
     ],
 )
