@@ -19,7 +19,7 @@ _SPREADSHEET = re.compile(r"_x00(0[0-9A-Fa-f]|1[0-9A-Fa-f])_(?:(?<=_x000[dD]_)\r
 LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\u2028\u2029]")
 
 CHAT_TOKEN = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>\s]{1,40}\uff5c>|</?s>|\[/?INST\]|<</?SYS>>"
+    r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>\s]{1,40}\uff5c>|</?s>|\[/?(?:INST|THINK)\]|<</?SYS>>"
     r"|</?(?i:think|thinking|tool_call|tool_response|bos|eos|pad|unk|start_of_turn|end_of_turn)\s*>"
 )
 """What ends a turn, or begins one, in the chat templates of today's models."""

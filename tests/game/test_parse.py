@@ -33,7 +33,13 @@ NOTE = "He has a cough.  He takes\nmetformin 500 mg b.i.d. daily.\n\nNo rash is 
         ("<think>a</think> b", "b", "a"),
         ("<think>a</think> b <think>c</think> d", "b  d", "a c"),
         ("<think>never closed final", "", "never closed final"),
-        ("b <think>never closed", "b", "never closed"),
+        ("b <think>never closed", "", "never closed"),
+        ("<THINK>a</Think> b", "b", "a"),
+        ("<thinking>a</thinking> b", "b", "a"),
+        ("[THINK]a[/THINK] b", "b", "a"),
+        ("[think]a", "", "a"),
+        ("b <Thinking>never closed", "", "never closed"),
+        ("<thi<think>a</think>nking> b", "", "a"),
         ("opened in the prompt</think> b", "b", "opened in the prompt"),
         ("x</think>y</think> b", "y b", "x"),
         ("<think>a</think>b</think>c", "bc", "a"),
@@ -101,6 +107,8 @@ def test_edit_tolerates_what_surrounds_the_two_lines(reply: str) -> None:
         ("sentence_id: 0\nnew_sentence: x\nsentence_id: 1\nnew_sentence: y", "found 2"),
         ("sentence_id: 0\nnew_sentence: x\nnew_sentence: y", "found 2"),
         ("<think>sentence_id: 0\nnew_sentence: x", "found 0"),
+        ("<Thinking>sentence_id: 0\nnew_sentence: x", "found 0"),
+        ("[THINK]sentence_id: 0\nnew_sentence: x", "found 0"),
         ("sentence_id: 0 or 1\nnew_sentence: x", "found 0"),
         ("sentence_id: [0\nsentence_id: 1]\nnew_sentence: x", "found 2"),
         ('{"sentence_id": true, "new_sentence": "x"}', "found 0"),
@@ -158,6 +166,7 @@ def phrase(old: str, new: str) -> str:
         (phrase('"cough"', '"fever"'), "cough", "fever", False),
         (phrase("“cough”", "fever"), "cough", "fever", False),
         (phrase("Cough", "Fever"), "cough", "fever", False),
+        (r"old\_phrase: cough" + "\n" + r"new\_phrase: fever", "cough", "fever", False),
         ("**Old phrase:** cough\n**New phrase:** fever", "cough", "fever", False),
         (phrase("<cough>", "<fever>"), "cough", "fever", False),
         (phrase("daily", "weekly."), "daily", "weekly", False),
@@ -274,6 +283,11 @@ def test_note_failures(reply: str) -> None:
         ('<think>a</think>final_answer: "CORRECT"\n</think>', Label.CORRECT),
         ('<think>a</think></think>\nfinal_answer: "CORRECT"', Label.CORRECT),
         ('final_answer: "CORRECT"\n</think>', Label.CORRECT),
+        ('<thinking>INCORRECT</thinking>\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('[THINK]INCORRECT[/THINK]final_answer: "CORRECT"', Label.CORRECT),
+        ('INCORRECT dosing was ruled out.\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('Incorrect: nothing.\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('CORRECT\n\nfinal_answer: "CORRECT"', Label.CORRECT),
     ],
 )
 def test_the_strict_form(reply: str, answer: Label) -> None:
@@ -288,6 +302,7 @@ DRESSED = [
     ('- final_answer: "CORRECT"', Form.MARKDOWN),
     ('### final_answer: "CORRECT"', Form.MARKDOWN),
     ("final_answer: `CORRECT`", Form.MARKDOWN),
+    ('final\\_answer: "CORRECT"', Form.MARKDOWN),
     ('```\nfinal_answer: "CORRECT"\n```', Form.MARKDOWN),
     ('1. final_answer: "CORRECT"', Form.MARKDOWN),
     ("final_answer: CORRECT", Form.UNQUOTED),
@@ -339,10 +354,22 @@ def test_a_verdict_in_another_dress(reply: str, form: Form) -> None:
         ('final_answer: "CORRECT" or "INCORRECT"', Form.BOTH),
         ('final_answer: "CORRECT". But final_answer: "INCORRECT" is not right', Form.BOTH),
         ('final_answer: "CORRECT"\nfinal_answer: "INCORRECT"', Form.BOTH),
+        ('INCORRECT\n\nfinal_answer: "CORRECT"', Form.BOTH),
+        ("CORRECT\nfinal_answer: incorrect", Form.BOTH),
+        ("final_answer: incorrect\nCORRECT", Form.BOTH),
+        ("Fine.\n**Incorrect.**\nfinal_answer: CORRECT", Form.BOTH),
+        ('INCORRECT. The dose is wrong.\nfinal_answer: "CORRECT"', Form.BOTH),
+        ('**Incorrect**. The dose is wrong.\n{"final_answer": "CORRECT"}', Form.BOTH),
+        ('final\\_answer: "CORRECT". No, final_answer: "INCORRECT"', Form.BOTH),
         ('It may be final_answer: "INCORRECT".\nfinal_answer: "CORRECT"', Form.BOTH),
         ('{"final_answer": "CORRECT", "final_answer": "INCORRECT"}', Form.BOTH),
         ('<think>final_answer: "CORRECT"', Form.UNFINISHED),
         ('<think>final_answer: "CORRECT"</think>', Form.UNFINISHED),
+        ('<THINK>\nfinal_answer: "CORRECT"', Form.UNFINISHED),
+        ('<thinking>\nfinal_answer: "CORRECT"', Form.UNFINISHED),
+        ('[THINK]\nfinal_answer: "CORRECT"', Form.UNFINISHED),
+        ('final_answer: "CORRECT"\n<think>Or is the dose', Form.UNFINISHED),
+        ('final_answer: "CORRECT"\n[THINK]Or is the dose', Form.UNFINISHED),
     ],
 )
 def test_nothing_is_guessed(reply: str, form: Form) -> None:
@@ -363,6 +390,17 @@ def test_reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer(reply: 
     assert isinstance(parse_full(full, 3, opened=True), ParseFailure)
 
 
+@pytest.mark.parametrize("reply", ["{}\nINCORRECT", "INCORRECT\n\n{}", "INCORRECT. The dose is wrong.\n{}"])
+def test_a_full_answer_beside_the_other_verdict_is_none(reply: str) -> None:
+    full = 'final_answer: "CORRECT"\nerror_sentence_id: -1\ncorrected_sentence: NA'
+    found = parse_full(reply.format(full), 3)
+    assert isinstance(found, ParseFailure) and (found.form, found.answer) == (Form.BOTH, None)
+    same = parse_full(reply.replace("INCORRECT", "CORRECT").format(full), 3)
+    assert not isinstance(same, ParseFailure) and same.answer is Label.CORRECT
+    cut = parse_full(f"{full}\n<thinking>Or is the", 3)
+    assert isinstance(cut, ParseFailure) and cut.form is Form.UNFINISHED
+
+
 def test_an_edit_inside_open_reasoning_is_no_edit() -> None:
     thought = "Perhaps like this:\nsentence_id: 0\nnew_sentence: He has flu.\nNo, that is"
     assert isinstance(parse_edit(thought, NOTE, opened=True), ParseFailure)
@@ -373,7 +411,14 @@ def test_an_edit_inside_open_reasoning_is_no_edit() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "opened"),
-    [("<|im_start|>assistant\n<think>\n", True), ("…<think>", True), ("<think>\n\n</think>\n\n", False), ("", False)],
+    [
+        ("<|im_start|>assistant\n<think>\n", True),
+        ("[/INST][THINK]", True),
+        ("</thinking>", False),
+        ("…<think>", True),
+        ("<think>\n\n</think>\n\n", False),
+        ("", False),
+    ],
 )
 def test_a_prompt_that_opens_reasoning(prompt: str, opened: bool) -> None:
     assert opens_thinking(prompt) is opened
@@ -393,6 +438,8 @@ def test_a_prompt_that_opens_reasoning(prompt: str, opened: bool) -> None:
         "sentence_id: 0\nnew_sentence: [0] He has gout.",
         "sentence_id: 0\nnew_sentence: 0 He has gout.",
         "**sentence_id:** 0\n**new_sentence:** He has gout.",
+        "sentence\\_id: 0\nnew\\_sentence: He has gout.",
+        "<thinking>It is\nsentence_id: 1</thinking>\n* sentence_id: 0\n* new_sentence: He has gout.",
         "Sentence_ID: 0\nNew_sentence: He has gout.",
         "```\nsentence_id: 0\nnew_sentence: He has gout.\n```",
         '{"sentence_id": 0, "new_sentence": "He has gout."}',
