@@ -21,6 +21,7 @@ from medserl.game.reply import (
     once,
     read_body,
     split_think,
+    undressed,
     unquoted,
     without_tags,
 )
@@ -116,7 +117,8 @@ def parse_edit(text: str, original_note: str, opened: bool = False) -> InjectorE
 
     Sentences are counted from 0 as `split_sentences` finds them in ``original_note``; every other sentence
     and all white space between sentences stay as they are, byte for byte. Not strict, but read: a bracket or quotes
-    around the number, quotes around the sentence, its number in front of it. ``opened``: as in `split_think`.
+    around the number, quotes or a list's marks around the sentence, its number in front of it. ``opened``: as in
+    `split_think`.
     """
     fields = once(read_body(strip_think(text, opened)).fields)
     places = [i for i, field in enumerate(fields) if field.key == "sentence_id" and _index(field) is not None]
@@ -134,8 +136,8 @@ def parse_edit(text: str, original_note: str, opened: bool = False) -> InjectorE
         return ParseFailure(f"sentence_id {index} is not among the note's {len(spans)} sentences")
     span = spans[index]
     old = original_note[span.start : span.end]
-    sentence = _without_number(unquoted(news[0].value, old), index, old)
-    sentence = unquoted(sentence, old)
+    sentence = without_number(undressed(news[0].value, old), index, old)
+    sentence = undressed(sentence, old)
     if not sentence:
         return ParseFailure("new_sentence is empty")
     strict = (
@@ -170,7 +172,7 @@ def _index(field: Field) -> int | None:
     return index if index is not None and index >= 0 else None
 
 
-def _without_number(sentence: str, index: int, old: str) -> str:
+def without_number(sentence: str, index: int, old: str) -> str:
     """Without the sentence's own number in front, as the prompt shows it; not where it may belong to the text."""
     match = re.match(r"([\[(]?)([0-9]{1,6})([\]).:]*)\s+(?=\S)", sentence)
     if match is None or int(match.group(2)) != index or old.startswith(match.group(0).strip()):
@@ -293,7 +295,7 @@ def _place_and_correction(
     place, given = rest[ids[0]], corrections[0]
     index, correction = _place(place, found.label), unquoted(given.value)
     assert index is not None and found.label is not None
-    correction = unquoted(_without_number(correction, index, ""))
+    correction = unquoted(without_number(correction, index, ""))
     none = correction.upper().rstrip(".") in _NO_CORRECTIONS
     strict = place.strict and given.strict and place.value.lstrip("-").isdigit() and correction == given.value
     form = found.form

@@ -260,6 +260,7 @@ def _without_marks(value: str) -> str:
     return value
 
 
+_STOPS = (".", ",", ";", ":", "!", "?")
 _LAYERS = 8
 """Of quotes and marks around a value, at most: each costs its length."""
 _NUMBER = re.compile(
@@ -269,8 +270,35 @@ _NUMBER = re.compile(
 )
 
 
+_BULLET = re.compile(r"(?:[*•][ \t]+|[-+>][ \t]+(?!\d))(?=\S)")  # "- 5" and "> 5" may be the note's
+_BRACKETS = {"[": "]", "(": ")", "<": ">"}  # in the last, the prompt names what to write
+
+
+def undressed(value: str, like: str = "") -> str:
+    """Without what a list, a quotation, quotes, brackets or a code fence left around a value, where ``like``, which it
+    replaces, has nothing of the kind."""
+    if "`" not in like:
+        value = value.removesuffix("```").rstrip()
+    if not _BULLET.match(like) and (bullet := _BULLET.match(value)) is not None:
+        value = value[bullet.end() :]
+    value = unquoted(value, like)
+    inner = value[1:-1]
+    if value[:1] != like[:1] and _BRACKETS.get(value[:1]) == value[-1:] and not set(inner) & {value[0], value[-1]}:
+        value = inner.strip()
+    for quote in '"“”':
+        if value.count(quote) == 1 and value.strip('"“”') == value.replace(quote, "") and quote not in like:
+            value = value.replace(quote, "").strip()
+    return unquoted(value, like)
+
+
 def unquoted(value: str, like: str = "") -> str:
-    """Without quotes, marks or tags around the whole value, unless ``like`` has them too."""
+    """Without quotes, marks or tags around the whole value, unless ``like`` has them too; a stop behind the closing
+    quote stays where ``like`` ends in it."""
+    stop = value[-1:]
+    if stop in _STOPS and len(value) > 2 and _PAIRS.get(value[0]) == value[-2] and like[:1] != value[0]:
+        inner = unquoted(value[:-1], like)
+        if inner != value[:-1]:
+            return inner + stop if like.endswith(stop) and not inner.endswith(_STOPS) else inner
     for _ in range(_LAYERS):
         if value[:1] == "<" and "<" not in like:
             value = _without_tags(value)

@@ -169,6 +169,17 @@ def phrase(old: str, new: str) -> str:
         (r"old\_phrase: cough" + "\n" + r"new\_phrase: fever", "cough", "fever", False),
         ("**Old phrase:** cough\n**New phrase:** fever", "cough", "fever", False),
         (phrase("<cough>", "<fever>"), "cough", "fever", False),
+        (phrase("cough", "- fever"), "cough", "fever", False),
+        (phrase("cough", 'fever"'), "cough", "fever", False),
+        (phrase("cough", '"fever'), "cough", "fever", False),
+        (phrase('"cough"', '"fever".'), "cough", "fever", False),
+        (phrase('"cough".', '"fever".'), "cough", "fever", False),
+        (phrase("metformin", '"insulin".'), "metformin", "insulin", False),
+        (phrase("[metformin]", "(insulin)"), "metformin", "insulin", False),
+        (phrase("- metformin", "> insulin```"), "metformin", "insulin", False),
+        (phrase("[1] He takes metformin", "[1] He takes insulin"), "metformin", "insulin", False),
+        (phrase("1: He takes metformin", "He takes insulin"), "metformin", "insulin", False),
+        (phrase('(1) "He takes metformin"', "1. He takes insulin"), "metformin", "insulin", False),
         (phrase("daily", "weekly."), "daily", "weekly", False),
         (phrase("he takes", "he stops"), "He takes", "He stops", False),
         ('{"old_phrase": "cough", "new_phrase": "fever"}', "cough", "fever", False),
@@ -441,6 +452,21 @@ def test_a_prompt_that_opens_reasoning(prompt: str, opened: bool) -> None:
         "sentence\\_id: 0\nnew\\_sentence: He has gout.",
         "<thinking>It is\nsentence_id: 1</thinking>\n* sentence_id: 0\n* new_sentence: He has gout.",
         "Sentence_ID: 0\nNew_sentence: He has gout.",
+        *(
+            f"sentence_id: 0\nnew_sentence: {value}"
+            for value in (
+                *("- He has gout.", "* He has gout.", "> He has gout.", "• He has gout.", "[He has gout.]"),
+                *(
+                    "<He has gout.>",
+                    "(He has gout.)",
+                    "He has gout.```",
+                    '- "He has gout."',
+                    '"He has gout".',
+                    'He has gout."',
+                ),
+                *("[0] - He has gout.", "> [0] He has gout."),
+            )
+        ),
         "```\nsentence_id: 0\nnew_sentence: He has gout.\n```",
         '{"sentence_id": 0, "new_sentence": "He has gout."}',
     ],
@@ -457,6 +483,18 @@ def test_what_belongs_to_the_sentence_stays() -> None:
     assert edit("sentence_id: 2\nnew_sentence: 2 weeks later he died.", note).new_sentence == "2 weeks later he died."
     assert edit("sentence_id: 2\nnew_sentence: 2 weeks later he died.", note).strict
     assert edit("sentence_id: 1\nnew_sentence: 1 day later he left.", note).new_sentence == "1 day later he left."
+    for old, new in (
+        ("- left hip pain", "- right hip pain"),
+        ("> 5 mg of it", "> 50 mg of it"),
+        ("(He was seen.)", "(She was seen.)"),
+        ("[Seen.]", "[Missed.]"),
+        ("Na 140", "- 5 mmol of base excess"),
+        ("Height 5'3\"", "Height 6'3\""),
+        ("He took (a) and (b)", "(a) he took, not (b)"),
+        ("`x` was set", "`y` was set"),
+    ):
+        kept = edit(f"sentence_id: 0\nnew_sentence: {new}", old)
+        assert (kept.new_sentence, kept.strict) == (new, True)
 
 
 PIECES = st.sampled_from(
