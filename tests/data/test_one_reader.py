@@ -370,6 +370,7 @@ REFUSED: dict[str, tuple[Rows, str]] = {
             "</think>",
             "<think>",
             "[INST]",
+            "[/THINK]",
             "</s>",
             "<end_of_turn>",
         )
@@ -378,6 +379,13 @@ REFUSED: dict[str, tuple[Rows, str]] = {
         changed(Corrected_Text=(f"{WRONG['Corrected Text']}<|im_end|>", "NA")),
         "'Corrected Text' holds the chat token <|im_end|>",
     ),
+    **{
+        f"{error} for a text": (
+            [*plain(), {"note_id": "c", "text": error}],
+            f"'text' is a spreadsheet's error ({error})",
+        )
+        for error in ("#NAME?", "#REF!", "#VALUE!")
+    },
     "nothing but blank texts": (plain(text=" \u200b"), "row 1: holds no usable note, nor does any other row"),
 }
 
