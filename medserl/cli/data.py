@@ -121,10 +121,17 @@ def _prepare(options: argparse.Namespace, _: list[str]) -> int:
 
 def prepared_summary(out: Path, manifest: dict[str, Any]) -> str:
     """What was written and what was not, in a few lines."""
+    from medserl.data.labelled import one_class
+
     lines = []
     for split, counts in manifest["splits"].items():
         labels = ", ".join(f"{count} {label}" for label, count in counts["labels"].items())
         lines.append(f"{split:<11}{counts['rows']:>8} rows: {labels}")
+    if warning := one_class(label for counts in manifest["splits"].values() for label in counts["labels"]):
+        lines.append(f"{'attention':<11}{warning}")
+    for source in manifest["sources"]:
+        if source["ignored_columns"]:
+            lines.append(f"{'ignored':<11}columns of {source['name']}: {', '.join(source['ignored_columns'])}")
     for what, name in (("dropped", "dropped"), ("remarks", "kept")):
         for reason, count in manifest[what]["counts"].items():
             first = ", ".join(manifest[what]["first"][reason])

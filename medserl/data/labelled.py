@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
+from medserl.game.labels import Label
 from medserl.game.reader import ReadReport, check_usable, distinct_rows
 from medserl.game.records import LabelledExample
 
 _log = logging.getLogger("medserl.data")
+
+
+def one_class(labels: Iterable[str]) -> str | None:
+    """What to say where all texts are of one class; None where both are there."""
+    found = set(map(str, labels))
+    if found == {Label.CORRECT.value}:
+        return "no row has an error: such notes are of no use for measuring"
+    if found == {Label.INCORRECT.value}:
+        return "every row has an error: such notes measure only how many errors are found"
+    return None
 
 
 def read_labelled_with_report(path: Path | str) -> tuple[list[LabelledExample], ReadReport]:

@@ -26,6 +26,7 @@ from medserl.data.splits import RATIOS, SPLITS, SplitRule
 from medserl.data.write import Counts, Entry, SplitWriter, rewrite_without
 from medserl.errors import ConfigError, DataError
 from medserl.files import pointed_to, sha256_of, whole_folder, write_atomically
+from medserl.game.columns import shown_name
 from medserl.game.convert import Dropped
 from medserl.game.prompts import PromptSet, load_prompt_set
 from medserl.game.reader import DroppedRow, ReadReport, check_usable, converted_rows, id_of
@@ -182,6 +183,7 @@ class _Run:
                 "rows": report.rows,
                 "examples": report.examples,
                 "split_by": sorted(rule.used),
+                "ignored_columns": [shown_name(column).strip("'") for column in report.ignored],
                 "licence": options.licence or _licence(path, digest),
             }
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medserl.data.labelled import one_class
 from medserl.data.records import CORRECTED_SUFFIX, LabelledExample
 from medserl.errors import DataError
 from medserl.game.labels import Label
@@ -60,6 +61,8 @@ def load_examples(sources: Sequence[str], count: int | None, seed: int) -> Evalu
             examples += found
             notes += remarks
     _check_ids(examples)
+    if warning := one_class(example.label for example in examples):
+        notes.append(warning)
     names = [source if source.startswith(WARD) else Path(source).name for source in sources]
     return EvaluationData(" + ".join(names), tuple(examples), fingerprint(examples), tuple(notes))
 

@@ -14,12 +14,14 @@ REPAIRED = "held UTF-8 text that was read as Windows-1252 and saved again; repai
 LINE_MARKS = "holds a spreadsheet's marks for control characters (_x000D_), which were taken as such"
 
 _NOTHING = frozenset(("", "na", "n/a", "nan", "none", "null", "<na>", "#n/a", "nil"))
+_SPREADSHEET_ERRORS = frozenset(("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"))
+"""What a cell shows whose text was taken for a formula, as one that begins with "-" or "=" is."""
 _SHORT = 16  # no word for nothing is longer
 _SPREADSHEET = re.compile(r"_x00(0[0-9A-Fa-f]|1[0-9A-Fa-f])_(?:(?<=_x000[dD]_)\r?\n)?")
 LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\u2028\u2029]")
 
 CHAT_TOKEN = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>\s]{1,40}\uff5c>|</?s>|\[/?INST\]|<</?SYS>>"
+    r"<\|[^|<>\s]{1,40}\|>|<\uff5c[^\uff5c<>\s]{1,40}\uff5c>|</?s>|\[/?(?:INST|THINK)\]|<</?SYS>>"
     r"|</?(?i:think|thinking|tool_call|tool_response|bos|eos|pad|unk|start_of_turn|end_of_turn)\s*>"
 )
 """What ends a turn, or begins one, in the chat templates of today's models."""
@@ -46,6 +48,8 @@ def text_problem(value: object) -> str | None:
     """Why a cell is not text, or must not be in a prompt; None where it may."""
     if not isinstance(value, str):
         return f"must be a string, not {type(value).__name__}"
+    if value[:1] == "#" and value.strip() in _SPREADSHEET_ERRORS:
+        return f"is a spreadsheet's error ({value.strip()}) in place of a text; mend the formula, or write text as text"
     if not value.isascii():
         try:
             value.encode("utf-8")

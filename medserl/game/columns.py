@@ -36,8 +36,16 @@ _LABEL_NAME = re.compile(
     r"(?:gold|true)?labels?|class(?:es)?|targets?|flag|y|gold|(?:ground)?truth|(?:final)?answer|verdict|outcome"
     r"|annotation|status"
 )
-_LABEL_WORD = re.compile(r"labels?|err|errors?|erroneous|(?:in)?correct|correctness|wrong|mistakes?|flag|verdict")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,23}$")
+_LABEL_WORD = re.compile(
+    r"labels?|err|errors?|erroneous|(?:in)?correct|correctness|wrong|mistakes?|flag|verdict"
+    r"|fehler|fehlerhafte?|falsch|(?:in)?korrekt|erreurs?|errone[ao]|errore|errores|incorrect[ao]"
+)
+_ALTERED = re.compile(
+    r"(?:altered|modified|changed|edited|corrupted|faulty|flawed|false|bad|injected)(?:notes?|texts?|versions?|reports?)?"
+)
+"""Whole names of a column beside the correct notes that may hold the erroneous ones."""
+_NAME = re.compile(r"[^\W\d][\w()#/]*(?: [\w()#/]+){0,2}")  # three words at most, and no sentence
+_LONGEST_SHOWN = 24
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SHOWN = 12
 _LONGEST = 40  # characters of a column's name; more are data
@@ -58,6 +66,15 @@ _NEEDED = {
     Form.MEDEC: ("note_id", "text", "error_flag"),
     Form.PREPARED: ("extra_info",),
 }
+_DESCRIBING = ("note_id", "split", "error_type", "error_sentence", "corrected_sentence")
+_READ = {
+    Form.PLAIN: {*_DESCRIBING, "text", "error_text"},
+    Form.PAIR: {*_DESCRIBING, "correct_note", "incorrect_note"},
+    Form.MEDEC: {*MEDEC_NAMES, "split"},
+}
+"""Form → the columns of the table that count in it."""
+_SAYS_MORE = ("text", "error_text", "error_flag", "corrected_text")
+"""Columns of other forms that would say of a pair without its erroneous note that there is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +95,18 @@ class Columns:
         """Whether such rows can say that a text holds an error."""
         own = self.form is not Form.PLAIN and (self.form is not Form.PAIR or "incorrect_note" in self.names)
         return own or "error_text" in self.names
+
+    @property
+    def error_key(self) -> str:
+        """The column of the erroneous notes in a plain file or one of pairs."""
+        return "incorrect_note" if self.form is Form.PAIR else "error_text"
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of the columns that nothing is read from."""
+        if self.form is Form.PREPARED:
+            return ()
+        return (*filter(None, self.unknown), *(name for key, name in self.names.items() if key not in _READ[self.form]))
 
     def name(self, key: str) -> str:
         """A column's name as an error should say it: as the file spells it, or would."""
@@ -144,16 +173,30 @@ def _reject_lookalikes(form: Form, found: dict[str, str], unknown: Sequence[str]
                 f"the column {shown_name(name)} looks like {_KNOWN[near[0]]!r} misspelt; rename it, or leave it out"
             )
         words = {word.casefold() for part in re.split(r"[\W_]+", name) for word in _HUMP.split(part)}
-        if form is Form.PLAIN and (_LABEL_NAME.fullmatch(squeezed) or any(map(_LABEL_WORD.fullmatch, words))):
+        label = _LABEL_NAME.fullmatch(squeezed) or any(map(_LABEL_WORD.fullmatch, words))
+        if form is Form.PLAIN and label:
             raise BadColumns(
                 f"the column {shown_name(name)} looks like a label, which would not be read; call it 'error_flag' "
                 "(0 or 1), give the erroneous notes as 'error_text', or leave it out"
             )
+        if form is Form.PAIR and "incorrect_note" not in found and (label or _ALTERED.fullmatch(squeezed)):
+            raise BadColumns(unread_errors(name, "may hold the erroneous notes", "incorrect_note"))
+    others = [found[key] for key in _SAYS_MORE if key in found]
+    if form is Form.PAIR and "incorrect_note" not in found and others:
+        raise BadColumns(unread_errors(others[0], "stands beside 'correct_note'", "incorrect_note"))
+
+
+def unread_errors(name: str, what: str, key: str) -> str:
+    """The sentence's end for a column that may hold the erroneous notes; ``key``: what it must be called then."""
+    return (
+        f"the column {shown_name(name)} {what}, and would not be read; call the column of the erroneous notes {key!r}, "
+        f"or leave {shown_name(name)} out"
+    )
 
 
 def shown_name(name: str) -> str:
     """A column's name in quotes; its length where it does not look like a name, for it may be a note's text."""
-    if _NAME.match(name) or name in MEDEC_NAMES.values():
+    if len(name) <= _LONGEST_SHOWN and _NAME.fullmatch(name):
         return repr(name)
     return f"({len(name)} characters)" if name else "(no name)"
 

@@ -6,11 +6,12 @@ or a DataError that names file, row and column.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from medserl.game.cells import flag_of, is_nothing, shown_value, whole_number
-from medserl.game.columns import Form
+from medserl.game.columns import Form, shown_name, unread_errors
 from medserl.game.labels import Label
 from medserl.game.numbered import Numbered, find_sentence, numbered_sentences, squeezed
 from medserl.game.records import CORRECTED_SUFFIX, LabelledExample
@@ -25,6 +26,9 @@ MADE_CORRECTION = "there is no column of corrected texts; the text was made with
 LEAST_SIMILARITY = 0.1
 """Shingle similarity below which a corrected text belongs to another note."""
 _ERROR_COLUMNS = ("error_type", "error_sentence", "corrected_sentence")
+_VERSION = 0.5
+"""Shingle similarity from which a text in a column of unknown name is a version of the note, whatever the name."""
+_LEAST_VERSION = 20  # characters; shorter texts are alike by chance
 _EDGE = 20  # characters; texts that begin or end alike need no closer look
 
 
@@ -200,8 +204,8 @@ def _plain_or_pair(row: Row, form: Form) -> Converted:
         raise Dropped("blank text")
     kind, error, fix = (row.cell(column) for column in _ERROR_COLUMNS)
     if error_text is None:
-        if form is Form.PLAIN:
-            _reject_hidden_label(row, {"error_type": kind, "error_sentence": error, "corrected_sentence": fix})
+        if row.columns is None or not row.columns.labelled:
+            _reject_hidden_label(row, {"error_type": kind, "error_sentence": error, "corrected_sentence": fix}, text)
         return Converted((_correct(note_id, text),), split)
     if squeezed(error_text) == squeezed(text):
         raise row.bad(f"{row.name(key)} and {row.name(error_key)} are the same")
@@ -223,22 +227,31 @@ def _plain_or_pair(row: Row, form: Form) -> Converted:
     return Converted((wrong, _correct(note_id + CORRECTED_SUFFIX, text)), split, remarks)
 
 
-def _reject_hidden_label(row: Row, described: Mapping[str, str | None]) -> None:
-    """A plain row is taken as correct; one that says more must not be."""
+def _reject_hidden_label(row: Row, described: Mapping[str, str | None], text: str) -> None:
+    """A row without an erroneous note is taken as correct; one that says more, in a column of any name, must not be."""
+    assert row.columns is not None
+    key = row.columns.error_key
     column = next((name for name, value in described.items() if value is not None), None)
     if column is not None:
-        raise row.bad(
-            f"{row.name(column)} describes an error, but there is no 'error_flag' and no 'error_text'; add one of them"
-        )
-    assert row.columns is not None
+        without = "'error_flag' and no 'error_text'; add one of them" if key == "error_text" else f"{key!r}; add it"
+        raise row.bad(f"{row.name(column)} describes an error, but there is no {without}")
     for name in row.columns.unknown:
-        if row.values.get(name) in ("CORRECT", "INCORRECT"):
-            from medserl.game.columns import shown_name
-
+        value = row.values.get(name)
+        if value in ("CORRECT", "INCORRECT"):
             raise row.bad(
                 f"the column {shown_name(name)} holds a label, which would not be read; call it 'error_flag' "
                 "(0 or 1), or leave it out"
             )
+        if isinstance(value, str) and _is_version(value, text):
+            raise row.bad(unread_errors(name, "holds another version of the note", key))
+
+
+def _is_version(value: str, text: str) -> bool:
+    """Whether a cell is the note with other words: one with other case, spacing or punctuation only says no more."""
+    if not _LEAST_VERSION <= len(value) <= 2 * len(text) <= 4 * len(value):
+        return False
+    words = [re.findall(r"\w+", version.casefold()) for version in (value, text)]
+    return words[0] != words[1] and shingle_similarity(value, text) >= _VERSION
 
 
 def _correct(note_id: str, text: str) -> LabelledExample:

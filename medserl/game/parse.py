@@ -21,26 +21,21 @@ from medserl.game.reply import (
     once,
     read_body,
     split_think,
+    undressed,
     unquoted,
     without_tags,
 )
 from medserl.game.sentences import split_sentences
+from medserl.game.verdicts import BOXED, VERDICT, balanced, label_of, lone_verdicts, verdicts
 
 NO_SENTENCE = -1
 """MEDEC's error sentence id of a text without an error."""
 _NO_CORRECTION = "NA"
 _NO_CORRECTIONS = ("NA", "N/A", "N.A", "NONE", "NULL", "NOT APPLICABLE", "-", "")
-_BY = "✅❌✓✔✗✘☑☒"
-_VERDICT = re.compile(
-    rf"([{_BY}\s]*+[*_`{re.escape(QUOTES)}]*+)((?:in)?correct)[.!]?([*_`{re.escape(QUOTES)}]*+)[.!,;]?[*_`]*+"
-    rf"[{_BY}\s]*+",
-    re.IGNORECASE,
-)
-_BOXED = re.compile(r"\$?\\boxed\{(?:\\text\{)?((?:in)?correct)\}{1,2}\$?", re.IGNORECASE)
 _WORD = re.compile(r"\b(?:in)?correct\b", re.IGNORECASE)
 _SAID = re.compile(r"\W*(?:((?:(?i:in))?(?i:correct))\b(?!\s+\w)|((?:IN)?CORRECT)\b)")
 """A verdict, with reasons behind it or without; not "Correct dosing is …"."""
-_STATED = re.compile(r"final[ _-]?answer\W{0,12}(?:is\W{1,4})?((?:in)?correct)\b", re.IGNORECASE)
+_STATED = re.compile(r"final(?:\\_|[ _-])?answer\W{0,12}(?:is\W{1,4})?((?:in)?correct)\b", re.IGNORECASE)
 
 
 NOT_PARSED = (Form.SILENT, Form.BOTH, Form.MISPLACED, Form.INCOMPLETE, Form.UNFINISHED)
@@ -122,7 +117,8 @@ def parse_edit(text: str, original_note: str, opened: bool = False) -> InjectorE
 
     Sentences are counted from 0 as `split_sentences` finds them in ``original_note``; every other sentence
     and all white space between sentences stay as they are, byte for byte. Not strict, but read: a bracket or quotes
-    around the number, quotes around the sentence, its number in front of it. ``opened``: as in `split_think`.
+    around the number, quotes or a list's marks around the sentence, its number in front of it. ``opened``: as in
+    `split_think`.
     """
     fields = once(read_body(strip_think(text, opened)).fields)
     places = [i for i, field in enumerate(fields) if field.key == "sentence_id" and _index(field) is not None]
@@ -140,8 +136,8 @@ def parse_edit(text: str, original_note: str, opened: bool = False) -> InjectorE
         return ParseFailure(f"sentence_id {index} is not among the note's {len(spans)} sentences")
     span = spans[index]
     old = original_note[span.start : span.end]
-    sentence = _without_number(unquoted(news[0].value, old), index, old)
-    sentence = unquoted(sentence, old)
+    sentence = without_number(undressed(news[0].value, old), index, old)
+    sentence = undressed(sentence, old)
     if not sentence:
         return ParseFailure("new_sentence is empty")
     strict = (
@@ -176,7 +172,7 @@ def _index(field: Field) -> int | None:
     return index if index is not None and index >= 0 else None
 
 
-def _without_number(sentence: str, index: int, old: str) -> str:
+def without_number(sentence: str, index: int, old: str) -> str:
     """Without the sentence's own number in front, as the prompt shows it; not where it may belong to the text."""
     match = re.match(r"([\[(]?)([0-9]{1,6})([\]).:]*)\s+(?=\S)", sentence)
     if match is None or int(match.group(2)) != index or old.startswith(match.group(0).strip()):
@@ -198,47 +194,34 @@ def read_answer(text: str, opened: bool = False) -> AssessorAnswer:
     """The verdict outside the reasoning, and its form.
 
     It stands on a line of its own at the end, ``final_answer: "CORRECT"|"INCORRECT"``, or is the whole reply. There
-    is no verdict where both are stated, whatever the order, and no fallback to a word elsewhere in the reply, because
-    "INCORRECT" contains "CORRECT" and reasoning names both. ``opened``: as in `split_think`.
+    is no verdict where both are stated, whatever the order, be it a line without a key, and no fallback to a word
+    elsewhere in the reply, because "INCORRECT" contains "CORRECT" and reasoning names both. ``opened``: as in
+    `split_think`.
     """
     answer, thinking = split_think(text, opened)
     if not answer:
         return AssessorAnswer(None, Form.UNFINISHED if thinking or opened else Form.SILENT)
     body = read_body(answer)
-    alone = _verdicts(body.text)
+    alone = verdicts(body.text)
     if len(alone) == 1:
         return AssessorAnswer(alone.pop(), Form.BARE)
     found = _verdict(body.fields[-1]) if body.fields and body.last else AssessorAnswer(None, Form.SILENT)
     stated = _stated(body) | alone
-    if len(stated | ({found.label} if found.label else set())) > 1:
+    if len(stated | lone_verdicts(body.text) | ({found.label} if found.label else set())) > 1:
         return AssessorAnswer(None, Form.BOTH)
     if found.label is None and stated:
         return AssessorAnswer(None, Form.MISPLACED)
     return found
 
 
-def _label(word: str) -> Label:
-    """Not by name: letters that match in another case may be none of the name's."""
-    return Label.INCORRECT if len(word) > len(Label.CORRECT) else Label.CORRECT
-
-
-def _verdicts(text: str) -> set[Label]:
-    """The verdicts of a reply that holds nothing else; empty where it does."""
-    text = without_tags(_BOXED.sub(r"\1", text))
-    whole = _VERDICT.fullmatch(text)
-    words = [whole] if whole else [_VERDICT.fullmatch(word) for word in text.split()]
-    read = [word for word in words if word is not None and _balanced(word)]
-    return {_label(word.group(2)) for word in read} if len(read) == len(words) else set()
-
-
 def _stated(body: Body) -> set[Label]:
     """Every verdict that is named as the answer, affirmed or not."""
-    named = [_label(match.group(1)) for match in _STATED.finditer(body.text)]
+    named = [label_of(match.group(1)) for match in _STATED.finditer(body.text)]
     for field in body.fields:
         if field.key == "final_answer":
-            named += map(_label, _WORD.findall(field.value))
+            named += map(label_of, _WORD.findall(field.value))
         elif field.key == OTHER_KEY and (said := _SAID.match(field.value)) is not None:
-            named.append(_label(said.group(1) or said.group(2)))
+            named.append(label_of(said.group(1) or said.group(2)))
     return set(named)
 
 
@@ -246,11 +229,11 @@ def _verdict(field: Field) -> AssessorAnswer:
     if field.key not in ("final_answer", OTHER_KEY):
         return AssessorAnswer(None, Form.SILENT)
     value = without_tags(field.value)
-    match = _VERDICT.fullmatch(_BOXED.sub(r"\1", value))
-    if match is None or not (field.json or _balanced(match)):
+    match = VERDICT.fullmatch(BOXED.sub(r"\1", value))
+    if match is None or not (field.json or balanced(match)):
         return AssessorAnswer(None, Form.SILENT)
     word, marks = match.group(2), match.group(1).strip() + match.group(3)
-    return AssessorAnswer(_label(word), _verdict_form(field, word, marks, tagged=value != field.value))
+    return AssessorAnswer(label_of(word), _verdict_form(field, word, marks, tagged=value != field.value))
 
 
 def _verdict_form(field: Field, word: str, marks: str, tagged: bool) -> Form:
@@ -270,12 +253,6 @@ def _verdict_form(field: Field, word: str, marks: str, tagged: bool) -> Form:
     return field.form if field.form is not Form.STRICT or field.value == f'"{word}"' else Form.LAYOUT
 
 
-def _balanced(match: re.Match[str]) -> bool:
-    """Whether a verdict has as many quotes before as behind."""
-    before, behind = (sum(mark in QUOTES for mark in match.group(i)) for i in (1, 3))
-    return before == behind
-
-
 def parse_full(text: str, sentence_count: int, opened: bool = False) -> FullAnswer | ParseFailure:
     """Parse the assessor's full format for a note of ``sentence_count`` sentences, numbered from 0.
 
@@ -289,15 +266,16 @@ def parse_full(text: str, sentence_count: int, opened: bool = False) -> FullAnsw
         form = Form.UNFINISHED if thinking or opened else Form.SILENT
         return ParseFailure(_WHY[form], form)
     body = read_body(answer)
-    verdicts = [i for i, field in enumerate(body.fields) if _verdict(field).label is not None]
+    places = [i for i, field in enumerate(body.fields) if _verdict(field).label is not None]
     stated = _stated(body)
-    alone = _verdicts(body.text)
+    alone = verdicts(body.text)
     if len(alone) == 1:
         return replace(_incomplete("the verdict alone, without its sentence and correction"), answer=alone.pop())
-    if not verdicts or len(stated) > 1:
-        form = Form.BOTH if len(stated) > 1 else Form.MISPLACED if stated else Form.SILENT
+    both = len(stated | lone_verdicts(body.text)) > 1
+    if not places or both:
+        form = Form.BOTH if both else Form.MISPLACED if stated else Form.SILENT
         return ParseFailure(_WHY[form], form)
-    found, rest = _verdict(body.fields[verdicts[-1]]), body.fields[verdicts[-1] + 1 :]
+    found, rest = _verdict(body.fields[places[-1]]), body.fields[places[-1] + 1 :]
     read = _place_and_correction(found, rest, sentence_count)
     return replace(read, answer=found.label) if isinstance(read, ParseFailure) else read
 
@@ -317,7 +295,7 @@ def _place_and_correction(
     place, given = rest[ids[0]], corrections[0]
     index, correction = _place(place, found.label), unquoted(given.value)
     assert index is not None and found.label is not None
-    correction = unquoted(_without_number(correction, index, ""))
+    correction = unquoted(without_number(correction, index, ""))
     none = correction.upper().rstrip(".") in _NO_CORRECTIONS
     strict = place.strict and given.strict and place.value.lstrip("-").isdigit() and correction == given.value
     form = found.form

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from medserl.game.parse import InjectorEdit, ParseFailure, strip_think
-from medserl.game.reply import once, read_body, unquoted
+from medserl.game.parse import InjectorEdit, ParseFailure, strip_think, without_number
+from medserl.game.reply import once, read_body, undressed
 
 MOST_WORDS = 40
 """Of an old phrase that is demonstrated: gold errors of MEDEC name 18 at most, and a reply has room for some 40 twice.
 """
 _STOPS, _ENDS = tuple(".,;:"), tuple(".?!")
+_MARKED_NUMBER = re.compile(r"[\[(]?([0-9]{1,6})[\]).:]")
 _ACCENTS = "\u0300-\u036f"  # that stand on the letter before them
 
 
@@ -31,18 +32,32 @@ def parse_phrase(text: str, original_note: str, opened: bool = False) -> Injecto
     if len(news) != 1:
         return ParseFailure(f"expected one line 'new_phrase: …' after old_phrase, found {len(news)}")
     old, new = fields[places[0]], news[0]
-    bare = _without_template(old.value)
-    found = phrase_places(original_note, old.value) or phrase_places(original_note, bare)
-    found = found or phrase_places(original_note, bare, same_case=False)
+    found, bare, number = _old_places(original_note, old.value)
     if not found:
         return ParseFailure("old_phrase does not stand in the note")
     start, end = found[0]
     was = original_note[start:end]
-    phrase = _dressed(_without_template(new.value, was), was, original_note[end : end + 1], bare)
+    said = new.value if number is None else without_number(new.value, number, was)
+    phrase = _dressed(undressed(said, was), was, original_note[end : end + 1], bare)
     if not phrase:
         return ParseFailure("new_phrase is empty")
     strict = old.strict and new.strict and was.split() == old.value.split() and phrase == new.value
     return InjectorEdit(original_note[:start] + _replaced(was, phrase.split()) + original_note[end:], strict=strict)
+
+
+def _old_places(note: str, value: str) -> tuple[list[tuple[int, int]], str, int | None]:
+    """Where an old phrase stands, what it is without marks, and the number of its sentence where one was in front."""
+    bare = undressed(value)
+    marked = _MARKED_NUMBER.match(bare)
+    whole: list[tuple[str, int | None]] = [(value, None), (bare, None)]
+    if marked is not None:
+        number = int(marked.group(1))
+        whole.append((undressed(without_number(bare, number, "")), number))
+    for same_case in (True, False):
+        for phrase, number_ in whole:
+            if found := phrase_places(note, phrase, same_case):
+                return found, phrase, number_
+    return [], bare, None
 
 
 def _dressed(phrase: str, was: str, after: str, said: str) -> str:
@@ -55,12 +70,6 @@ def _dressed(phrase: str, was: str, after: str, said: str) -> str:
     if was[:1] != said[:1] and was[:1].lower() == said[:1].lower() and phrase[1:2].islower():
         phrase = (phrase[:1].upper() if was[0].isupper() else phrase[:1].lower()) + phrase[1:]
     return phrase
-
-
-def _without_template(value: str, like: str = "") -> str:
-    """Without quotes around a phrase, and without the angle brackets in which the prompt names it."""
-    value = unquoted(value, like)
-    return value[1:-1].strip() if value[:1] == "<" and value[-1:] == ">" and like[:1] != "<" else value
 
 
 def _replaced(phrase: str, new: Sequence[str]) -> str:

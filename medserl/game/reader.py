@@ -35,6 +35,8 @@ class ReadReport:
     examples: int = 0
     labelled: bool = False
     """Whether a row had a form that can say that its text holds an error."""
+    ignored: dict[str, None] = field(default_factory=dict)
+    """Names of columns that nothing was read from, in the order in which they were met."""
     dropped: list[DroppedRow] = field(default_factory=list)
     remarks: list[DroppedRow] = field(default_factory=list)
     """Rows that were kept although something about them is odd."""
@@ -64,7 +66,9 @@ def converted_rows(path: Path, report: ReadReport, *, repair: bool = False) -> I
         for remark in converted.remarks:
             report.remarks.append(DroppedRow(path.name, row.number, id_of(row), remark))
         report.examples += len(converted.examples)
-        report.labelled = report.labelled or (row.columns is not None and row.columns.labelled)
+        if row.columns is not None:
+            report.labelled = report.labelled or row.columns.labelled
+            report.ignored |= dict.fromkeys(row.columns.ignored)
         yield row, converted
 
 

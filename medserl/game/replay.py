@@ -40,24 +40,27 @@ class Replay:
         """Pairs of texts to ask the assessor about: an edit that made its note wrong, and the same note as it is right.
 
         The right one is the original or, as likely where play has made some, one of the note's harmless edits: so
-        that the two differ by little more than the error. No text comes twice.
+        that the two differ by little more than the error. No text comes twice, and none that was ruled both ways.
 
         Args:
             count: At most so many, an even number; fewer where play has not made enough errors yet.
             seed: The same edits and seed give the same questions.
         """
         rng = Random(f"replay:{seed}")
-        wrong = [edit for edit in self._edits if edit.truth is Label.INCORRECT]
+        ruled_wrong = {edit.modified for edit in self._edits if edit.truth is Label.INCORRECT}
+        right_texts = {edit.modified for edit in self._edits if edit.truth is Label.CORRECT}
+        disputed = ruled_wrong & (right_texts | {edit.original for edit in self._edits})
+        wrong = [edit for edit in self._edits if edit.truth is Label.INCORRECT and edit.modified not in disputed]
         harmless: dict[str, set[str]] = {}
         for edit in self._edits:
-            if edit.truth is Label.CORRECT:
+            if edit.truth is Label.CORRECT and edit.modified not in disputed:
                 harmless.setdefault(edit.note_id, set()).add(edit.modified)
         asked: dict[str, LabelledNote] = {}
         for edit in rng.sample(wrong, len(wrong)):
             if len(asked) + 2 > count:
                 break
             edited = sorted(harmless.get(edit.note_id, set()) - asked.keys())
-            original = [edit.original] if edit.original not in asked else []
+            original = [edit.original] if edit.original not in asked.keys() | disputed else []
             kinds = [texts for texts in (original, edited) if texts]
             if edit.modified in asked or not kinds:
                 continue

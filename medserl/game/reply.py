@@ -12,6 +12,8 @@ from typing import NamedTuple
 from medserl.game.objects import objects
 
 OPEN, CLOSE = "<think>", "</think>"
+_THINK = re.compile(r"(?:<(/?)think(?:ing)?>|\[(/?)THINK\])", re.IGNORECASE)
+"""The tags of reasoning, whatever model writes them; Mistral's are in brackets."""
 _KEYS = (
     *("final_answer", "error_sentence_id", "corrected_sentence"),
     *("sentence_id", "new_sentence", "generated_note", "old_phrase", "new_phrase"),
@@ -21,7 +23,9 @@ OTHER_KEY = "answer"
 _NAMES = {key.replace("_", ""): key for key in _KEYS} | dict.fromkeys(("answer", "verdict", "finalverdict"), OTHER_KEY)
 QUOTES = "\"'“”„‟‘’‚‛«»‹›「」『』＂()[]"
 _DRESS = "*_`\"'“”„‘’ \t"
-_KEY = "|".join([*(key.replace("_", "[ _-]?") for key in _KEYS), "answer|verdict|final[ _-]?verdict"])
+_JOINT = r"(?:\\_|[ _-])?"  # Markdown escapes an underscore
+_KEY = "|".join([*(key.replace("_", _JOINT) for key in _KEYS), f"answer|verdict|final{_JOINT}verdict"])
+_JOINTS = re.compile(r"[ _\\-]")
 _FIELD = re.compile(
     rf"(?:(?:[-*+>•]|#++|\d{{1,2}}[.)])[ \t]++)*+[{_DRESS}]*+({_KEY})[{_DRESS}]*+(?:[:=：](.*))?",
     re.IGNORECASE | re.DOTALL | re.ASCII,  # without ASCII, dotless and dotted i and the long s are letters of the keys
@@ -91,22 +95,30 @@ class Body(NamedTuple):
     """All of it, without code fences."""
 
 
+_TAIL = 64  # characters
 PROMPT_TAIL = 16
 """So many of a prompt's last tokens are enough for `opens_thinking`."""
 
 
 def opens_thinking(prompt: str) -> bool:
     """Whether a rendered prompt ends in an open ``<think>``: what the model writes then is reasoning."""
-    return prompt.rstrip().endswith(OPEN)
+    return _canonical(prompt[-_TAIL:].rstrip()).endswith(OPEN)
+
+
+def _canonical(text: str) -> str:
+    """With every tag of reasoning as ``<think>`` or ``</think>``."""
+    return _THINK.sub(lambda tag: CLOSE if tag.group(1) or tag.group(2) else OPEN, text)
 
 
 def split_think(text: str, opened: bool = False) -> tuple[str, str]:
-    """What is outside ``<think>…</think>``, and what is inside.
+    """What is outside ``<think>…</think>``, and what is inside; also in other tags of reasoning (`_THINK`).
 
-    A block is closed once; a further ``</think>`` is dropped. ``opened``: the prompt opened a block, so that without
+    Reasoning without an end is cut off, and nothing of such a reply is an answer, not what stands before it either. A
+    block is closed once; a further ``</think>`` is dropped. ``opened``: the prompt opened a block, so that without
     ``</think>`` all is inside. A block may also have been opened where nobody said so: before a first ``</think>``
     without ``<think>`` all is inside, if anything follows it.
     """
+    text = _canonical(text)
     outside: list[str] = []
     inside: list[str] = []
     first = text.find(CLOSE)
@@ -122,7 +134,8 @@ def split_think(text: str, opened: bool = False) -> tuple[str, str]:
         thinking = not thinking
     answer = "".join(outside).strip()
     # Halves of tags that meet are no accident, and nothing of such a reply is an answer.
-    return ("" if OPEN in answer or CLOSE in answer else answer), " ".join(inside).strip()
+    cut = not thinking or _THINK.search(answer) is not None  # the loop has turned it once more
+    return "" if cut else answer, " ".join(inside).strip()
 
 
 def read_body(answer: str) -> Body:
@@ -188,13 +201,14 @@ def _field(line: str, fenced: bool) -> Field | None:
         return None  # a line with nothing but the key is a heading over a verdict, and over nothing else
     if value is None:
         return Field(OTHER_KEY, "", Form.LAYOUT)
-    value = value.strip()
+    escaped = "\\_" in plain.group(1)
+    value = value.replace("\\_", "_").strip() if escaped else value.strip()
     if plain.string[: plain.start(1)].endswith(('"', "'")) and value[-2:] in ('",', "',"):
         value = value[:-1]  # a line of an object that is no JSON
     marked = _without_marks(value)
     if match is None:
         form = Form.TAGS
-    elif fenced or marked != value or row is not None:
+    elif fenced or escaped or marked != value or row is not None:
         form = Form.MARKDOWN
     else:
         form = Form.KEY if key == OTHER_KEY else _dress(line, plain.group(1), key)
@@ -202,7 +216,7 @@ def _field(line: str, fenced: bool) -> Field | None:
 
 
 def _key(written: str) -> str:
-    return _NAMES[re.sub("[ _-]", "", written.lower())]
+    return _NAMES[_JOINTS.sub("", written.lower())]
 
 
 def once(fields: Sequence[Field]) -> list[Field]:
@@ -246,6 +260,7 @@ def _without_marks(value: str) -> str:
     return value
 
 
+_STOPS = (".", ",", ";", ":", "!", "?")
 _LAYERS = 8
 """Of quotes and marks around a value, at most: each costs its length."""
 _NUMBER = re.compile(
@@ -255,8 +270,35 @@ _NUMBER = re.compile(
 )
 
 
+_BULLET = re.compile(r"(?:[*•][ \t]+|[-+>][ \t]+(?!\d))(?=\S)")  # "- 5" and "> 5" may be the note's
+_BRACKETS = {"[": "]", "(": ")", "<": ">"}  # in the last, the prompt names what to write
+
+
+def undressed(value: str, like: str = "") -> str:
+    """Without what a list, a quotation, quotes, brackets or a code fence left around a value, where ``like``, which it
+    replaces, has nothing of the kind."""
+    if "`" not in like:
+        value = value.removesuffix("```").rstrip()
+    if not _BULLET.match(like) and (bullet := _BULLET.match(value)) is not None:
+        value = value[bullet.end() :]
+    value = unquoted(value, like)
+    inner = value[1:-1]
+    if value[:1] != like[:1] and _BRACKETS.get(value[:1]) == value[-1:] and not set(inner) & {value[0], value[-1]}:
+        value = inner.strip()
+    for quote in '"“”':
+        if value.count(quote) == 1 and value.strip('"“”') == value.replace(quote, "") and quote not in like:
+            value = value.replace(quote, "").strip()
+    return unquoted(value, like)
+
+
 def unquoted(value: str, like: str = "") -> str:
-    """Without quotes, marks or tags around the whole value, unless ``like`` has them too."""
+    """Without quotes, marks or tags around the whole value, unless ``like`` has them too; a stop behind the closing
+    quote stays where ``like`` ends in it."""
+    stop = value[-1:]
+    if stop in _STOPS and len(value) > 2 and _PAIRS.get(value[0]) == value[-2] and like[:1] != value[0]:
+        inner = unquoted(value[:-1], like)
+        if inner != value[:-1]:
+            return inner + stop if like.endswith(stop) and not inner.endswith(_STOPS) else inner
     for _ in range(_LAYERS):
         if value[:1] == "<" and "<" not in like:
             value = _without_tags(value)
@@ -294,7 +336,7 @@ def _members(pairs: Sequence[tuple[object, object]]) -> list[Field]:
     """The known keys of an object; its members have no order, but a parser goes by it."""
     found = []
     for key, value in pairs:
-        known = _NAMES.get(re.sub("[ _-]", "", str(key).lower()))
+        known = _NAMES.get(_JOINTS.sub("", str(key).lower()))
         if known is not None:
             found.append(Field(known, _plain(value), Form.JSON))
     return sorted(found, key=lambda field: (OTHER_KEY, *_KEYS).index(field.key))

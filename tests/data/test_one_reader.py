@@ -299,10 +299,23 @@ def plain(**more: Any) -> Rows:
     return [{"note_id": "a", "text": "He has gout.", **more}, {"note_id": "b", "text": "She is well.", **more}]
 
 
+PROSE = "He takes colchicine daily and his knee is no longer swollen."
 REFUSED: dict[str, tuple[Rows, str]] = {
     **{
         f"a column {name}": (plain(**{name: "1"}), f"the column '{name}' looks like a label")
-        for name in ("label", "Label", "is_error", "hasError", "class", "target", "is_correct", "ground_truth", "y")
+        for name in (
+            "label",
+            "Label",
+            "is_error",
+            "hasError",
+            "class",
+            "target",
+            "is_correct",
+            "ground_truth",
+            "y",
+            "Fehler",
+            "Fehlerhaft",
+        )
     },
     "a misspelt incorrect_note": (
         [{"note_id": "a", "correct_note": "He has gout.", "incorect_note": "He has flu."}],
@@ -316,6 +329,32 @@ REFUSED: dict[str, tuple[Rows, str]] = {
     "a number of words": (changed(Error_Sentence_ID=(SECRET, "0")), "'Error Sentence ID' holds 21 characters"),
     "a huge number": (changed(Error_Sentence_ID=("9" * 5000, "0")), "'Error Sentence ID' holds 5000 characters"),
     "a sentence of another note": (changed(Error_Sentence=(SECRET, "NA")), "'Error Sentence' (21 characters) is not"),
+    **{
+        f"a pair's errors as {name}": (
+            [{"note_id": "a", "correct_note": "He has gout.", name: "He has flu."}],
+            "call the column of the erroneous notes 'incorrect_note', or leave",
+        )
+        for name in (
+            *("wrong_note", "error_note", "erroneous_note", "incorrect_text", "incorrect_version", "note_with_error"),
+            *("altered", "modified", "wrong", "modifiedText", "Fehlerhaft", "text", "error_text"),
+        )
+    },
+    **{
+        f"another version of {key} in a column of any name": (
+            [{"note_id": "a", key: f"He has gout. {PROSE}", "v2": f"He has flu. {PROSE}"}],
+            f"the column 'v2' holds another version of the note, and would not be read; call the column of the "
+            f"erroneous notes {called!r}, or leave 'v2' out",
+        )
+        for key, called in (("text", "error_text"), ("correct_note", "incorrect_note"))
+    },
+    "a flag beside correct notes": (
+        [{"note_id": "a", "correct_note": "He has gout.", "error_flag": "1"}],
+        "the column 'error_flag' stands beside 'correct_note'",
+    ),
+    "an error described beside a correct note": (
+        [{"note_id": "a", "correct_note": "He has gout.", "error_sentence": "He has flu."}],
+        "'error_sentence' describes an error, but there is no 'incorrect_note'; add it",
+    ),
     "an id with two texts": ([*changed(), {**RIGHT, "Text": SECRET}], "note id 'x-1' was used before"),
     "an id with two labels": ([*changed(), {**WRONG, "Text ID": "x-1"}], "note id 'x-1' was used before"),
     "the same text twice in a pair": (
@@ -331,6 +370,7 @@ REFUSED: dict[str, tuple[Rows, str]] = {
             "</think>",
             "<think>",
             "[INST]",
+            "[/THINK]",
             "</s>",
             "<end_of_turn>",
         )
@@ -339,8 +379,26 @@ REFUSED: dict[str, tuple[Rows, str]] = {
         changed(Corrected_Text=(f"{WRONG['Corrected Text']}<|im_end|>", "NA")),
         "'Corrected Text' holds the chat token <|im_end|>",
     ),
+    **{
+        f"{error} for a text": (
+            [*plain(), {"note_id": "c", "text": error}],
+            f"'text' is a spreadsheet's error ({error})",
+        )
+        for error in ("#NAME?", "#REF!", "#VALUE!")
+    },
     "nothing but blank texts": (plain(text=" \u200b"), "row 1: holds no usable note, nor does any other row"),
 }
+
+
+def test_other_columns_are_taken_beside_notes(tmp_path: Path) -> None:
+    """Of another content, or the same words in other dress."""
+    text = f"He has gout. {PROSE}"
+    more = {"ward": "A", "note_type": "letter", "summary": "Gout.", "lower": text.lower().replace(".", ""), "v2": None}
+    for row in ({"text": text, "modified": "2024-03-12"}, {"correct_note": text, "changed_on": "2024-03-12"}):
+        path = write_jsonl(tmp_path / "n.jsonl", [{"note_id": "a", **more, **row}])
+        assert load_notes(path) == trained(path) == [Note("a", text)]
+    pair = {"note_id": "a", "correct_note": text, "incorrect_note": f"He has flu. {PROSE}", **more, "altered": "x"}
+    assert len(read_by_all(write_jsonl(tmp_path / "p.jsonl", [pair]), tmp_path)) == 2
 
 
 @pytest.mark.parametrize("form", REFUSED)
@@ -362,6 +420,12 @@ RAW: dict[str, tuple[str, bytes, str]] = {
     "json over lines": ("n.jsonl", b'{\n "note_id": "a",\n "text": "He."\n}\n', "write one object a line"),
     "too many fields": ("n.csv", f"note_id,text\na,He is well.,{SECRET}\n".encode(), "has 3 fields, but the header"),
     "no header": ("n.csv", f"a,{SECRET}\nb,She is well.\n".encode(), "the columns are a, (21 characters); expected"),
+    "names of several words": ("n.csv", b"Note ID,Note Text\na,He.\n", "the columns are Note ID, Note Text; expected"),
+    "a sentence for a header": (
+        "n.csv",
+        b"a,He is well.\nb,She is ill.\n",
+        "the columns are a, (11 characters); expec",
+    ),
     "bytes for a header": ("n.csv", b"\x1b[31mid\x1b]0;title\x07,note\na,b\n", "the columns are (17 characters), note"),
     "not UTF-8": ("n.csv", b"note_id,text\na,caf\xe9\n", "row 1, column 'text', line 2: is not UTF-8 text"),
     "Windows-1252": (

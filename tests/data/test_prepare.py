@@ -204,6 +204,22 @@ def test_a_note_in_two_splits_is_refused(
     assert manifest["leaks"]["rows"][0]["other_split"] == "test"
 
 
+def test_ignored_columns_and_notes_of_one_class_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"note_id": "a", "text": note_text(1), "Ward No": "7", "": "x", note_text(2): "y"}]
+    assert prepare(write_csv(tmp_path / "test.csv", [list(rows[0].values())], rows[0]), "--out", tmp_path / "a") == 0
+    told = capsys.readouterr().out
+    assert "ignored    columns of test.csv: Ward No, (" in told and note_text(2) not in told
+    assert "attention  no row has an error: such notes are of no use for measuring\n" in told
+    assert manifest_of(tmp_path / "a")["sources"][0]["ignored_columns"][0] == "Ward No"
+    wrong = write_csv(tmp_path / "test.csv", [error_row("a", 1)])
+    assert prepare(wrong, "--out", tmp_path / "b") == 0
+    assert "attention  every row has an error" in capsys.readouterr().out
+    both = write_jsonl(tmp_path / "test.jsonl", [pair("a", 1, text=note_text(3))])
+    assert prepare(both, "--out", tmp_path / "c") == 0
+    told = capsys.readouterr().out
+    assert "ignored    columns of test.jsonl: text\n" in told and "attention" not in told
+
+
 def test_both_versions_of_a_leaking_pair_go(tmp_path: Path) -> None:
     train = write_jsonl(tmp_path / "train.jsonl", [pair("a", 1), pair("b", 2)])
     test = write_csv(tmp_path / "test.csv", [clean_row("e", note_text(1))])

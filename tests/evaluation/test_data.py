@@ -114,6 +114,14 @@ def test_notes_without_labels_are_refused(tmp_path: Path) -> None:
     assert [e.label for e in load_examples([str(path)], None, 0).examples] == [Label.INCORRECT, Label.CORRECT]
 
 
+def test_notes_of_one_class_are_said_to_be(medec_file: Path) -> None:
+    path = medec_file
+    assert "every row has an error" in load_examples([str(path)], 2, 0).notes[-1]
+    path.write_text("Text ID,Text,Error Flag\na,He is well.,0\n")
+    assert load_examples([str(path)], None, 0).notes == ("no row has an error: such notes are of no use for measuring",)
+    assert not load_examples(["ward:test"], 2, 0).notes
+
+
 @pytest.mark.medec
 def test_published_validation_file() -> None:
     path = Path(os.environ["MEDSERL_MEDEC_DIR"]) / "MEDEC-MS-ValidationSet.csv"

@@ -33,7 +33,13 @@ NOTE = "He has a cough.  He takes\nmetformin 500 mg b.i.d. daily.\n\nNo rash is 
         ("<think>a</think> b", "b", "a"),
         ("<think>a</think> b <think>c</think> d", "b  d", "a c"),
         ("<think>never closed final", "", "never closed final"),
-        ("b <think>never closed", "b", "never closed"),
+        ("b <think>never closed", "", "never closed"),
+        ("<THINK>a</Think> b", "b", "a"),
+        ("<thinking>a</thinking> b", "b", "a"),
+        ("[THINK]a[/THINK] b", "b", "a"),
+        ("[think]a", "", "a"),
+        ("b <Thinking>never closed", "", "never closed"),
+        ("<thi<think>a</think>nking> b", "", "a"),
         ("opened in the prompt</think> b", "b", "opened in the prompt"),
         ("x</think>y</think> b", "y b", "x"),
         ("<think>a</think>b</think>c", "bc", "a"),
@@ -101,6 +107,8 @@ def test_edit_tolerates_what_surrounds_the_two_lines(reply: str) -> None:
         ("sentence_id: 0\nnew_sentence: x\nsentence_id: 1\nnew_sentence: y", "found 2"),
         ("sentence_id: 0\nnew_sentence: x\nnew_sentence: y", "found 2"),
         ("<think>sentence_id: 0\nnew_sentence: x", "found 0"),
+        ("<Thinking>sentence_id: 0\nnew_sentence: x", "found 0"),
+        ("[THINK]sentence_id: 0\nnew_sentence: x", "found 0"),
         ("sentence_id: 0 or 1\nnew_sentence: x", "found 0"),
         ("sentence_id: [0\nsentence_id: 1]\nnew_sentence: x", "found 2"),
         ('{"sentence_id": true, "new_sentence": "x"}', "found 0"),
@@ -158,8 +166,20 @@ def phrase(old: str, new: str) -> str:
         (phrase('"cough"', '"fever"'), "cough", "fever", False),
         (phrase("“cough”", "fever"), "cough", "fever", False),
         (phrase("Cough", "Fever"), "cough", "fever", False),
+        (r"old\_phrase: cough" + "\n" + r"new\_phrase: fever", "cough", "fever", False),
         ("**Old phrase:** cough\n**New phrase:** fever", "cough", "fever", False),
         (phrase("<cough>", "<fever>"), "cough", "fever", False),
+        (phrase("cough", "- fever"), "cough", "fever", False),
+        (phrase("cough", 'fever"'), "cough", "fever", False),
+        (phrase("cough", '"fever'), "cough", "fever", False),
+        (phrase('"cough"', '"fever".'), "cough", "fever", False),
+        (phrase('"cough".', '"fever".'), "cough", "fever", False),
+        (phrase("metformin", '"insulin".'), "metformin", "insulin", False),
+        (phrase("[metformin]", "(insulin)"), "metformin", "insulin", False),
+        (phrase("- metformin", "> insulin```"), "metformin", "insulin", False),
+        (phrase("[1] He takes metformin", "[1] He takes insulin"), "metformin", "insulin", False),
+        (phrase("1: He takes metformin", "He takes insulin"), "metformin", "insulin", False),
+        (phrase('(1) "He takes metformin"', "1. He takes insulin"), "metformin", "insulin", False),
         (phrase("daily", "weekly."), "daily", "weekly", False),
         (phrase("he takes", "he stops"), "He takes", "He stops", False),
         ('{"old_phrase": "cough", "new_phrase": "fever"}', "cough", "fever", False),
@@ -274,6 +294,11 @@ def test_note_failures(reply: str) -> None:
         ('<think>a</think>final_answer: "CORRECT"\n</think>', Label.CORRECT),
         ('<think>a</think></think>\nfinal_answer: "CORRECT"', Label.CORRECT),
         ('final_answer: "CORRECT"\n</think>', Label.CORRECT),
+        ('<thinking>INCORRECT</thinking>\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('[THINK]INCORRECT[/THINK]final_answer: "CORRECT"', Label.CORRECT),
+        ('INCORRECT dosing was ruled out.\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('Incorrect: nothing.\nfinal_answer: "CORRECT"', Label.CORRECT),
+        ('CORRECT\n\nfinal_answer: "CORRECT"', Label.CORRECT),
     ],
 )
 def test_the_strict_form(reply: str, answer: Label) -> None:
@@ -288,6 +313,7 @@ DRESSED = [
     ('- final_answer: "CORRECT"', Form.MARKDOWN),
     ('### final_answer: "CORRECT"', Form.MARKDOWN),
     ("final_answer: `CORRECT`", Form.MARKDOWN),
+    ('final\\_answer: "CORRECT"', Form.MARKDOWN),
     ('```\nfinal_answer: "CORRECT"\n```', Form.MARKDOWN),
     ('1. final_answer: "CORRECT"', Form.MARKDOWN),
     ("final_answer: CORRECT", Form.UNQUOTED),
@@ -339,10 +365,22 @@ def test_a_verdict_in_another_dress(reply: str, form: Form) -> None:
         ('final_answer: "CORRECT" or "INCORRECT"', Form.BOTH),
         ('final_answer: "CORRECT". But final_answer: "INCORRECT" is not right', Form.BOTH),
         ('final_answer: "CORRECT"\nfinal_answer: "INCORRECT"', Form.BOTH),
+        ('INCORRECT\n\nfinal_answer: "CORRECT"', Form.BOTH),
+        ("CORRECT\nfinal_answer: incorrect", Form.BOTH),
+        ("final_answer: incorrect\nCORRECT", Form.BOTH),
+        ("Fine.\n**Incorrect.**\nfinal_answer: CORRECT", Form.BOTH),
+        ('INCORRECT. The dose is wrong.\nfinal_answer: "CORRECT"', Form.BOTH),
+        ('**Incorrect**. The dose is wrong.\n{"final_answer": "CORRECT"}', Form.BOTH),
+        ('final\\_answer: "CORRECT". No, final_answer: "INCORRECT"', Form.BOTH),
         ('It may be final_answer: "INCORRECT".\nfinal_answer: "CORRECT"', Form.BOTH),
         ('{"final_answer": "CORRECT", "final_answer": "INCORRECT"}', Form.BOTH),
         ('<think>final_answer: "CORRECT"', Form.UNFINISHED),
         ('<think>final_answer: "CORRECT"</think>', Form.UNFINISHED),
+        ('<THINK>\nfinal_answer: "CORRECT"', Form.UNFINISHED),
+        ('<thinking>\nfinal_answer: "CORRECT"', Form.UNFINISHED),
+        ('[THINK]\nfinal_answer: "CORRECT"', Form.UNFINISHED),
+        ('final_answer: "CORRECT"\n<think>Or is the dose', Form.UNFINISHED),
+        ('final_answer: "CORRECT"\n[THINK]Or is the dose', Form.UNFINISHED),
     ],
 )
 def test_nothing_is_guessed(reply: str, form: Form) -> None:
@@ -363,6 +401,17 @@ def test_reasoning_that_the_prompt_opened_and_nobody_closed_is_no_answer(reply: 
     assert isinstance(parse_full(full, 3, opened=True), ParseFailure)
 
 
+@pytest.mark.parametrize("reply", ["{}\nINCORRECT", "INCORRECT\n\n{}", "INCORRECT. The dose is wrong.\n{}"])
+def test_a_full_answer_beside_the_other_verdict_is_none(reply: str) -> None:
+    full = 'final_answer: "CORRECT"\nerror_sentence_id: -1\ncorrected_sentence: NA'
+    found = parse_full(reply.format(full), 3)
+    assert isinstance(found, ParseFailure) and (found.form, found.answer) == (Form.BOTH, None)
+    same = parse_full(reply.replace("INCORRECT", "CORRECT").format(full), 3)
+    assert not isinstance(same, ParseFailure) and same.answer is Label.CORRECT
+    cut = parse_full(f"{full}\n<thinking>Or is the", 3)
+    assert isinstance(cut, ParseFailure) and cut.form is Form.UNFINISHED
+
+
 def test_an_edit_inside_open_reasoning_is_no_edit() -> None:
     thought = "Perhaps like this:\nsentence_id: 0\nnew_sentence: He has flu.\nNo, that is"
     assert isinstance(parse_edit(thought, NOTE, opened=True), ParseFailure)
@@ -373,7 +422,14 @@ def test_an_edit_inside_open_reasoning_is_no_edit() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "opened"),
-    [("<|im_start|>assistant\n<think>\n", True), ("…<think>", True), ("<think>\n\n</think>\n\n", False), ("", False)],
+    [
+        ("<|im_start|>assistant\n<think>\n", True),
+        ("[/INST][THINK]", True),
+        ("</thinking>", False),
+        ("…<think>", True),
+        ("<think>\n\n</think>\n\n", False),
+        ("", False),
+    ],
 )
 def test_a_prompt_that_opens_reasoning(prompt: str, opened: bool) -> None:
     assert opens_thinking(prompt) is opened
@@ -393,7 +449,24 @@ def test_a_prompt_that_opens_reasoning(prompt: str, opened: bool) -> None:
         "sentence_id: 0\nnew_sentence: [0] He has gout.",
         "sentence_id: 0\nnew_sentence: 0 He has gout.",
         "**sentence_id:** 0\n**new_sentence:** He has gout.",
+        "sentence\\_id: 0\nnew\\_sentence: He has gout.",
+        "<thinking>It is\nsentence_id: 1</thinking>\n* sentence_id: 0\n* new_sentence: He has gout.",
         "Sentence_ID: 0\nNew_sentence: He has gout.",
+        *(
+            f"sentence_id: 0\nnew_sentence: {value}"
+            for value in (
+                *("- He has gout.", "* He has gout.", "> He has gout.", "• He has gout.", "[He has gout.]"),
+                *(
+                    "<He has gout.>",
+                    "(He has gout.)",
+                    "He has gout.```",
+                    '- "He has gout."',
+                    '"He has gout".',
+                    'He has gout."',
+                ),
+                *("[0] - He has gout.", "> [0] He has gout."),
+            )
+        ),
         "```\nsentence_id: 0\nnew_sentence: He has gout.\n```",
         '{"sentence_id": 0, "new_sentence": "He has gout."}',
     ],
@@ -410,6 +483,18 @@ def test_what_belongs_to_the_sentence_stays() -> None:
     assert edit("sentence_id: 2\nnew_sentence: 2 weeks later he died.", note).new_sentence == "2 weeks later he died."
     assert edit("sentence_id: 2\nnew_sentence: 2 weeks later he died.", note).strict
     assert edit("sentence_id: 1\nnew_sentence: 1 day later he left.", note).new_sentence == "1 day later he left."
+    for old, new in (
+        ("- left hip pain", "- right hip pain"),
+        ("> 5 mg of it", "> 50 mg of it"),
+        ("(He was seen.)", "(She was seen.)"),
+        ("[Seen.]", "[Missed.]"),
+        ("Na 140", "- 5 mmol of base excess"),
+        ("Height 5'3\"", "Height 6'3\""),
+        ("He took (a) and (b)", "(a) he took, not (b)"),
+        ("`x` was set", "`y` was set"),
+    ):
+        kept = edit(f"sentence_id: 0\nnew_sentence: {new}", old)
+        assert (kept.new_sentence, kept.strict) == (new, True)
 
 
 PIECES = st.sampled_from(

@@ -52,6 +52,19 @@ def belongs(text: str, note: str) -> bool:
     return text == f"note {note}" or f" of {note}," in text
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("xyz"), st.sampled_from(list(Label))), max_size=12))
+def test_a_text_that_was_ruled_both_ways_is_not_asked(ruled: list[tuple[int, str, Label]]) -> None:
+    """Nor one that is another note's original; pairs stay pairs."""
+    replay = Replay()
+    replay.see([Edit("z" if note == 2 else f"note {note}", text, label, str(note)) for note, text, label in ruled])
+    truths = {(text, label) for _, text, label in ruled} | {("z", Label.CORRECT) for note, _, _ in ruled if note == 2}
+    disputed = {text for text in "xyz" if {(text, label) for label in Label} <= truths}
+    for seed in "abc":
+        asked = replay.questions(8, seed)
+        assert not {question.text for question in asked} & disputed
+        assert [question.label for question in asked] == [Label.INCORRECT, Label.CORRECT] * (len(asked) // 2)
+
+
 def test_the_right_text_is_an_original_or_a_harmless_edit() -> None:
     replay = Replay()
     replay.see(
