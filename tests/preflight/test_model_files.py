@@ -139,7 +139,15 @@ def test_what_is_no_path_is_refused(value: str, capsys: pytest.CaptureFixture[st
 def test_a_warm_start_refuses_the_same(name: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage, told = DAMAGES[name]
     damage(model)
-    asked = ["sft", "--dry-run", "--model", str(model), "--run-dir", str(model.parent / "run"), "medserl.notes.count=64"]
+    asked = [
+        "sft",
+        "--dry-run",
+        "--model",
+        str(model),
+        "--run-dir",
+        str(model.parent / "run"),
+        "medserl.notes.count=64",
+    ]
     assert main(asked) == 2
     assert told in capsys.readouterr().err
 
