@@ -63,6 +63,11 @@ _UNTESTED: dict[str, str] = {
     "gradient_accumulation_fusion": "it needs the package apex, which the pins lack; leave it out",
 }
 """Refused but where they are off."""
+_NOT_HERE = dict.fromkeys(
+    ("use_distributed_optimizer", "use_megatron_fsdp", "use_custom_fsdp", "fp16", "bf16", "params_dtype"),
+    "it follows from Megatron's own section; leave it out",
+)
+"""Of the optimizer and of Megatron's DDP, what medserl/config/refused.py keeps to one value where verl has a key."""
 _BACKENDS = ("auto", "fused", "flash", "unfused", "local")
 _RULES = {
     "attention_backend": Rule("text", choices=_BACKENDS),
@@ -172,6 +177,8 @@ def _wrong(section: str, key: str, value: Any, megatron: bool) -> ConfigError | 
         return error if "did you mean" in str(error) else ConfigError(f"{error}; leave it out", error.keys)
     if section.endswith(TRANSFORMER) and key in _REFUSED:
         return ConfigError(f"{where}: cannot be set here; {_REFUSED[key]}", (where,))
+    if megatron and section.endswith((OPTIMIZER, DDP)) and key in _NOT_HERE:
+        return ConfigError(f"{where}: cannot be set here; {_NOT_HERE[key]}", (where,))
     if section.endswith(OPTIMIZER) and key in (ours := _OPTIM if megatron else _OF_ADAMW):
         return ConfigError(f"{where}: {ours[key].format(f'{section.rpartition(".")[0]}.{key}')}", (where,))
     if section.endswith(TRANSFORMER) and key in _UNTESTED and value not in (None, False):
