@@ -37,7 +37,8 @@ PARAMETERS = _SHAPE.parameters
 
 
 def peak(device: str) -> float | None:
-    """Most FLOP/s that a device can do in dense bf16; None for one that the planner does not know.
+    """Most FLOP/s that a device can do in dense bf16; None for one that the planner does not know, and for a
+    part of a GPU (MIG).
 
     Args:
         device: As the driver calls it, "NVIDIA H100 80GB HBM3".

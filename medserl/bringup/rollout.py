@@ -10,7 +10,8 @@ from medserl.bringup.checks import CUDA, Unexpected
 from medserl.bringup.child import Place
 
 SEQUENCES = {"cuda": (20, 256), "cpu": (4, 20)}
-"""20 games on each of eight engines is what a round of 64 notes gives; 256 is `max_num_seqs`."""
+"""On GPUs 20, twice what an engine of `qwen3_4b_1node` gets (64 notes and 16 labelled ones for eight engines), and
+`max_num_seqs`."""
 NEW_TOKENS = {"cuda": 256, "cpu": 16}
 PROMPT = 64
 OPTIONS: dict[str, dict[str, Any]] = {

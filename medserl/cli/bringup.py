@@ -28,10 +28,10 @@ def bringup(options: argparse.Namespace, checks: Sequence[Check] = CHECKS) -> in
     minutes = options.until
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise ConfigError(f"--until: {minutes} is not a number of minutes above 0")
-    device = device_here(options.device)
-    if options.list:
-        print(listing(picked, device))
+    if options.list:  # which starts nothing, so that no GPU need be here
+        print(listing(picked, options.device if options.device != "auto" else device_here()))
         return EXIT_OK
+    device = device_here(options.device)
     out = Path(options.out) if options.out else None
     # SIGTERM, which `timeout` sends, ends the check under way too: it is in a session of its own and has the GPU.
     with open_private(out) if out else nullcontext(sys.stdout) as file, handled(leave):

@@ -118,7 +118,7 @@ def _check_optimizer(path: Path, optimizer: DictConfig, found: Problems) -> None
                     "counterpart in FSDP); leave it out, or choose another configuration"
                 )
             )
-            return _drop(optimizer, _MEGATRONS_ADAM)  # one of them says it
+            return _drop(optimizer, (*_MEGATRONS_ADAM, "override_optimizer_config"))  # one of them says it
 
 
 def megatrons(key: str) -> bool:

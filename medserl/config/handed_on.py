@@ -1,4 +1,5 @@
-"""Settings that verl hands on to megatron-core and vLLM as they are: names that these have, of values that they take.
+"""Settings that verl hands on to megatron-core, vLLM and torch's optimizer as they are: names that these have, of
+values that they take.
 
 verl lists none of them. A wrong one would be told by every worker, minutes after the start ("unexpected keyword
 argument", verl 0.9.1, workers/engine/megatron/transformer_impl.py), and one that contradicts the model or the layout
@@ -62,6 +63,11 @@ _UNTESTED: dict[str, str] = {
     "gradient_accumulation_fusion": "it needs the package apex, which the pins lack; leave it out",
 }
 """Refused but where they are off."""
+_NOT_HERE = dict.fromkeys(
+    ("use_distributed_optimizer", "use_megatron_fsdp", "use_custom_fsdp", "fp16", "bf16", "params_dtype"),
+    "it follows from Megatron's own section; leave it out",
+)
+"""Of the optimizer and of Megatron's DDP, what medserl/config/refused.py keeps to one value where verl has a key."""
 _BACKENDS = ("auto", "fused", "flash", "unfused", "local")
 _RULES = {
     "attention_backend": Rule("text", choices=_BACKENDS),
@@ -73,6 +79,9 @@ _RULES = {
 }
 _OPTIM = dict.fromkeys(("lr", "min_lr", "weight_decay", "clip_grad", "optimizer"), "set {} instead")
 """Of the optimizer, what verl has keys of its own for."""
+_OF_ADAMW = dict.fromkeys(("lr", "weight_decay", "betas"), "set {} instead")
+"""The same of FSDP's."""
+_FSDPS = (f"{_PARTS[0]}.optim.{OPTIMIZER}",)
 _ROLLOUT = "actor_rollout_ref.rollout"
 _ENGINES = f"{_ROLLOUT}.engine_kwargs"
 # verl 0.9.1, workers/rollout/vllm_rollout/vllm_async_server.py, launch_server
@@ -100,24 +109,27 @@ class _Field:
 
 
 def check_handed_on(config: DictConfig, problems: Problems | None = None, *, megatron: bool = True) -> None:
-    """Refuse a setting that megatron-core or vLLM has not, that it would not take, or that belongs elsewhere.
+    """Refuse a setting that megatron-core, vLLM or torch has not, that it would not take, or that belongs elsewhere.
 
     Args:
         config: A composed configuration of either kind, out of which wrong settings are taken.
         problems: Takes what is wrong; None: it is raised.
-        megatron: Whether Megatron is the engine; FSDP's optimizer has other settings.
+        megatron: Whether Megatron is the engine; FSDP's optimizer is torch's.
 
     Raises:
         ConfigError: names the key, and the nearest that there is.
     """
     with all_told(problems) as found:
         _check_engines(config, found)
-        for section in (VLLM, *(SECTIONS if megatron else ())):
+        for section in (VLLM, *(SECTIONS if megatron else _FSDPS)):
+            if not megatron and (error := _no_section(config, section)) is not None:
+                found.add(error)
+                OmegaConf.update(config, section, None)
             given = _own(config, section)
             own = {} if given is None else OmegaConf.to_container(given, resolve=True)
             assert isinstance(own, dict)
             for key, value in own.items():
-                if (error := _wrong(section, str(key), value)) is not None:
+                if (error := _wrong(section, str(key), value, megatron)) is not None:
                     found.add(error)
                     assert given is not None
                     with open_dict(given):
@@ -135,6 +147,14 @@ def _check_engines(config: DictConfig, found: Problems) -> None:
             found.add(unknown(f"{_ENGINES}.{name}: has no effect, games are played with vLLM", str(name), ["vllm"]))
 
 
+def _no_section(config: DictConfig, section: str) -> ConfigError | None:
+    """What is wrong with a section whose default is null, so that its type says nothing."""
+    value = OmegaConf.select(config, section)
+    if value is None or isinstance(value, DictConfig):
+        return None
+    return ConfigError(f"{section}: is a section with keys of its own, not {value!r}; set one of them", (section,))
+
+
 def _own(config: DictConfig, section: str) -> DictConfig | None:
     """A section, unless it follows another one, where it is looked at."""
     found = config
@@ -146,9 +166,9 @@ def _own(config: DictConfig, section: str) -> DictConfig | None:
     return found
 
 
-def _wrong(section: str, key: str, value: Any) -> ConfigError | None:
+def _wrong(section: str, key: str, value: Any, megatron: bool) -> ConfigError | None:
     """What is wrong with a setting; None where nothing is known to be."""
-    where, (what, known) = f"{section}.{key}", names_at(section)
+    where, (what, known) = f"{section}.{key}", names_at(section, megatron)
     name = key.replace("-", "_") if section == VLLM else key  # as its command line reads it
     if section == VLLM and name in _OF_VLLM:
         return ConfigError(f"{where}: {_OF_VLLM[name]}", (where,))
@@ -157,11 +177,13 @@ def _wrong(section: str, key: str, value: Any) -> ConfigError | None:
         return error if "did you mean" in str(error) else ConfigError(f"{error}; leave it out", error.keys)
     if section.endswith(TRANSFORMER) and key in _REFUSED:
         return ConfigError(f"{where}: cannot be set here; {_REFUSED[key]}", (where,))
-    if section.endswith(OPTIMIZER) and key in _OPTIM:
-        return ConfigError(f"{where}: {_OPTIM[key].format(f'{section.rpartition(".")[0]}.{key}')}", (where,))
+    if megatron and section.endswith((OPTIMIZER, DDP)) and key in _NOT_HERE:
+        return ConfigError(f"{where}: cannot be set here; {_NOT_HERE[key]}", (where,))
+    if section.endswith(OPTIMIZER) and key in (ours := _OPTIM if megatron else _OF_ADAMW):
+        return ConfigError(f"{where}: {ours[key].format(f'{section.rpartition(".")[0]}.{key}')}", (where,))
     if section.endswith(TRANSFORMER) and key in _UNTESTED and value not in (None, False):
         return ConfigError(f"{where}: {value!r} is not supported; {_UNTESTED[key]}", (where,))
-    if section == VLLM:
+    if section == VLLM or not megatron:
         told = problem(known[name], value) if known else None
     else:
         rule = _RULES.get(key) or (_fields(section.rpartition(".")[2])[key].rule if known else None)

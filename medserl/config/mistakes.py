@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from medserl.config.family import Family, compose, verl_config_dir
+from medserl.config.family import TRAIN_FSDP, Family, compose, verl_config_dir
 from medserl.config.own_types import check_own_value
 from medserl.config.upstream import names_at
 from medserl.errors import ConfigError, Problems, all_told
@@ -164,7 +164,7 @@ def explain(error: Exception, overrides: Sequence[str], family: Family) -> Confi
     if culprit is not None and "Could not override" in text:
         key = key_of(culprit)
         if is_open(key):
-            return _to_be_added(culprit, key)
+            return _to_be_added(culprit, key, family is not TRAIN_FSDP)
         return unknown(f"override {culprit!r}: neither verl nor MedSeRL has a key {key}", key, known_keys(family))
     if culprit is None and "raised while composing config" in text:
         return _explain_file(error, text, family)
@@ -177,10 +177,10 @@ def explain(error: Exception, overrides: Sequence[str], family: Family) -> Confi
     return ConfigError(f"{where}{text}{' (' + cause + ')' if cause and cause not in text else ''}", keys)
 
 
-def _to_be_added(override: str, key: str) -> ConfigError:
+def _to_be_added(override: str, key: str, megatron: bool) -> ConfigError:
     """For a key of a section whose keys verl does not list, and which nobody has set yet."""
     section, _, name = key.rpartition(".")
-    what, names = names_at(section)
+    what, names = names_at(section, megatron)
     if names and name not in names:
         return unknown(f"override {override!r}: {what.format(name)}", name, names, f"{section}.")
     return ConfigError(f"override {override!r}: {key} is not set yet; write + before it to add it", (key,))

@@ -42,11 +42,14 @@ Only = tuple[tuple[str, Any, Why], ...]
 """Key, the value or values that were tested here, why there is no other (by value where the reasons differ)."""
 _ENGINE = "MedSeRL trains with Megatron, or with FSDP (model_engine=dp)"
 _WHOLE = "MedSeRL trains all weights of a model, and nothing beside them"
+_UNTESTED = "it was not tested here"
 _MODEL: Only = (
     ("lora_rank", 0, _WHOLE),
     ("lora.rank", 0, _WHOLE),
     ("mtp.enable", False, _WHOLE),
     ("use_fused_kernels", False, "verl's kernels for the loss were not tested here"),
+    ("use_liger", False, "it is for FSDP only, and needs the package liger-kernel, which the pins lack"),
+    ("tiled_mlp.enabled", False, _UNTESTED),
 )
 """Below a model's section, in both kinds of configuration."""
 _DENSE = "the models that MedSeRL trains have no experts"
@@ -64,13 +67,16 @@ _TRAIN: Only = (
     ("actor_rollout_ref.rollout.quantization", None, "new weights go to vLLM as they are"),
     ("actor_rollout_ref.rollout.multi_turn.enable", False, "the game has turns of its own (medserl.max_attempts)"),
     ("actor_rollout_ref.rollout.checkpoint_engine.backend", "naive", "others were not tested here"),
+    ("actor_rollout_ref.rollout.load_format", "dummy", "vLLM gets its weights from the trainer before the first game"),
+    ("actor_rollout_ref.rollout.prometheus.enable", False, "metrics come from metrics.jsonl, TensorBoard and trackers"),
+    ("actor_rollout_ref.rollout.disaggregation.enabled", False, "verl has it for SGLang only"),
     ("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla", "verl's other losses were not tested here"),
     ("actor_rollout_ref.actor.qat.enable", False, _WHOLE),
-    ("algorithm.use_pf_ppo", False, "it was not tested here"),
+    ("algorithm.use_pf_ppo", False, _UNTESTED),
     ("algorithm.filter_groups.enable", False, "it compares several answers to one prompt, of which a game has one"),
-    ("algorithm.rollout_correction.rollout_is", None, "it was not tested here"),
-    ("algorithm.rollout_correction.rollout_rs", None, "it was not tested here"),
-    ("algorithm.rollout_correction.bypass_mode", False, "it was not tested here"),
+    ("algorithm.rollout_correction.rollout_is", None, _UNTESTED),
+    ("algorithm.rollout_correction.rollout_rs", None, _UNTESTED),
+    ("algorithm.rollout_correction.bypass_mode", False, _UNTESTED),
     ("distillation.enabled", False, "MedSeRL trains by its games' rewards only"),
     ("actor_rollout_ref.rollout.name", "vllm", "MedSeRL generates with vLLM only"),
     ("actor_rollout_ref.rollout.mode", "async", "MedSeRL plays its games through verl's asynchronous server only"),
@@ -85,22 +91,55 @@ _SPLITS = (
     ("expert_tensor_parallel_size", None, _DENSE),
     ("virtual_pipeline_model_parallel_size", None, "interleaved pipelines were not tested here"),
 )
+_MCORE: Only = (
+    ("dtype", "bfloat16", "weights of another type were not tested here"),
+    ("use_distributed_optimizer", True, "an optimizer that each replica holds whole was not tested here"),
+    ("use_dist_checkpointing", False, "weights are read and written in Hugging Face's format"),
+    ("qat.enable", False, _WHOLE),
+    *_SPLITS,
+)
+"""Below each section of Megatron's, in both kinds of configuration."""
 _MEGATRON: Only = (
     ("algorithm.adv_estimator", OneOf(("reinforce_plus_plus", GAE)), _ESTIMATORS),
     *((f"{part}.strategy", "megatron", _ENGINE) for part in _POLICY),
     ("actor_rollout_ref.actor.megatron.use_mbridge", True, "MedSeRL loads and exports models through mbridge only"),
     ("actor_rollout_ref.actor.megatron.vanilla_mbridge", True, "Megatron-Bridge was not tested here"),
     ("actor_rollout_ref.actor.megatron.context_parallel_size", 1, "context parallelism was not tested here"),
-    *((f"{part}.megatron.{key}", *rest) for part in _POLICY for key, *rest in _SPLITS),
+    *((f"{part}.megatron.{key}", *rest) for part in _POLICY for key, *rest in _MCORE),
     ("actor_rollout_ref.actor.megatron.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
     ("actor_rollout_ref.actor.megatron.dynamic_context_parallel", False, "context parallelism was not tested here"),
     ("actor_rollout_ref.actor.megatron.router_replay.mode", "disabled", _DENSE),
 )
+_PACKED = "packed sequences need flash-attn in transformers"
+_ON_HOST = "FSDP with weights or optimizer on the host was not tested here"
+_SHARDS: Only = (
+    ("model_dtype", "fp32", "weights of another type were not tested here"),
+    ("dtype", "bfloat16", "products of another type were not tested here"),
+    ("fsdp_size", -1, "the weights are divided by all workers"),
+    ("reshard_after_forward", True, _UNTESTED),
+    ("param_offload", False, _ON_HOST),
+    ("optimizer_offload", False, _ON_HOST),
+    ("offload_policy", False, _ON_HOST),
+    ("entropy_checkpointing", False, _UNTESTED),
+    ("use_no_sync_for_gradient_accumulation", False, _UNTESTED),
+    ("full_determinism", False, _UNTESTED),
+    ("pad_to_length", False, _PACKED),
+    ("qat.enable", False, _WHOLE),
+)
+"""Below each section of FSDP's."""
+_TORCHS = "FSDP was tested with torch's AdamW only"
 _FSDP: Only = (
     ("algorithm.adv_estimator", "reinforce_plus_plus", _ESTIMATORS),
     *((f"{part}.strategy", "fsdp2", "FSDP1 cannot be tested without a GPU") for part in _POLICY),
-    *((f"{part}.ulysses_sequence_parallel_size", 1, "it was not tested here") for part in _POLICY),
-    ("actor_rollout_ref.model.use_remove_padding", False, "packed sequences need flash-attn in transformers"),
+    *((f"{part}.ulysses_sequence_parallel_size", 1, _UNTESTED) for part in _POLICY),
+    ("actor_rollout_ref.model.use_remove_padding", False, _PACKED),
+    *((f"{part}.entropy_checkpointing", False, _UNTESTED) for part in _POLICY),
+    *((f"{part}.pad_to_length", False, _PACKED) for part in _POLICY),  # what FSDP's own section follows
+    ("actor_rollout_ref.actor.use_prefix_grouper", False, _UNTESTED),
+    *((f"{part}.fsdp_config.{key}", *rest) for part in _POLICY for key, *rest in _SHARDS),
+    ("actor_rollout_ref.actor.optim.optimizer", "AdamW", _TORCHS),
+    ("actor_rollout_ref.actor.optim.optimizer_impl", "torch.optim", _TORCHS),
+    ("actor_rollout_ref.actor.optim.warmup_style", None, "verl has lr_scheduler_type instead; set that"),
 )
 TRAIN_ONLY = {False: (*_TRAIN, *_MEGATRON), True: (*_TRAIN, *_FSDP)}
 """By whether the engine is FSDP."""
@@ -112,7 +151,7 @@ SFT_ONLY: Only = (
     ("engine.use_mbridge", True, "MedSeRL loads and exports models through mbridge only"),
     ("engine.use_megatron_fsdp", False, "MedSeRL trains with Megatron's own DDP only"),
     *((f"model.{key}", *rest) for key, *rest in _MODEL),
-    *((f"engine.{key}", *rest) for key, *rest in _SPLITS),
+    *((f"engine.{key}", *rest) for key, *rest in _MCORE),
     ("trainer.resume_from_path", None, "a run goes on in its own --run-dir"),
 )
 _OWN_LOGS = "MedSeRL writes metrics.jsonl and TensorBoard itself, and medserl.trackers names others"
@@ -121,6 +160,11 @@ _ADAM = "set {}.override_optimizer_config.adam_beta1 and adam_beta2 (with + befo
 _MEMORY = (
     ("enable_gradient_checkpointing", "Megatron reads {}.override_transformer_config.recompute_granularity"),
     ("enable_activation_offload", "Megatron reads {}.override_transformer_config.recompute_granularity"),
+)
+_OF_FSDP1 = (
+    ("strategy", "verl takes that of the section above, which is fsdp2; leave it out"),
+    ("forward_prefetch", "it is for FSDP1; leave it out"),
+    ("use_orig_params", "it is for FSDP1; leave it out"),
 )
 # Key, what to use instead.
 TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
@@ -145,6 +189,7 @@ TRAIN_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("actor_rollout_ref.actor.optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),
     ("actor_rollout_ref.rollout.agent.num_workers", "set medserl.rollout_workers"),
     *((f"actor_rollout_ref.model.{key}", why.format("actor_rollout_ref.actor.megatron")) for key, why in _MEMORY),
+    *((f"{part}.fsdp_config.{key}", why) for part in _POLICY for key, why in _OF_FSDP1),
 )
 SFT_WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (
     ("optim.betas", f"Megatron's Adam does not read it; {_ADAM}"),

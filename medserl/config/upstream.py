@@ -36,13 +36,21 @@ MEGATRON = {
 VLLM = "actor_rollout_ref.rollout.engine_kwargs.vllm"
 _ENGINE, _FLAGS = (("engine/arg_utils.py", "EngineArgs"), ("engine/arg_utils.py", "AsyncEngineArgs")), "add_cli_args"
 NO_ARGUMENT, NO_SETTING = "vLLM's engine has no argument {}", "megatron-core has no such setting"
+NOT_ADAMS = "torch's AdamW has no such setting"
 
 
-def names_at(section: str) -> tuple[str, dict[str, ast.expr]]:
+def names_at(section: str, megatron: bool = True) -> tuple[str, dict[str, ast.expr]]:
     """What to say of a name that a section's library has not, and the names that it has, with their types; none where
-    the library is not here, or takes any name."""
+    the library is not here, or takes any name.
+
+    Args:
+        section: Dotted.
+        megatron: Whether Megatron is the engine; FSDP's optimizer is torch's.
+    """
     if section == VLLM:
         return NO_ARGUMENT, of_vllm()
+    if not megatron and section.endswith(f".{OPTIMIZER}"):
+        return NOT_ADAMS, of_adamw()
     return NO_SETTING, of_megatron(section.rpartition(".")[2])
 
 
@@ -52,6 +60,16 @@ def of_megatron(part: str) -> dict[str, ast.expr]:
     for file, name in MEGATRON.get(part, ()):
         found |= _fields("megatron", file, name)
     return found
+
+
+def of_adamw() -> dict[str, ast.expr]:
+    """Arguments of torch's AdamW, besides the parameters."""
+    made = _classes("torch", "optim/adamw.py").get("AdamW")
+    for node in made.body if made is not None else ():
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            given = (*node.args.args[2:], *node.args.kwonlyargs)
+            return {arg.arg: arg.annotation for arg in given if arg.annotation is not None}
+    return {}
 
 
 def of_vllm() -> dict[str, ast.expr]:

@@ -106,6 +106,7 @@ EVERY = Rule("whole", least=1, also=(-1,))  # rounds between two of something; -
 SEED = Rule("whole", least=0, most=MAX_SEED)
 FOLDER = Rule("text", filled=True)
 
+_PRECISION = Rule("text", choices=("fp32", "float32", "bf16", "bfloat16"))
 _OPTIM = {
     "lr": SHARE,
     "min_lr": NOT_NEGATIVE,
@@ -117,6 +118,14 @@ _OPTIM = {
     "lr_decay_steps": SIZE_OR_NULL,
     "lr_decay_style": Rule("text", choices=("constant", "linear", "cosine", "inverse_square_root", "WSD")),
     "optimizer": Rule("text", choices=("adam", "sgd")),
+    "weight_decay_incr_style": Rule("text", choices=("constant", "linear", "cosine")),
+    "lr_wsd_decay_style": Rule("text", choices=("linear", "exponential", "cosine", "minus_sqrt")),
+    "lr_wsd_decay_steps": SIZE_OR_NULL,
+    **dict.fromkeys(("main_grads_dtype", "exp_avg_dtype", "exp_avg_sq_dtype"), _PRECISION),
+    # Of FSDP's, where Megatron has lr_decay_style and min_lr.
+    "lr_scheduler_type": Rule("text", choices=("constant", "cosine")),
+    "min_lr_ratio": SHARE,
+    "num_cycles": POSITIVE,
 }
 _MEGATRON = {
     "tensor_model_parallel_size": SIZE,

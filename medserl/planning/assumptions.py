@@ -72,7 +72,7 @@ def _number(name: str, text: str, where: str) -> float:
     if not 0 < value < float("inf"):
         raise ConfigError(f"{where} {text!r} is not a number above 0")
     if name in _SHARES and value > 1:
-        raise ConfigError(f"{where} {text} is a share; give a number between 0 and 1")
+        raise ConfigError(f"{where} must be a share, a number above 0 and up to 1")
     if name == "rounds" and value != int(value):
         raise ConfigError(f"{where} {text!r} is not a whole number above 0")
     _, usual, why = next(own for own in Assumptions().named() if own[0] == name)

@@ -14,6 +14,7 @@ from medserl.planning.job import Job
 from medserl.planning.memory import ROLLOUT, SAVE, Need, need_of, size_text
 from medserl.planning.shapes import Shape, stage_layers, undivided
 from medserl.planning.speed import Seconds, seconds_of
+from medserl.words import counted
 
 TENSOR = (1, 2, 4, 8, 16)
 PIPELINE = (1, 2, 3, 4, 6, 8, 9, 12)
@@ -43,7 +44,8 @@ class Choice:
         """In short."""
         split = self.job.training
         share = f", vLLM's share {self.job.rollout.share:g}" if self.less_for_vllm and self.job.rollout else ""
-        return f"TP {split.tp} x PP {split.pp} x DP {split.dp}, {split.tokens} tokens{share}"
+        micro = counted(split.rows, "row") if split.rows else f"{split.tokens} tokens"
+        return f"TP {split.tp} x PP {split.pp} x DP {split.dp}, {micro}{share}"
 
 
 def choices(job: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assumptions) -> list[Choice]:
@@ -69,7 +71,7 @@ def choices(job: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assum
             if (reason := _impossible(split, shape)) is not None:
                 found.append(Choice(split, None, None, reason))
                 continue
-            sizes = TOKENS if job.rollout else ()  # a warm start's micro-batches are counted in rows
+            sizes = TOKENS if own.rows is None else ()
             for tokens in sorted({own.tokens, *(size for size in sizes if size >= job.longest)}):
                 found.append(_judged(split.with_training(tokens=tokens), shape, gpu, host, assumed))
     return _ranked(found)

@@ -23,6 +23,7 @@ from medserl.words import counted
 
 TIGHT = 0.05
 """Share of a GPU that should stay free: PyTorch's allocator fragments. Less is no refusal, but said."""
+_SHARE = "actor_rollout_ref.rollout.gpu_memory_utilization"
 _NAMES = {
     LOG_PROBS: "pass of log-probs",
     CRITIC: "update of the critic",
@@ -31,10 +32,9 @@ _NAMES = {
 }
 _REMEDY = {
     UPDATE: "raise TP or PP, lower actor_rollout_ref.actor.ppo_max_token_len_per_gpu, or take more or larger GPUs",
-    ROLLOUT: "lower actor_rollout_ref.rollout.gpu_memory_utilization, or set "
-    "actor_rollout_ref.actor.megatron.param_offload and optimizer_offload",
+    ROLLOUT: f"lower {_SHARE}, or set actor_rollout_ref.actor.megatron.param_offload and optimizer_offload",
 }
-_REMEDY[SAVE] = "lower actor_rollout_ref.rollout.gpu_memory_utilization"
+_REMEDY[SAVE] = f"lower {_SHARE}"
 _REMEDY[TRANSFER] = "lower actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 _REMEDY[FROZEN] = "raise medserl.referee.options.tensor_parallel_size, or serve it yourself (url)"
 _CACHE_KEY = "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
@@ -74,7 +74,7 @@ def _no_cache(rollout: Rollout, cache: Cache, gpu: float) -> str:
     if cache.beside + cache.needed <= gpu:
         return (
             f"a rollout's KV cache has {size_text(max(0.0, cache.size))} of each GPU, {needed}; raise "
-            "actor_rollout_ref.rollout.gpu_memory_utilization or its tensor_model_parallel_size"
+            f"{_SHARE} or its tensor_model_parallel_size"
         )
     by = "tensor_model_parallel_size, or lower its max_num_seqs and max_num_batched_tokens"
     return (
@@ -97,6 +97,10 @@ def _remedy(job: Job, phase: Phase, over: float) -> str:
     """What would help: a smaller share or buffer does where it is at least as large as what is too much."""
     if job.rollout is None:
         return _SUPERVISED
+    awake = sum(phase.parts.get(part, 0.0) for part in ("vLLM weights", "vLLM workspace", "KV cache"))
+    if not job.rollout.sleeps and phase.name not in (ROLLOUT, SAVE, FROZEN) and awake > over:
+        smaller = _SHARE if job.rollout.cache is None else _CACHE_KEY
+        return f"set actor_rollout_ref.rollout.free_cache_engine=true, or lower {smaller}, which vLLM holds here too"
     if phase.name == TRANSFER and phase.parts["buckets"] <= over:
         return _RESIDENT
     if phase.name in (ROLLOUT, SAVE) and phase.parts["KV cache"] <= over:

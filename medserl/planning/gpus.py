@@ -79,12 +79,15 @@ GPUS = {gpu.name: gpu for gpu in _TABLE}
 
 
 def gpus_of_device(device: str) -> list[Gpu]:
-    """What a driver may mean by a name such as "NVIDIA H100 80GB HBM3": none, one, or one of several sizes.
+    """What a driver may mean by a name such as "NVIDIA H100 80GB HBM3": none, one, or one of several sizes. A part of a
+    GPU ("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is none of them: it has a share of the FLOP/s and of the bandwidth.
 
     Args:
         device: As nvidia-smi and CUDA name it.
     """
     words = re.findall(r"[a-z0-9]+", device.lower())
+    if "mig" in words:
+        return []
     words += [left + right for left, right in itertools.pairwise(words)]  # "RTX 4090"
     fitting = [name for name in GPUS if set(name.rpartition("-")[0].split("-")) <= set(words)]
     longest = max((len(name.rpartition("-")[0]) for name in fitting), default=0)

@@ -22,13 +22,15 @@ class Training:
     tp: int
     pp: int
     tokens: int
-    """Of one micro-batch on one GPU."""
+    """Of one micro-batch on one GPU; where rows are counted, of that many longest ones."""
     sequence_parallel: bool
     recomputes: bool
     entropy_copies: float
     """Float32 tensors of logits in the old log-probs' pass; 0 where there is none."""
     update_copies: float
     """The same in an update."""
+    rows: int | None = None
+    """Of one micro-batch, where rows are counted and not tokens."""
     recomputes_attention: bool = False
     """The attention's core only, in the backward pass."""
     param_offload: bool = False
@@ -177,9 +179,8 @@ def job_of(config: DictConfig) -> Job:
 def _reinforced(config: DictConfig) -> Job:
     actor, _rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     reference = config.actor_rollout_ref.ref.megatron
-    tokens = actor.ppo_max_token_len_per_gpu
-    if not actor.use_dynamic_bsz:
-        tokens = (actor.ppo_micro_batch_size_per_gpu or 1) * (config.data.max_prompt_length + _response(config))
+    rows = None if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu or 1)
+    longest = config.data.max_prompt_length + _response(config)
     entropy = bool(actor.calculate_entropy or actor.entropy_coeff)
     # verl 0.9.1, transformer_impl.py, logits_processor: the logits and, for the entropy, a clone of them and what its
     # formula makes of them; in pieces where it is chunked, which keeps them all for a backward pass. Half a tensor is
@@ -187,7 +188,8 @@ def _reinforced(config: DictConfig) -> Job:
     chunked = bool(actor.entropy_from_logits_with_chunking)
     training = Training(
         **_split(config, actor.megatron, actor.optim),
-        tokens=tokens,
+        tokens=rows * longest if rows else actor.ppo_max_token_len_per_gpu,
+        rows=rows,
         entropy_copies=2.5 if chunked else 3.5,
         update_copies=4.0 if entropy else 2.5,
         reference=bool(config.algorithm.use_kl_in_reward or actor.use_kl_loss),
@@ -263,9 +265,13 @@ def _served(config: DictConfig) -> Served | None:
 
 def _supervised(config: DictConfig) -> Job:
     data = config.data
-    tokens = data.max_token_len_per_gpu if data.use_dynamic_bsz else data.micro_batch_size_per_gpu * data.max_length
+    rows = None if data.use_dynamic_bsz else int(data.micro_batch_size_per_gpu)
     training = Training(
-        **_split(config, config.engine, config.optim), tokens=tokens, entropy_copies=0.0, update_copies=2.5
+        **_split(config, config.engine, config.optim),
+        tokens=rows * data.max_length if rows else data.max_token_len_per_gpu,
+        rows=rows,
+        entropy_copies=0.0,
+        update_copies=2.5,
     )
     work = Round(
         fresh=0,

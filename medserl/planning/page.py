@@ -112,7 +112,9 @@ def _host(plan: Plan) -> Table:
     kept = plan.job.round.kept
     on_disk = f"{_gib(host.checkpoint)} GiB each"
     if kept:
-        on_disk += f", {kept} kept, the best and one under way: {_gib((kept + 2) * host.checkpoint)} GiB"
+        beside = "the best and one under way" if plan.job.rollout else "one under way"  # a warm start judges none
+        others = 2 if plan.job.rollout else 1
+        on_disk += f", {kept} kept, {beside}: {_gib((kept + others) * host.checkpoint)} GiB"
     rows = [
         ["checkpoint", EXACT, on_disk],
         ["node at a save", ASSUMED, f"{_gib(host.saving)} GiB, and {_gib(host.processes)} of processes"],
@@ -183,6 +185,9 @@ def _choices(plan: Plan, shown: int) -> Table:
         rows.append([str(rank), f"{choice.name}{' *' if asked else ''}", time, size, reason])
     if (left := len(plan.choices) - len(rows)) > 0:
         rows.append(["", f"{left} more", "", "", "--all or --json shows them; * is the configuration's own"])
+    if (rollout := plan.job.rollout) is not None and rows:
+        why = "not varied: the latency of its all-reduces, 10 us each, is assumed and was not measured (docs/gpu.md)"
+        rows.append(["", f"vLLM TP {rollout.tp} in all", "", "", why])
     return Table(("", "split", "seconds", "GiB", "why not"), rows)
 
 

@@ -13,6 +13,8 @@ from medserl.planning.shapes import Shape
 from medserl.planning.speed import Seconds
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
+_LOSS = 0.05
+"""Seconds that are shown as +0.1; less is no loss to speak of."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Point:
     efficiency: float | None
     """Tokens per second and GPU, against the fewest nodes that work."""
     why: str
-    """What keeps it from 1, or why there is no choice."""
+    """What keeps it from 1, where something does, or why there is no choice."""
 
 
 def scaling(job: Job, shape: Shape, gpu: Gpu, host: float | None, assumed: Assumptions, *, weak: bool) -> list[Point]:
@@ -90,4 +92,4 @@ def _against(first: Point, nodes: int, best: Choice, seconds: Seconds) -> Point:
         "transfer": seconds.transfer - scale * base.transfer,
     }
     name = max(lost, key=lambda part: lost[part])
-    return Point(nodes, best, speed / usual, f"{name} {lost[name]:+.1f} s")
+    return Point(nodes, best, speed / usual, f"{name} {lost[name]:+.1f} s" if lost[name] >= _LOSS else "")

@@ -78,7 +78,7 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
     logits = _logits(training, shape, gpu, per_gpu, assumed)
     waiting = _waiting(training, shape, (3 + again) * forward, 3 * logits)
     passes = 1 + (1 if training.reference else 0)
-    micro = math.ceil(max(1.0, per_gpu * work.epochs / steps / training.tokens))
+    micro = _micro_batches(training, count * work.epochs / steps, length)
     pipeline = 1 + (training.pp - 1) / micro
     launches = assumed.launch * max(training.layers(shape))
     parts = {
@@ -93,7 +93,7 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
     if offloaded:
         parts["offload"] = offloaded
     update = sum(parts.values())
-    body = forward + sums + math.ceil(per_gpu / training.tokens) * launches
+    body = forward + sums + _micro_batches(training, count, length) * launches
     one = body + _waiting(training, shape, forward, logits)
     values = body * pipeline
     log_probs = passes * one * pipeline if job.rollout else 0.0
@@ -105,7 +105,7 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
         critic=values + _critic(job, parts, work.epochs * waiting, steps, count) if job.critic else 0.0,
         update=update,
         transfer=_transfer(job, shape, gpu, assumed) if job.rollout else 0.0,
-        save=_save(training, shape, need, assumed),
+        save=_save(job, shape, need, assumed),
         save_every=work.save_every,
         work=parts,
         trajectories=count,
@@ -113,6 +113,13 @@ def seconds_of(job: Job, shape: Shape, gpu: Gpu, need: Need, assumed: Assumption
         written=count * response,
         mfu=useful / (update * peak),
     )
+
+
+def _micro_batches(training: Training, rows: float, length: float) -> int:
+    """Of a replica, for so many trajectories of all replicas: filled with as many tokens as one holds, or counted in
+    rows."""
+    own = rows / training.dp
+    return math.ceil(max(1.0, own / training.rows if training.rows else own * length / training.tokens))
 
 
 def _critic(job: Job, parts: dict[str, float], logits: float, steps: float, count: float) -> float:
@@ -191,13 +198,14 @@ def _offloads(training: Training, shape: Shape, gpu: Gpu, assumed: Assumptions) 
 
 
 def _rollout(job: Job, shape: Shape, gpu: Gpu, need: Need, count: float, assumed: Assumptions) -> float:
-    """Games of one engine side by side: an attempt, perhaps more, then the assessment.
+    """Games of one engine side by side: an attempt, perhaps more, then the assessment, one after the other. More
+    engines than games do not make a round shorter.
 
     A turn's replies are written together for the mean length, and ``assumed.tail`` of them on to the longest.
     """
     rollout, work = job.rollout, job.round
     assert rollout is not None
-    engines = job.training.world // rollout.tp
+    engines = min(job.training.world // rollout.tp, work.fresh + work.labelled)  # others have no game to play
     prompt, response = assumed.prompt * work.prompt, assumed.response * work.response
     games = (work.fresh + work.labelled) / engines
     room = need.cache.tokens / (prompt + response) if need.cache else math.inf
@@ -237,6 +245,9 @@ def _transfer(job: Job, shape: Shape, gpu: Gpu, assumed: Assumptions) -> float:
     return between + gathered + copies + assumed.switch
 
 
-def _save(training: Training, shape: Shape, need: Need, assumed: Assumptions) -> float:
-    gathered = WORLD * _share(training, shape) / assumed.gloo if training.reshardable and training.dp > 1 else 0.0
+def _save(job: Job, shape: Shape, need: Need, assumed: Assumptions) -> float:
+    """The critic, as large as the policy, is saved after it."""
+    training, models = job.training, 2 if job.critic else 1
+    gathers = training.reshardable and training.dp > 1
+    gathered = models * WORLD * _share(training, shape) / assumed.gloo if gathers else 0.0
     return gathered + need.host.checkpoint / assumed.disk

@@ -63,8 +63,8 @@ def launch(
                 ends.callback(_end, process)
             _follow(process, log, max(1, steps // _LINES), heard)
     if process.returncode != 0:
-        output = log.read_text(encoding="utf-8", errors="replace")
-        said = first_raised(output) or _ended(output, process.returncode)
+        printed = log.read_text(encoding="utf-8", errors="replace")
+        said = first_raised(printed) or _ended(printed, process.returncode)
         raise SftFailed(
             f"{said}; everything that was printed is in {log}; the same command continues after the last checkpoint"
         )

@@ -46,6 +46,8 @@ def test_the_count_of_qwen3_4b_by_hand() -> None:
     ("name", "flops"),
     [
         ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA A100-SXM4-40GB MIG 7g.40gb", None),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA H200", 989e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),

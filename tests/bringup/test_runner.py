@@ -214,6 +214,14 @@ def test_bad_options_are_told_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+def test_listing_starts_nothing_and_needs_no_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medserl.bringup.machine.gpus_here", lambda: 0)
+    assert main(["bringup", "--list", "--device", "cuda"]) == 0
+    assert capsys.readouterr().out.strip() == listing(CHECKS, "cuda").strip()
+
+
 def test_an_output_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
     assert main(["bringup", "--only", "a1", "--device", "cpu", "--out", str(tmp_path / "no" / "lines")]) == 2
 

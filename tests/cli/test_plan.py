@@ -53,6 +53,18 @@ def test_json_has_everything_and_is_nothing_else(capsys: pytest.CaptureFixture[s
     assert len(plan["choices"]) > 50 and len(plan["strong"]) == len(plan["weak"]) == 7
 
 
+def test_what_a_warm_start_keeps_and_how_its_micro_batches_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """It judges no checkpoint, so that there is no best one; and there is no vLLM whose TP could be varied."""
+    assert main(["plan", "--config", "sft_qwen3_4b"]) == 0
+    out = capsys.readouterr().out
+    assert "52.4 GiB each, 1 kept, one under way: 104.9 GiB" in out
+    assert "TP 2 x PP 1 x DP 4, 4 rows *" in out and "not varied" not in out
+    assert main(["plan"]) == 0
+    out = capsys.readouterr().out
+    assert "3 kept, the best and one under way: 262.2 GiB" in out
+    assert "vLLM TP 1 in all" in out and "not varied: the latency of its all-reduces" in out
+
+
 def test_what_does_not_fit_is_shown_and_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--config", "qwen3_4b_1gpu", "--gpu", "a100-40gb", "--json"]) == 2
     shown = capsys.readouterr()
@@ -99,7 +111,7 @@ def test_a_warm_start_is_told_in_steps(capsys: pytest.CaptureFixture[str]) -> No
         (["--nodes", "3"], "trajectories cannot be divided by 12 data-parallel replicas"),
         (["--nodes", "0"], "--nodes 0: give 1 or more"),
         (["--host-memory", "0"], "--host-memory 0: is not a size"),
-        (["--assume", "mfu=2"], "2 is a share"),
+        (["--assume", "mfu=2"], "--assume mfu=2: must be a share"),
         (["--config", "embedded"], "--config embedded: is for cpu, and GPUs are planned"),
         (["--config", "no_such"], "--config no_such: no such configuration"),
         (["--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not a file here; give a file of notes, or leave it"),

@@ -13,6 +13,7 @@ from medserl.run.layout import layout_of, parallel_of
 
 DP, GAE = "model_engine=dp", "algorithm.adv_estimator=gae"
 ACTOR = "actor_rollout_ref.actor"
+OVERRIDE = f"{ACTOR}.optim.override_optimizer_config"
 
 
 @functools.cache
@@ -54,6 +55,16 @@ def test_fsdp_keeps_what_the_configuration_says_of_the_training() -> None:
         (["model_engine=veomni"], "only 'megatron' or 'dp'"),
         (["model_engine=torchtitan"], "only 'megatron' or 'dp'"),
         (["model_engine=nonsense"], "model_engine"),
+        ([DP, f"{ACTOR}.optim.lr_scheduler_type=foo"], "'foo' is not one of constant, cosine"),
+        ([DP, f"{ACTOR}.optim.optimizer=adam"], "'adam' is not supported, only 'AdamW'"),
+        ([DP, f"{ACTOR}.fsdp_config.strategy=fsdp2"], "verl takes that of the section above, which is fsdp2"),
+        ([DP, f"{ACTOR}.fsdp_config.forward_prefetch=true"], "has no effect; it is for FSDP1"),
+        ([DP, f"+{OVERRIDE}.foo=1"], f"{OVERRIDE}.foo: torch's AdamW has no such setting; leave it out"),
+        ([DP, f"+{OVERRIDE}.amsgard=true"], "torch's AdamW has no such setting; did you mean amsgrad?"),
+        ([DP, f"{OVERRIDE}.foo=1"], f"'{OVERRIDE}.foo=1': torch's AdamW has no such setting"),
+        ([DP, f"+{OVERRIDE}.eps=small"], f"{OVERRIDE}.eps: 'small' is not a number"),
+        ([DP, f"+{OVERRIDE}.weight_decay=0.1"], f"set {ACTOR}.optim.weight_decay instead"),
+        ([DP, f"{OVERRIDE}=3"], f"{OVERRIDE}: is a section with keys of its own, not 3"),
         ([DP, GAE], "for FSDP with flash-attn, which the pins lack; use Megatron, or leave it out"),
     ],
 )
@@ -61,6 +72,11 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(overrides: list[str]
     with pytest.raises(ConfigError) as error:
         load_config("embedded", overrides)
     assert told in str(error.value)
+
+
+def test_what_verls_fsdp_can_be_told_passes() -> None:
+    config = load_config("embedded", [DP, f"{ACTOR}.optim.lr_scheduler_type=cosine", f"+{OVERRIDE}.eps=1e-6"])
+    assert config.actor_rollout_ref.actor.optim.override_optimizer_config.eps == 1e-6
 
 
 def test_a_file_may_choose_the_engine(tmp_path: Path) -> None:

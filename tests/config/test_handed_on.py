@@ -79,6 +79,9 @@ def test_its_optimizer_and_its_ddp_are_looked_at_too() -> None:
         (f"{ACTOR}.optim.{OPTIMIZER}.adam_beta1", 1.5, "1.5 is more than 1"),
         (f"{ACTOR}.optim.{OPTIMIZER}.optimizer_offload_fraction", 2.0, "2.0 is more than 1"),
         (f"{ACTOR}.optim.{OPTIMIZER}.optimizer_offload_fraction", -1.0, "-1.0 is less than 0"),
+        (f"{ACTOR}.optim.{OPTIMIZER}.use_distributed_optimizer", False, "follows from Megatron's own section"),
+        (f"{ACTOR}.megatron.{DDP}.use_distributed_optimizer", False, "follows from Megatron's own section"),
+        (f"optim.{OPTIMIZER}.fp16", True, "follows from Megatron's own section"),
     ):
         config = OmegaConf.create({})
         OmegaConf.update(config, key, value)

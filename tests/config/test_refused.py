@@ -70,23 +70,39 @@ def test_everything_else_of_verls_is_refused_with_its_reason(key: str) -> None:
         assert told.startswith(f"{key}: {name!r} is not supported, only ") and "; " in told and "\n" not in told
 
 
-WHOLE = ("lora_rank=8", "lora.rank=8", "mtp.enable=true", "use_fused_kernels=true")
+WHOLE = ("lora_rank=8", "lora.rank=8", "mtp.enable=true", "use_fused_kernels=true", "use_liger=true")
+WHOLE += ("tiled_mlp.enabled=true",)
 ROLLOUT = ("data_parallel_size=2", "pipeline_model_parallel_size=2", "expert_parallel_size=2", "quantization=fp8")
 ROLLOUT += ("nnodes=1", "multi_turn.enable=true", "enable_rollout_routing_replay=true")
-ROLLOUT += ("checkpoint_engine.backend=nccl",)
+ROLLOUT += ("checkpoint_engine.backend=nccl", "load_format=auto", "load_format=safetensors", "prometheus.enable=true")
+ROLLOUT += ("disaggregation.enabled=true",)
 OTHERS = ("algorithm.use_pf_ppo=true", "algorithm.filter_groups.enable=true", "distillation.enabled=true")
 OTHERS += ("actor_rollout_ref.hybrid_engine=false", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo")
 OTHERS += ("algorithm.rollout_correction.rollout_is=token", "algorithm.rollout_correction.rollout_rs=token")
 OTHERS += ("algorithm.rollout_correction.bypass_mode=true", "actor_rollout_ref.actor.qat.enable=true")
 OTHERS += tuple(f"actor_rollout_ref.rollout.{word}" for word in ROLLOUT)
 MEGATRON = ("dynamic_context_parallel=true", "router_replay.mode=R2")
+CORE = ("dtype=float32", "dtype=float16", "use_dist_checkpointing=true", "use_distributed_optimizer=false")
+CORE += ("qat.enable=true",)
+SHARDS = ("model_dtype=fp16", "model_dtype=bf16", "dtype=float16", "fsdp_size=1", "reshard_after_forward=false")
+SHARDS += ("param_offload=true", "optimizer_offload=true", "offload_policy=true", "full_determinism=true")
+SHARDS += ("use_no_sync_for_gradient_accumulation=true", "qat.enable=true")
+ADAMW = ("optimizer=Foo", "optimizer=_AdamW", "optimizer_impl=torchao.optim", "warmup_style=cosine")
+FOLLOWED = ("pad_to_length=true", "entropy_checkpointing=true")
+ROLES = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 
 
 @pytest.mark.parametrize("engine", ["megatron", "dp"])
 def test_what_else_verl_can_do_with_a_model_is_refused(engine: str) -> None:
     config = load_config("embedded", [f"model_engine={engine}"])
     words = [*OTHERS, *(f"actor_rollout_ref.model.{word}" for word in WHOLE)]
-    words += [f"actor_rollout_ref.actor.megatron.{word}" for word in MEGATRON] if engine == "megatron" else []
+    if engine == "megatron":
+        words += [f"actor_rollout_ref.actor.megatron.{word}" for word in MEGATRON]
+        words += [f"{role}.megatron.{word}" for role in ROLES for word in CORE]
+    else:
+        words += [f"{role}.fsdp_config.{word}" for role in ROLES for word in SHARDS]
+        words += [f"{role}.{word}" for role in ROLES for word in FOLLOWED]
+        words += [f"actor_rollout_ref.actor.optim.{word}" for word in ADAMW]
     for word in words:
         assert_refused(config, word, TRAIN_ONLY[engine == "dp"])
 
@@ -105,7 +121,7 @@ def assert_refused(config: DictConfig, word: str, only: Only) -> None:
 
 def test_a_warm_start_refuses_them_too() -> None:
     config = load_sft_config("sft_embedded")
-    engine = ("dynamic_context_parallel=true", "use_mbridge=false", "use_megatron_fsdp=true")
+    engine = ("dynamic_context_parallel=true", "use_mbridge=false", "use_megatron_fsdp=true", *CORE)
     for word in (*(f"model.{word}" for word in WHOLE), *(f"engine.{word}" for word in engine)):
         assert_refused(config, word, SFT_ONLY)
 

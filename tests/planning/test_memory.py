@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import re
 import struct
 from functools import cache
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -61,6 +63,21 @@ def test_parameters_of_the_models_own_weights() -> None:
                     size *= dimension
                 total += size
     assert WARD.parameters == total
+
+
+def test_the_pages_table_has_the_planners_figures() -> None:
+    """Of an update and of a rollout, and of a save where the page names one."""
+    page = (Path(__file__).resolve().parents[2] / "docs/gpu.md").read_text(encoding="utf-8")
+    rows = {found[1]: found[2] for found in re.finditer(r"^\| `(\w[\w.]*)` \|.*\| ([^|]*GiB[^|]*) \|$", page, re.M)}
+    assert set(rows) == {row[0] for row in SHIPPED}
+    for name, model, gpu, _, _ in SHIPPED:
+        asked = job(name) if name != "embedded_gpu" else job_of(load_config(name))
+        found = need_of(asked, model, find_gpu(gpu).memory)
+        phases = (UPDATE, *((ROLLOUT,) if asked.rollout else ()), *((SAVE,) if "save" in rows[name] else ()))
+        told = re.findall(r"\d+(?:\.\d+)?", rows[name])
+        figures = [found.phase(phase).total / GIB for phase in phases]
+        wanted = [f"{size:.{len(word.partition('.')[2])}f}" for size, word in zip(figures, told, strict=True)]
+        assert told == wanted, name
 
 
 @pytest.mark.parametrize(("name", "model", "gpu", "small", "phase"), SHIPPED, ids=[row[0] for row in SHIPPED])
@@ -183,6 +200,18 @@ def test_a_vllm_that_does_not_sleep_is_counted_beside_the_trainer() -> None:
     for name in (LOG_PROBS, UPDATE):
         assert awake.phase(name).total == pytest.approx(sleeping.phase(name).total + vllm)
     assert awake.phase(ROLLOUT).total == sleeping.phase(ROLLOUT).total
+
+
+def test_what_would_help_a_vllm_that_does_not_sleep() -> None:
+    keep = f"{ROLLOUT_KEYS}.free_cache_engine=false"
+    reason = gpu_misfit(job("qwen3_4b_1node", keep), need("qwen3_4b_1node", keep), H100, "it has")
+    assert reason is not None and reason.startswith("an update needs about")
+    assert f"set {ROLLOUT_KEYS}.free_cache_engine=true, or lower {ROLLOUT_KEYS}.gpu_memory_utilization" in reason
+    wide = (keep, f"{ROLLOUT_KEYS}.gpu_memory_utilization=0.35")
+    assert gpu_misfit(job("qwen3_4b_1node", *wide), need("qwen3_4b_1node", *wide), H100, "it has") is None
+    large = find_shape("qwen3-32b", "--model")  # which would not fit without vLLM either
+    reason = gpu_misfit(job("qwen3_4b_1node", keep), need_of(job("qwen3_4b_1node", keep), large, H100), H100, "it has")
+    assert reason is not None and "free_cache_engine" not in reason
 
 
 def test_float32_takes_twice_as_much_of_vllm() -> None:

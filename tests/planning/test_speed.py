@@ -17,8 +17,14 @@ from medserl.planning.memory import GIB, need_of
 from medserl.planning.scaling import NODES, scaling
 from medserl.planning.shapes import find_shape
 from medserl.planning.speed import Seconds, seconds_of, trajectories
+from medserl.ward import model_dir
 
 QWEN3_4B = find_shape("qwen3-4b", "--model")
+ROWS = (
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=2",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=2",
+)
 H100, A100 = find_gpu("h100-80gb"), find_gpu("a100-80gb")
 
 
@@ -68,6 +74,42 @@ def test_a_critic_takes_what_the_policy_does_but_for_the_logits() -> None:
     assert 1.6 < twice.critic / both.critic < 2
     half = dataclasses.replace(job("qwen3_4b_1node", gae).critic, mini=16)
     assert seconds(dataclasses.replace(job("qwen3_4b_1node", gae), critic=half)).critic > both.critic
+
+
+def test_the_critics_optimizer_is_gathered_for_a_checkpoint_too() -> None:
+    """Over gloo, as the policy's: all of a save takes twice as long."""
+    plain, both = seconds(job()), seconds(job("qwen3_4b_1node", "algorithm.adv_estimator=gae"))
+    assert both.save == pytest.approx(2 * plain.save, rel=0.01)
+
+
+def test_engines_without_a_game_make_no_round_shorter() -> None:
+    """A game's replies come one after the other, however many engines there are: 80 games, eight engines a node."""
+    asked = job()
+    times = [seconds(asked.with_training(nodes=nodes)).rollout for nodes in (1, 2, 4, 8, 10, 16, 64, 1024)]
+    assert times == sorted(times, reverse=True) and times[3] > times[4] == times[5] == times[7]
+    turns = trajectories(asked, Assumptions()) / (asked.round.fresh + asked.round.labelled)
+    reply = 0.4 * asked.round.response * Assumptions().step
+    assert times[-1] > turns * reply
+
+
+@pytest.mark.parametrize(("pp", "micro"), [(1, 4), (2, 8)])
+def test_micro_batches_of_rows_are_counted_in_rows(pp: int, micro: int) -> None:
+    """64 rows a step: 16 of each of four replicas, four at a time; 32 of each of two."""
+    asked = job("sft_qwen3_4b").with_training(pp=pp)
+    assert asked.training.rows == 4 and asked.training.tokens == 4 * 2048
+    found, none = seconds(asked), seconds(asked, launch=1e-12)
+    launches = (found.work["micro-batches"] - none.work["micro-batches"]) / (1.5e-4 * 36 / pp)
+    assert launches == pytest.approx(micro * 3)
+    bubble = found.work["pipeline's bubble"] / (found.work["matrices"] + found.work["tensor-parallel sums"])
+    assert bubble == pytest.approx((pp - 1) / micro)
+
+
+def test_so_are_those_of_a_training_without_dynamic_ones() -> None:
+    by_rows = job("qwen3_4b_1node", "actor_rollout_ref.actor.use_dynamic_bsz=false", *ROWS)
+    assert by_rows.training.rows == 2 and by_rows.training.tokens == 2 * 3584
+    filled = job().with_training(tokens=2 * 3584)
+    assert seconds(by_rows).work["micro-batches"] > seconds(filled).work["micro-batches"]
+    assert {choice.job.training.tokens for choice in choices(by_rows, QWEN3_4B, H100, None, Assumptions())} == {7168}
 
 
 def test_many_attempts_are_no_long_sum() -> None:
@@ -158,6 +200,13 @@ def test_strong_scaling_loses_efficiency_and_weak_scaling_keeps_it() -> None:
     assert strong[0].efficiency == 1.0 and "rollout" in strong[1].why
 
 
+def test_no_loss_is_named_where_there_is_none() -> None:
+    """The tiny model's round that grows with the nodes takes as long."""
+    asked, tiny = job_of(load_config("embedded_gpu")), find_shape(str(model_dir()), "x")
+    points = scaling(asked, tiny, H100, None, Assumptions(), weak=True)
+    assert [point.why for point in points] == [""] * len(NODES)
+
+
 def test_where_nothing_fits_scaling_says_so() -> None:
     points = scaling(job(), find_shape("qwen3-32b", "x"), find_gpu("l4-24gb"), None, Assumptions(), weak=False)
     assert points[0].choice is None and points[0].why
@@ -171,7 +220,8 @@ def test_where_nothing_fits_scaling_says_so() -> None:
         ("mfu=fast", "'fast' is not a number above 0"),
         ("mfu=-1", "'-1' is not a number above 0"),
         ("mfu=nan", "'nan' is not a number above 0"),
-        ("mfu=40", "40 is a share; give a number between 0 and 1"),
+        ("mfu=40", "--assume mfu=40: must be a share, a number above 0 and up to 1"),
+        ("tail=2", "--assume tail=2: must be a share"),
     ],
 )
 def test_assumptions_that_are_none(word: str, sentence: str) -> None:
