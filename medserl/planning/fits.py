@@ -169,9 +169,12 @@ def check_context(job: Job, shape: Shape) -> None:
     length = job.rollout.max_model_len if job.rollout else job.longest
     key = "actor_rollout_ref.rollout.max_model_len" if job.rollout else "data.max_length"
     if shape.context is not None and length > shape.context:
+        third = shape.context // 3
+        fitting = f"data.max_prompt_length={shape.context - third} data.max_response_length={third}"
         raise ConfigError(
             f"{key}: {length} (data.max_prompt_length + data.max_response_length, where it is not set) is more than "
-            f"the model's max_position_embeddings {shape.context}"
+            f"the model's max_position_embeddings {shape.context}; give "
+            + (fitting if job.rollout else f"data.max_length={shape.context}")
         )
 
 
