@@ -119,7 +119,10 @@ def test_a_warm_start_is_told_in_steps(capsys: pytest.CaptureFixture[str]) -> No
         (["--config=sft_qwen3_4b", "--prompt-data", "/nowhere.jsonl"], "/nowhere.jsonl is not a file here"),
         (["medserl.device=cpu"], "medserl.device is cpu"),
         (["actor_rollout_ref.model.path=/nowhere"], "actor_rollout_ref.model.path: /nowhere: no such file"),
-        (["data.max_response_length=40000"], "max_position_embeddings 40960; give data.max_prompt_length=27307 data.max_resp"),
+        (
+            ["data.max_response_length=40000"],
+            "max_position_embeddings 40960; give data.max_prompt_length=27307 data.max_resp",
+        ),
         (["--gpu="], "--gpu '': is not known"),
         (["--model="], "--model '': is empty; give a model's folder"),
         (["--assume", "rounds=1.5"], "'1.5' is not a whole number above 0"),
