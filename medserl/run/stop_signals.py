@@ -54,14 +54,18 @@ def passed_on(command: Sequence[str], **options: Any) -> Iterator[subprocess.Pop
         **options: As ``subprocess.Popen`` takes them.
     """
     process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        if process is not None:
+        if process is None:
+            early.append(number)
+        else:
             process.send_signal(number)
 
     with handled(pass_on):
-        with held():
-            process = subprocess.Popen(command, **options)
+        process = subprocess.Popen(command, **options)
+        for number in early[:1]:
+            process.send_signal(number)
         yield process
 
 
